@@ -1,0 +1,82 @@
+"""Geometry as a value: a voxel grid in world space (RAS, millimetres), and resampling between grids."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+"""RAS <-> LPS, its own inverse. The only place where the two conventions meet."""
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """A voxel grid: `shape` (3 ints) and `affine` [4, 4], float64, voxel index -> world RAS mm.
+
+    Index (0, 0, 0) is the centre of the first voxel; the grid's edges lie half a voxel outside it.
+    """
+
+    shape: tuple[int, int, int]
+    affine: NDArray[np.float64]
+
+    @property
+    def spacing(self) -> tuple[float, float, float]:
+        """Voxel size along each index axis, mm."""
+        sx, sy, sz = np.linalg.norm(self.affine[:3, :3], axis=0)
+        return float(sx), float(sy), float(sz)
+
+    def corners(self) -> NDArray[np.float64]:
+        """The 8 outer corners (voxel edges, not centres), [8, 3], world mm."""
+        ends = [(-0.5, n - 0.5) for n in self.shape]
+        index = np.stack(np.meshgrid(*ends, indexing="ij"), -1).reshape(-1, 3)
+        return index @ self.affine[:3, :3].T + self.affine[:3, 3]
+
+    def world_axis(self, axis: int) -> int:
+        """The world axis (0 = R, 1 = A, 2 = S) that index axis `axis` runs along most nearly.
+
+        One-to-one over the three axes: the assignment that maximises the sum of the direction cosines.
+        """
+        from scipy.optimize import linear_sum_assignment
+
+        cosines = np.abs(self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0))
+        rows, columns = linear_sum_assignment(-cosines.T)
+        return int(columns[list(rows).index(axis)])
+
+    def index_axis(self, world: int) -> int:
+        """The index axis that runs along world axis `world` (0 = R, 1 = A, 2 = S) most nearly."""
+        return next(a for a in range(3) if self.world_axis(a) == world)
+
+
+def resample(
+    image: Tensor,
+    source: Grid,
+    target: Grid,
+    pose: NDArray[np.float64] | None = None,
+    mode: str = "linear",
+    padding: str = "zeros",
+) -> Tensor:
+    """Sample `image` [C, X, Y, Z] on grid `source` at the voxel centres of `target`; [C, X', Y', Z'].
+
+    `pose` [4, 4] maps the target's world to the source's world (identity when None). `mode` is "linear" or
+    "nearest"; `padding` is "zeros" or "border", as torch's grid_sample names them. Differentiable in `image`.
+    """
+    to_world = target.affine if pose is None else pose @ target.affine
+    matrix = np.linalg.inv(source.affine) @ to_world
+    # Voxel index i of n samples is -1 + (2 i + 1) / n in grid_sample's units (align_corners=False).
+    index = [torch.arange(n, dtype=torch.float64) for n in target.shape]
+    unit = []
+    for axis, n in enumerate(source.shape):
+        row = matrix[axis]
+        i, j, k = index
+        place = (row[0] * i)[:, None, None] + (row[1] * j)[None, :, None] + (row[2] * k + row[3])[None, None, :]
+        unit.append((2 * place + 1) / n - 1)
+    grid = torch.stack(unit[::-1], -1).to(image.dtype)[None]
+    kind = {"linear": "bilinear", "nearest": "nearest"}[mode]
+    sampled = torch.nn.functional.grid_sample(
+        image[None].contiguous(), grid.to(image.device), mode=kind, padding_mode=padding, align_corners=False
+    )
+    return sampled[0]
