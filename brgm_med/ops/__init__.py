@@ -1,1 +1,6 @@
+"""Tensor operations that the networks are made of: one typed function each, its body the specification."""
 
+from brgm_med.ops.bias_act import bias_act
+from brgm_med.ops.upfirdn2d import fir_filter, upfirdn2d
+
+__all__ = ["bias_act", "fir_filter", "upfirdn2d"]

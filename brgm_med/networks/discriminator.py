@@ -1,0 +1,139 @@
+"""StyleGAN2's residual discriminator, and the encoder into W+ that shares its trunk."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from brgm_med.networks.layers import Convolution, FullyConnected
+from brgm_med.networks.stylegan2 import Mapping
+
+
+def minibatch_deviation(x: Tensor, group: int) -> Tensor:
+    """Append one channel: the mean over features and pixels of the standard deviation within groups.
+
+    x [N, C, H, W] -> [N, C + 1, H, W]; N must be divisible by min(group, N). Karras et al. 2018, section 3.
+    """
+    n, c, h, w = x.shape
+    size = min(group, n)
+    if n % size:
+        raise ValueError(f"a batch of {n} does not divide into groups of {size}")
+    y = x.float().reshape(size, n // size, c, h, w)
+    y = (y.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
+    y = y.repeat(size)[:, None, None, None].expand(-1, 1, h, w)
+    return torch.cat([x, y.to(x.dtype)], 1)
+
+
+class DiscriminatorBlock(nn.Module):
+    """Residual block that halves the size: [N, I, H, W] -> [N, O, H / 2, W / 2]."""
+
+    def __init__(self, inputs: int, outputs: int, image_channels: int = 0) -> None:
+        super().__init__()
+        if image_channels:
+            self.fromrgb = Convolution(image_channels, inputs, 1, act="lrelu")
+        self.first = bool(image_channels)
+        self.conv0 = Convolution(inputs, inputs, 3, act="lrelu")
+        self.conv1 = Convolution(inputs, outputs, 3, act="lrelu", down=2)
+        self.skip = Convolution(inputs, outputs, 1, down=2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.first:
+            x = self.fromrgb(x)
+        y = self.skip(x, gain=math.sqrt(0.5))
+        return self.conv1(self.conv0(x), gain=math.sqrt(0.5)) + y
+
+
+class Epilogue(nn.Module):
+    """At the base shape: minibatch deviation, convolution, and two fully connected layers."""
+
+    def __init__(self, channels: int, base_shape: tuple[int, int], outputs: int, group: int | None) -> None:
+        super().__init__()
+        self.group = group
+        self.conv = Convolution(channels + (group is not None), channels, 3, act="lrelu")
+        self.fc = FullyConnected(channels * base_shape[0] * base_shape[1], channels, act="lrelu")
+        self.out = FullyConnected(channels, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.group is not None:
+            x = minibatch_deviation(x, self.group)
+        return self.out(self.fc(self.conv(x).flatten(1)))
+
+
+class _Trunk(nn.Module):
+    """Blocks from the image down to the base shape, finest first, named by their rows."""
+
+    def __init__(
+        self, base_shape: Sequence[int], channels: Sequence[int], image_channels: int, outputs: int, group: int | None
+    ) -> None:
+        super().__init__()
+        base = (int(base_shape[0]), int(base_shape[1]))
+        self.image_channels = image_channels
+        self.image_shape = (base[0] << (len(channels) - 1), base[1] << (len(channels) - 1))
+        self.names = []
+        for level in range(len(channels) - 1, 0, -1):
+            name = f"b{base[0] << level}"
+            first = image_channels if level == len(channels) - 1 else 0
+            setattr(self, name, DiscriminatorBlock(channels[level], channels[level - 1], first))
+            self.names.append(name)
+        self.epilogue = f"b{base[0]}"
+        setattr(self, self.epilogue, Epilogue(channels[0], base, outputs, group))
+
+    def features(self, image: Tensor, levels: int | None = None) -> list[Tensor]:
+        """Activations after each of the first `levels` blocks (all when None), finest first."""
+        x = image.contiguous(memory_format=torch.channels_last)
+        found = []
+        for name in self.names[:levels]:
+            x = getattr(self, name)(x)
+            found.append(x)
+        return found
+
+
+class Discriminator(_Trunk):
+    """The critic D: image [N, C, H, W] in about [-1, 1] (and condition c [N, c_dim]) -> logits [N, 1].
+
+    `base_shape`, `channels` as in `StyleGAN2`, coarsest first; `group` images share a minibatch deviation.
+    With a condition the output is a projection (Miyato & Koyama 2018, arXiv 1802.05637).
+    """
+
+    def __init__(
+        self,
+        c_dim: int = 0,
+        base_shape: Sequence[int] = (4, 4),
+        channels: Sequence[int] = (512, 512, 512, 512, 256, 128, 64),
+        image_channels: int = 1,
+        group: int = 4,
+        mapping_layers: int = 8,
+    ) -> None:
+        width = channels[0] if c_dim else 1
+        super().__init__(base_shape, channels, image_channels, width, group)
+        self.c_dim = c_dim
+        if c_dim:
+            self.mapping = Mapping(0, c_dim, width, mapping_layers)
+
+    def forward(self, image: Tensor, c: Tensor | None = None) -> Tensor:
+        y = getattr(self, self.epilogue)(self.features(image)[-1])
+        if self.c_dim:
+            y = (y * self.mapping(None, c)).sum(1, keepdim=True) / math.sqrt(y.shape[1])
+        return y
+
+
+class Encoder(_Trunk):
+    """Image [N, C, H, W] -> W+ [N, num_ws, w_dim]: amortised inversion, used to train the generator's reach."""
+
+    def __init__(
+        self,
+        num_ws: int,
+        w_dim: int,
+        base_shape: Sequence[int],
+        channels: Sequence[int],
+        image_channels: int = 1,
+    ) -> None:
+        super().__init__(base_shape, channels, image_channels, num_ws * w_dim, None)
+        self.num_ws, self.w_dim = num_ws, w_dim
+
+    def forward(self, image: Tensor) -> Tensor:
+        y = getattr(self, self.epilogue)(self.features(image)[-1])
+        return y.reshape(-1, self.num_ws, self.w_dim)
