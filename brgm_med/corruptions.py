@@ -1,0 +1,200 @@
+"""Corruptions f: linear maps from a clean image to its measurement (arXiv 2012.04567, section 2.3).
+
+Every corruption is an nn.Module that takes batches. Composition is `nn.Sequential`. No adjoint is written by
+hand: it is the vector-Jacobian product.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+Profile = Literal["box", "gaussian"]
+
+GAUSSIAN_REACH = 1.5
+"""A Gaussian slice profile is cut at +-1.5 FWHM (3.5 standard deviations; 4e-4 of its mass lies beyond)."""
+
+
+def profile_matrix(
+    n_fine: int,
+    fine_spacing: float,
+    n_coarse: int,
+    coarse_spacing: float,
+    thickness: float,
+    profile: Profile = "box",
+) -> Tensor:
+    """Acquisition along one axis, [n_coarse, n_fine] float64: weights of the fine voxels in each sample.
+
+    Lengths in mm. The first edges of both grids coincide; sample i is centred at (i + 1/2) coarse_spacing.
+    Each weight is the exact integral of the profile over a fine voxel (the image is taken as constant
+    inside it); a profile cut by the end of the fine grid is renormalised, so that every row sums to 1.
+    `thickness` is the width of a box or the full width at half maximum of a Gaussian; it may be smaller
+    than the spacing (a gap), larger (overlap), and no ratio need be an integer. Raises ValueError where a
+    sample sees no fine voxel.
+    """
+    if min(n_fine, n_coarse) < 1 or not min(fine_spacing, coarse_spacing, thickness) > 0:
+        raise ValueError("profile_matrix: sizes, spacings and thickness must be positive")
+    edges = torch.arange(n_fine + 1, dtype=torch.float64) * fine_spacing
+    centres = (torch.arange(n_coarse, dtype=torch.float64) + 0.5) * coarse_spacing
+    weights = _cumulative((edges - centres[:, None]) / thickness, profile).diff(dim=1)
+    weights = weights.where(weights > 1e-12, 0.0)
+    mass = weights.sum(1, keepdim=True)
+    if float(mass.min()) <= 0:
+        raise ValueError("profile_matrix: a sample lies outside the fine grid")
+    return weights / mass
+
+
+def profile_inside(
+    n_fine: int,
+    fine_spacing: float,
+    n_coarse: int,
+    coarse_spacing: float,
+    thickness: float,
+    profile: Profile = "box",
+) -> Tensor:
+    """Which samples of `profile_matrix` have their whole profile inside the fine grid, [n_coarse] bool."""
+    reach = thickness * (0.5 if profile == "box" else GAUSSIAN_REACH)
+    centres = (torch.arange(n_coarse, dtype=torch.float64) + 0.5) * coarse_spacing
+    slack = 1e-6 * fine_spacing
+    return (centres - reach >= -slack) & (centres + reach <= n_fine * fine_spacing + slack)
+
+
+def profile_kernel(spacing: float, thickness: float, profile: Profile = "box") -> Tensor:
+    """The profile centred on a voxel of a fine grid, [2 r + 1] float64, summing to 1 (for `AxisBlur`)."""
+    reach = thickness * (0.5 if profile == "box" else GAUSSIAN_REACH)
+    r = max(0, math.ceil(reach / spacing - 0.5 - 1e-9))
+    edges = (torch.arange(2 * r + 2, dtype=torch.float64) - r - 0.5) * spacing
+    weights = _cumulative(edges / thickness, profile).diff()
+    return weights / weights.sum()
+
+
+def _cumulative(u: Tensor, profile: Profile) -> Tensor:
+    """The profile's cumulative distribution at u (position over thickness), 0 to 1."""
+    if profile == "box":
+        return (u + 0.5).clamp(0, 1)
+    if profile == "gaussian":
+        deviations = math.sqrt(8 * math.log(2))  # FWHM in standard deviations
+        tail = 0.5 * math.erfc(GAUSSIAN_REACH * deviations / math.sqrt(2))
+        return ((torch.special.ndtr(u * deviations) - tail) / (1 - 2 * tail)).clamp(0, 1)
+    raise ValueError(f"unknown slice profile {profile!r}: box or gaussian")
+
+
+def along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
+    """Apply `matrix` [m, n] along dimension `axis` of x (size n there, m in the result)."""
+    return (x.movedim(axis, -1) @ matrix.to(x).T).movedim(-1, axis)
+
+
+class SliceProfile(nn.Module):
+    """A scanner's own acquisition, separable along the scan's axes: y = (M0 x M1 x M2) x.
+
+    The downsampling f_SR of section 2.3 for volumes: [..., X, Y, Z] -> [..., X', Y', Z']. `matrices` holds
+    one [n_coarse, n_fine] per axis (see `profile_matrix`), or None for an axis that is measured as it is;
+    `inside` one [n_coarse] bool per axis, or None where every sample lies inside.
+    """
+
+    matrix0: Tensor | None
+    matrix1: Tensor | None
+    matrix2: Tensor | None
+    inside0: Tensor | None
+    inside1: Tensor | None
+    inside2: Tensor | None
+
+    def __init__(self, matrices: Sequence[Tensor | None], inside: Sequence[Tensor | None] = (None, None, None)) -> None:
+        super().__init__()
+        if len(matrices) != 3 or len(inside) != 3:
+            raise ValueError("SliceProfile: three axes are needed")
+        for axis in range(3):
+            m = matrices[axis]
+            self.register_buffer(f"matrix{axis}", None if m is None else m.double(), persistent=False)
+            self.register_buffer(f"inside{axis}", inside[axis], persistent=False)
+
+    @property
+    def matrices(self) -> tuple[Tensor | None, ...]:
+        """The three axis matrices, float64 (None: identity)."""
+        return self.matrix0, self.matrix1, self.matrix2
+
+    def inside(self, shape: Sequence[int]) -> Tensor:
+        """Samples wholly inside the fine grid, [X', Y', Z'] bool, for a measurement of that `shape`."""
+        mask = torch.ones(tuple(shape), dtype=torch.bool)
+        for axis, ok in enumerate((self.inside0, self.inside1, self.inside2)):
+            if ok is not None:
+                mask &= ok.reshape([-1 if a == axis else 1 for a in range(3)]).to(mask.device)
+        return mask
+
+    def infinity_norm(self) -> float:
+        """max over samples of the sum of |weights|: how far a bounded error of x can move a sample of y."""
+        return math.prod(float(m.abs().sum(1).max()) for m in self.matrices if m is not None)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for axis, matrix in enumerate(self.matrices):
+            if matrix is not None:
+                x = along(x, matrix, axis - 3)
+        return x
+
+
+class Downsample(nn.Module):
+    """f_SR of section 2.3: box average over factor x factor pixels, [N, C, H, W] -> [N, C, H / f, W / f].
+
+    Raises ValueError where the factor does not divide the image.
+    """
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-2] % self.factor or x.shape[-1] % self.factor:
+            raise ValueError(f"Downsample: {self.factor} does not divide an image of {tuple(x.shape[-2:])}")
+        return nn.functional.avg_pool2d(x, self.factor)
+
+
+class AxisBlur(nn.Module):
+    """Convolve a stack [N, 1, H, W] with 1-D kernels along N, H, W: the profile on a registered grid.
+
+    `kernels`: for each of the axes N, H, W an odd-length kernel (see `profile_kernel`) or None. The edge
+    voxel is repeated outside the stack. A kernel along N makes neighbouring slices explain one measurement
+    together.
+    """
+
+    kernel0: Tensor | None
+    kernel1: Tensor | None
+    kernel2: Tensor | None
+
+    def __init__(self, kernels: Sequence[Tensor | None]) -> None:
+        super().__init__()
+        if len(kernels) != 3 or any(k is not None and (k.ndim != 1 or len(k) % 2 == 0) for k in kernels):
+            raise ValueError("AxisBlur: three 1-D kernels of odd length (or None) are needed")
+        for axis, kernel in enumerate(kernels):
+            self.register_buffer(f"kernel{axis}", kernel, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for dim, kernel in zip((0, 2, 3), (self.kernel0, self.kernel1, self.kernel2), strict=True):
+            if kernel is None or len(kernel) == 1:
+                continue
+            n, r = x.shape[dim], len(kernel) // 2
+            padded = x.index_select(dim, torch.arange(-r, n + r, device=x.device).clamp(0, n - 1))
+            weights = kernel.to(x).flip(0)
+            x = sum((weights[i] * padded.narrow(dim, i, n) for i in range(2 * r + 1)), torch.zeros_like(x))
+        return x
+
+
+class Mask(nn.Module):
+    """f_IN of section 2.3: keep the pixels where `mask` (bool, broadcastable) is true, 0 elsewhere.
+
+    What the hidden pixels hold, NaN included, never enters; pass the measurement through it too.
+    """
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        if mask.dtype != torch.bool:
+            raise ValueError("Mask: the mask must be boolean (True = measured)")
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.where(self.mask, torch.zeros((), dtype=x.dtype, device=x.device))
