@@ -1,0 +1,52 @@
+"""Scans as MONAI transforms. Names are imported on first use, so that a refusal need not wait for torch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from brgm_med.transforms.geometry import Grid
+    from brgm_med.transforms.intensity import NormaliseIntensity, NormaliseIntensityd
+    from brgm_med.transforms.load import LoadScan, LoadScand
+    from brgm_med.transforms.register import RegisterRigid, RegisterRigidd
+    from brgm_med.transforms.save import SaveScan, SaveScand
+    from brgm_med.transforms.slices import CoronalSlices, CoronalSlicesd
+
+_HOME = {
+    "Grid": "geometry",
+    "NormaliseIntensity": "intensity",
+    "NormaliseIntensityd": "intensity",
+    "LoadScan": "load",
+    "LoadScand": "load",
+    "RegisterRigid": "register",
+    "RegisterRigidd": "register",
+    "SaveScan": "save",
+    "SaveScand": "save",
+    "CoronalSlices": "slices",
+    "CoronalSlicesd": "slices",
+}
+
+__all__ = [
+    "CoronalSlices",
+    "CoronalSlicesd",
+    "Grid",
+    "LoadScan",
+    "LoadScand",
+    "NormaliseIntensity",
+    "NormaliseIntensityd",
+    "RegisterRigid",
+    "RegisterRigidd",
+    "SaveScan",
+    "SaveScand",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

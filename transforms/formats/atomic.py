@@ -1,0 +1,63 @@
+"""Files that are there whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from brgm_med.errors import CannotWriteError, InputRefusedError
+
+
+def check_output(path: Path, force: bool = False) -> None:
+    """Find out, before any work is done, whether `path` can be written. Leaves nothing behind.
+
+    Raises InputRefusedError where `path` exists and `force` is False, CannotWriteError where it is a folder
+    or its folder is missing or unwritable.
+    """
+    try:
+        if path.is_dir():
+            raise CannotWriteError(f"{path}: is a folder; give the name of a file")
+        if os.path.lexists(path) and not force:
+            raise InputRefusedError(f"{path}: exists already; choose another name or add --force")
+        if not path.parent.is_dir():
+            raise CannotWriteError(f"{path}: cannot be written, there is no folder {path.parent}; make it first")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise CannotWriteError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+
+
+@contextmanager
+def replacing(path: Path, force: bool = False) -> Iterator[Path]:
+    """Give a new, empty file beside `path` to fill; on leaving, flush it to the disk and rename it to `path`.
+
+    On any error, interruption included, the new file is removed and `path` is as it was. Raises as
+    `check_output` does, and CannotWriteError for an OSError inside (such as a full disk).
+    """
+    check_output(path, force)
+    temporary = path.with_name(f".brgm-{secrets.token_hex(8)}.part")
+    try:
+        try:
+            temporary.open("xb").close()
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync_folder(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise CannotWriteError(f"{path}: cannot be written ({why}); free space or choose another folder") from error
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

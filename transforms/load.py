@@ -1,0 +1,54 @@
+"""A scan's file in, a MetaTensor out."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from brgm_med.transforms import formats
+from brgm_med.transforms.formats.nifti_affine import Choice
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import MapTransform, Transform
+
+
+class LoadScan(Transform):
+    """Read a scan strictly: path -> MetaTensor [1, X, Y, Z], float32; affine float64 (index -> world RAS mm).
+
+    `affine` chooses between a NIfTI file's "sform" and "qform"; "auto" refuses two that disagree by more than
+    0.1 mm at a corner. Of the header, `meta` keeps facts to look at (`dtype`, `slope`, `inter`, `sform_code`,
+    `qform_code`, `description`) and, for `SaveScan`, which file and form it came from (`filename_or_obj`,
+    `form`). Raises InputRefusedError as the format's `read` does.
+    """
+
+    def __init__(self, affine: Choice = "auto") -> None:
+        self.affine = affine
+
+    def __call__(self, path: Path | str) -> MetaTensor:
+        scan = formats.for_reading(path).read(path, self.affine)
+        header = scan.header
+        meta = {
+            "filename_or_obj": str(path),
+            "form": header.form,
+            "dtype": header.dtype.newbyteorder("=").name,
+            "slope": header.slope,
+            "inter": header.inter,
+            "sform_code": int(header.record["sform_code"]),
+            "qform_code": int(header.record["qform_code"]),
+            "description": header.description,
+            "space": "RAS",
+        }
+        return MetaTensor(torch.from_numpy(scan.array)[None], affine=torch.from_numpy(scan.affine), meta=meta)
+
+
+class LoadScand(MapTransform):
+    """`LoadScan` for the paths under `keys` of a dictionary."""
+
+    def __init__(self, keys: KeysCollection, affine: Choice = "auto", allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.load = LoadScan(affine)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        return dict(data) | {key: self.load(data[key]) for key in self.key_iterator(dict(data))}
