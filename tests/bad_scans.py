@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 AFFINE = np.array([[-2.0, 0, 0, 90], [0, 0, 3, -126], [0, 2.5, 0, -72], [0, 0, 0, 1]])
 
@@ -29,6 +30,16 @@ def nifti(array: NDArray, affine: NDArray[np.float64] = AFFINE) -> nib.Nifti1Ima
     image.set_sform(affine, 1)
     image.set_qform(affine, 1, strip_shears=True)
     return image
+
+
+def oblique_affine(seed: int, mirrored: bool = False) -> NDArray[np.float64]:
+    """A random rotation, voxel sizes 0.4 to 6 mm, and a random origin."""
+    rng = np.random.default_rng(seed)
+    affine = np.eye(4)
+    affine[:3, :3] = Rotation.random(random_state=seed).as_matrix() * rng.uniform(0.4, 6, 3)
+    affine[:3, 2] *= -1 if mirrored else 1
+    affine[:3, 3] = rng.normal(0, 100, 3)
+    return affine
 
 
 def opened(path: Path) -> nib.Nifti1Image:

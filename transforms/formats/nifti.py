@@ -27,7 +27,8 @@ from brgm_med.errors import CannotWriteError, InputRefusedError
 
 OutputType = Literal["float32", "source"]
 CHUNK = 1 << 20
-COMPRESSION = 4
+COMPRESSION = 1
+"""Higher levels take several times as long and make voxels hardly smaller."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,12 +106,8 @@ def inflate(path: Path, chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
                     return
                 chunk = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
     except zlib.error as error:
-        why = (
-            "its gzip checksum is wrong"
-            if str(error).endswith(("data check", "length check"))
-            else "its gzip stream is damaged"
-        )
-        refuse(path, why, "copy or export it again")
+        wrong_sum = str(error).endswith(("data check", "length check"))
+        refuse(path, f"its gzip {'checksum is wrong' if wrong_sum else 'stream is damaged'}", "copy or export it again")
     if not inflater.eof:
         refuse(path, "its gzip stream ends too early", "it is truncated: copy or export it again")
 
