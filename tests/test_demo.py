@@ -1,0 +1,36 @@
+"""The demo, from the head on PyPI to the picture, as `make demo` runs it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_the_demo_runs_and_ours_beats_interpolation(tmp_path: Path) -> None:
+    script = ROOT / "benchmarks" / "demo.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--out", str(tmp_path)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+    assert (tmp_path / "before-after.png").read_bytes().startswith(b"\x89PNG")
+    truth, ours = nib.nifti1.load(tmp_path / "head.nii.gz"), nib.nifti1.load(tmp_path / "sr.nii.gz")
+    np.testing.assert_allclose(ours.affine, truth.affine, atol=1e-3)
+
+    rows = [line.strip("| ").split(" | ") for line in (tmp_path / "table.md").read_text().splitlines()]
+    scores = {row[0]: row[1:] for row in rows if len(row) == 4 and row[1][0].isdigit()}
+    *baselines, (name, ours_scores) = scores.items()
+    assert name == "ours"
+    assert len(baselines) == 3
+    for _, theirs in baselines:
+        assert float(ours_scores[0]) > float(theirs[0])  # PSNR
+        assert ours_scores[2] == "n/a" or float(ours_scores[2]) < float(theirs[2])  # LPIPS
