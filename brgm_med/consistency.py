@@ -41,7 +41,7 @@ class SeparableCovariance:
 def stationary_covariance(
     shape: Sequence[int],
     length: Sequence[float] | float,
-    kernel: Literal["gaussian", "matern", "exponential"] = "matern",
+    kernel: Literal["gaussian", "matern", "exponential"] = "gaussian",
     nugget: float = 1e-3,
 ) -> SeparableCovariance:
     """Unit-variance covariance that falls with distance, separable over the image axes of `shape`.
@@ -73,7 +73,7 @@ def project(
     y: Tensor,
     covariance: Callable[[Tensor], Tensor] | None = None,
     noise: float = 0.0,
-    tol: float = 1e-9,
+    tol: float = 1e-7,
     max_iter: int = 1000,
 ) -> Tensor:
     """x* = x + C A' (A C A' + noise^2 I)^-1 (y - A x), in float64 inside, a plain tensor of x's dtype.

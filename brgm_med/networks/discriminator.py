@@ -137,3 +137,22 @@ class Encoder(_Trunk):
     def forward(self, image: Tensor) -> Tensor:
         y = getattr(self, self.epilogue)(self.features(image)[-1])
         return y.reshape(-1, self.num_ws, self.w_dim)
+
+
+class DiscriminatorFeatures:
+    """A prior's own perceptual distance: features of its discriminator (after Pan et al. 2020, arXiv 2003.13659).
+
+    The activations after the first `levels` blocks (1/2, 1/4, ... of the image's size, which must be the
+    network's own), each scaled to unit length over channels; the distance is the mean over positions of the
+    squared difference, summed over levels. Satisfies `perceptual.PerceptualFeatures`.
+    """
+
+    def __init__(self, discriminator: Discriminator, levels: int = 3) -> None:
+        self.discriminator, self.levels = discriminator, levels
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        found = self.discriminator.features(images, self.levels)
+        return [x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt() for x in found]
+
+    def distance(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        return torch.stack([(x - y).square().sum(1).mean((1, 2)) for x, y in zip(a, b, strict=True)]).sum(0)

@@ -188,9 +188,7 @@ class StyleGAN2(nn.Module):
         """The same w for every layer: [N, w_dim] -> W+ [N, num_ws, w_dim]."""
         return w[:, None].expand(-1, self.num_ws, -1)
 
-    def forward(
-        self, z: Tensor, c: Tensor | None = None, truncation: float = 1.0, noise: str = "const"
-    ) -> Tensor:
+    def forward(self, z: Tensor, c: Tensor | None = None, truncation: float = 1.0, noise: str = "const") -> Tensor:
         """z [N, z_dim], c [N, c_dim] -> image [N, image_channels, H, W], about [-1, 1]."""
         return self.synthesis(self.broadcast(self.mapping(z, c, truncation)), noise)
 

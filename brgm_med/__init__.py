@@ -1,0 +1,84 @@
+"""Bayesian image reconstruction of medical scans with deep generative priors (BRGM, arXiv 2012.04567).
+
+Public names are imported on first use: `import brgm_med` alone loads neither torch nor any file format.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from brgm_med._version import __version__
+
+if TYPE_CHECKING:
+    from brgm_med.consistency import certificate, project, stationary_covariance
+    from brgm_med.corruptions import AxisBlur, Downsample, Mask, SliceProfile
+    from brgm_med.energies import Colinear, Gaussian, Mahalanobis, Perceptual, Pixel
+    from brgm_med.errors import BrgmError
+    from brgm_med.networks.discriminator import Discriminator
+    from brgm_med.networks.stylegan2 import StyleGAN2
+    from brgm_med.posterior import Posterior, brgm_posterior, encoded_posterior, w_statistics
+    from brgm_med.priors.bundle import load as load_prior
+    from brgm_med.solvers import Estimate, fit_map
+
+_HOME = {
+    "AxisBlur": "corruptions",
+    "BrgmError": "errors",
+    "Colinear": "energies",
+    "Discriminator": "networks.discriminator",
+    "Downsample": "corruptions",
+    "Estimate": "solvers",
+    "Gaussian": "energies",
+    "Mahalanobis": "energies",
+    "Mask": "corruptions",
+    "Perceptual": "energies",
+    "Pixel": "energies",
+    "Posterior": "posterior",
+    "SliceProfile": "corruptions",
+    "StyleGAN2": "networks.stylegan2",
+    "brgm_posterior": "posterior",
+    "certificate": "consistency",
+    "encoded_posterior": "posterior",
+    "fit_map": "solvers",
+    "load_prior": "priors.bundle",
+    "project": "consistency",
+    "stationary_covariance": "consistency",
+    "w_statistics": "posterior",
+}
+
+__all__ = [
+    "AxisBlur",
+    "BrgmError",
+    "Colinear",
+    "Discriminator",
+    "Downsample",
+    "Estimate",
+    "Gaussian",
+    "Mahalanobis",
+    "Mask",
+    "Perceptual",
+    "Pixel",
+    "Posterior",
+    "SliceProfile",
+    "StyleGAN2",
+    "__version__",
+    "brgm_posterior",
+    "certificate",
+    "encoded_posterior",
+    "fit_map",
+    "load_prior",
+    "project",
+    "stationary_covariance",
+    "w_statistics",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f"{__name__}.{_HOME[name]}")
+    return getattr(module, "load" if name == "load_prior" else name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

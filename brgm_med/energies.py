@@ -1,0 +1,117 @@
+"""Energies (negative log densities, up to constants), each per image of the batch.
+
+Likelihood terms compare a predicted measurement f(G(w)) with the measured one; prior terms judge W+ alone.
+Images are in [-1, 1] (air to bright; fat may exceed 1). Equation numbers are those of arXiv 2012.04567.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from brgm_med.perceptual import PerceptualFeatures
+
+
+class Likelihood(Protocol):
+    """-log p(measured | predicted), both [N, ...]; returns [N]."""
+
+    def __call__(self, predicted: Tensor, measured: Tensor) -> Tensor: ...
+
+
+class Prior(Protocol):
+    """-log p(ws) of W+ [N, num_ws, w_dim]; returns [N]."""
+
+    def __call__(self, ws: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Pixel:
+    """`weight` times the sum over pixels of the squared difference (Eq. 5, L_pixel).
+
+    Independent Gaussian noise of standard deviation s (in units of the [-1, 1] range) is `weight` 1 / (2 s^2).
+    """
+
+    weight: float = 0.001
+
+    def __call__(self, predicted: Tensor, measured: Tensor) -> Tensor:
+        return self.weight * (predicted - measured).square().flatten(1).sum(1)
+
+
+@dataclass(frozen=True)
+class Perceptual:
+    """`weight` times the distance in the features of a network (Eq. 5, L_percept).
+
+    The distance and the size at which features are taken are those of `features`; it is not a log density
+    (the paper, supplementary section A, says the same).
+    """
+
+    features: PerceptualFeatures
+    weight: float = 1.0
+    _kept: dict[int, tuple[Tensor, list[Tensor]]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __call__(self, predicted: Tensor, measured: Tensor) -> Tensor:
+        kept = self._kept.get(0)
+        if kept is None or kept[0] is not measured:  # the measurement does not change from step to step
+            with torch.no_grad():
+                kept = (measured, list(self.features.features(measured)))
+            self._kept[0] = kept
+        return self.weight * self.features.distance(self.features.features(predicted), kept[1])
+
+
+@dataclass(frozen=True)
+class Gaussian:
+    """`weight` times sum over layers and dimensions of ((w - mean) / deviation)^2 (Eq. 5, L_w).
+
+    `mean` [w_dim]. `deviation` is one number, the root of the mean squared distance of w from its mean (as in the
+    inversion of StyleGAN2, which the paper follows), or [w_dim] for one per dimension.
+    """
+
+    mean: Tensor
+    deviation: Tensor
+    weight: float = 100.0
+
+    def __call__(self, ws: Tensor) -> Tensor:
+        return self.weight * ((ws - self.mean) / self.deviation).square().sum((1, 2))
+
+
+@dataclass(frozen=True)
+class Colinear:
+    """`weight` times the sum over pairs of layers i < j of 1 - cos(w_i, w_j) (Eq. 5, L_colin).
+
+    The equation as printed adds +cos, which a minimiser would drive to anti-parallel w; the text wants them
+    colinear, hence 1 - cos. Each unordered pair counts once.
+    """
+
+    weight: float = 3.0
+
+    def __call__(self, ws: Tensor) -> Tensor:
+        unit = torch.nn.functional.normalize(ws, dim=2, eps=1e-8)
+        layers = ws.shape[1]
+        # sum_{i<j} cos_ij = (|sum_i u_i|^2 - sum_i |u_i|^2) / 2
+        cosines = (unit.sum(1).square().sum(1) - unit.square().sum((1, 2))) / 2
+        return self.weight * (layers * (layers - 1) / 2 - cosines)
+
+
+@dataclass(frozen=True)
+class Mahalanobis:
+    """`weight` times |whitened deviation from the mean|^2: a Gaussian on W+ with the covariance of encoded slices.
+
+    For ws [N, num_ws, w_dim], flattened to K numbers: `mean` [N or 1, K]; `basis` [K, R] orthonormal principal
+    directions, `deviation` [R] the standard deviations along them. Directions outside the basis count with
+    `floor`, the standard deviation of what the basis leaves out.
+    """
+
+    mean: Tensor
+    basis: Tensor
+    deviation: Tensor
+    floor: float
+    weight: float = 0.5
+
+    def __call__(self, ws: Tensor) -> Tensor:
+        centred = ws.flatten(1) - self.mean
+        along = centred @ self.basis
+        rest = (centred.square().sum(1) - along.square().sum(1)).clamp_min(0)
+        return self.weight * ((along / self.deviation).square().sum(1) + rest / self.floor**2)

@@ -1,0 +1,165 @@
+"""Priors on disk: a MONAI bundle folder, its verification and its loading.
+
+configs/metadata.json   grid, data, licence, training record, and the SHA-256 of every other file
+configs/inference.json  `network_def`: the generator as MONAI instantiates it; `discriminator_def` likewise
+models/*.safetensors    weights, half precision
+template.nii.gz  mask.nii.gz  docs/README.md  LICENSE
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brgm_med.errors import PriorError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from brgm_med.networks.discriminator import Discriminator
+    from brgm_med.networks.stylegan2 import StyleGAN2
+
+SHIPPED = Path(__file__).parent
+DEFAULT = "brain-t1-coronal"
+
+
+def names() -> list[str]:
+    """The names of the shipped priors."""
+    return sorted(p.parent.parent.name for p in SHIPPED.glob("*/configs/metadata.json"))
+
+
+def find(prior: str) -> Path:
+    """The folder of a shipped prior's name, or of a path to a bundle. Raises PriorError when there is none."""
+    for folder in (SHIPPED / prior, Path(prior)):
+        if (folder / "configs" / "metadata.json").is_file():
+            return folder
+    known = ", ".join(names()) or "none"
+    raise PriorError(f"{prior}: no such prior; give the folder of one, or a shipped name ({known})")
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class WPlusStatistics:
+    """The distribution of the W+ of encoded training slices, flattened to K = num_ws * w_dim numbers.
+
+    The mean at a position is `[1, code(position)] @ coefficients`, `coefficients` [1 + c_dim, K]; `basis` [K, R],
+    `deviation` [R] and `floor` are as in `energies.Mahalanobis`.
+    """
+
+    coefficients: Tensor
+    basis: Tensor
+    deviation: Tensor
+    floor: float
+
+    def mean(self, code: Tensor) -> Tensor:
+        """Means [N, K] at position codes [N, c_dim]."""
+        return self.coefficients[0] + code @ self.coefficients[1:]
+
+    def to(self, device: torch.device) -> WPlusStatistics:
+        """The same on `device`."""
+        a, b, c = (t.to(device) for t in (self.coefficients, self.basis, self.deviation))
+        return WPlusStatistics(a, b, c, self.floor)
+
+
+@dataclass(frozen=True)
+class PriorBundle:
+    """A prior's folder, verified. Networks are loaded when first asked for, in float32 evaluation mode."""
+
+    folder: Path
+    metadata: dict[str, Any]
+
+    @property
+    def sha256(self) -> str:
+        """The prior's identity: the hash of its metadata, which holds the hash of everything else."""
+        return digest(self.folder / "configs" / "metadata.json")
+
+    @property
+    def name(self) -> str:
+        return str(self.metadata["name"])
+
+    @property
+    def grid_shape(self) -> tuple[int, int, int]:
+        """Voxels of the box that the prior covers: along R, A (the slices) and S."""
+        x, y, z = self.metadata["grid"]["shape"]
+        return int(x), int(y), int(z)
+
+    @property
+    def spacing(self) -> float:
+        """The prior's own voxel size, mm: the finest detail that it can infer."""
+        return float(self.metadata["grid"]["affine"][0][0])
+
+    def positions(self) -> Tensor:
+        """Positions of the box's slices, [Y], -1 (posterior) to 1 (anterior)."""
+        import torch
+
+        return torch.linspace(-1, 1, self.grid_shape[1])
+
+    def _weights(self, file: str) -> dict[str, Tensor]:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return {k: v.float() for k, v in load_file(self.folder / "models" / file).items()}
+        except (SafetensorError, OSError) as error:
+            raise PriorError(
+                f"{self.folder / 'models' / file}: cannot be read ({error}); reinstall the prior"
+            ) from error
+
+    def _network(self, key: str, kind: type, file: str) -> Any:
+        import torch
+
+        config = json.loads((self.folder / "configs" / "inference.json").read_text())[key]
+        network = kind(**{k: v for k, v in config.items() if k != "_target_"})
+        network.load_state_dict(self._weights(file))
+        return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+
+    @cached_property
+    def generator(self) -> StyleGAN2:
+        from brgm_med.networks.stylegan2 import StyleGAN2
+
+        network: StyleGAN2 = self._network("network_def", StyleGAN2, "model.safetensors")
+        return network
+
+    @cached_property
+    def discriminator(self) -> Discriminator:
+        from brgm_med.networks.discriminator import Discriminator
+
+        network: Discriminator = self._network("discriminator_def", Discriminator, "discriminator.safetensors")
+        return network
+
+    @cached_property
+    def statistics(self) -> WPlusStatistics:
+        found = self._weights("w_statistics.safetensors")
+        return WPlusStatistics(found["coefficients"], found["basis"], found["deviation"], float(found["floor"]))
+
+
+def load(prior: str = DEFAULT) -> PriorBundle:
+    """Find a prior and verify the SHA-256 of every file that its metadata names.
+
+    Raises PriorError: no such prior, or a file that is missing, damaged or not readable.
+    """
+    folder = find(prior)
+    try:
+        metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+        expected: dict[str, str] = metadata["sha256"]
+    except (OSError, ValueError, KeyError) as error:
+        raise PriorError(
+            f"{folder}: its configs/metadata.json cannot be read ({error}); reinstall the prior"
+        ) from error
+    for relative, known in expected.items():
+        path = folder / relative
+        if not path.is_file():
+            raise PriorError(f"{path}: missing from the prior; reinstall it")
+        if digest(path) != known:
+            raise PriorError(f"{path}: damaged (its SHA-256 is not the one in the metadata); reinstall the prior")
+    return PriorBundle(folder, metadata)

@@ -1,0 +1,130 @@
+"""Everything that training carries from one iteration to the next, and its file."""
+
+from __future__ import annotations
+
+import copy
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from brgm_med.networks.discriminator import Discriminator, Encoder
+from brgm_med.networks.stylegan2 import StyleGAN2
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of the three networks that are trained together. Channels are coarsest first."""
+
+    base_shape: tuple[int, int] = (5, 6)
+    z_dim: int = 128
+    w_dim: int = 128
+    c_dim: int = 8
+    generator_channels: tuple[int, ...] = (192, 192, 128, 64, 32)
+    discriminator_channels: tuple[int, ...] = (128, 128, 64, 32, 16)
+    encoder_channels: tuple[int, ...] = (192, 128, 96, 48, 24)
+    image_channels: int = 1
+    mapping_layers: int = 4
+
+    def generator(self) -> StyleGAN2:
+        return StyleGAN2(
+            z_dim=self.z_dim,
+            w_dim=self.w_dim,
+            c_dim=self.c_dim,
+            base_shape=self.base_shape,
+            channels=self.generator_channels,
+            image_channels=self.image_channels,
+            mapping_layers=self.mapping_layers,
+        )
+
+    def discriminator(self) -> Discriminator:
+        return Discriminator(
+            c_dim=self.c_dim,
+            base_shape=self.base_shape,
+            channels=self.discriminator_channels,
+            image_channels=self.image_channels,
+            mapping_layers=self.mapping_layers,
+        )
+
+    def encoder(self, num_ws: int) -> Encoder:
+        return Encoder(num_ws, self.w_dim, self.base_shape, self.encoder_channels, self.image_channels)
+
+
+@dataclass
+class TrainState:
+    """Networks, their averages, optimisers, and how far training has come."""
+
+    generator: StyleGAN2
+    discriminator: Discriminator
+    encoder: Encoder
+    average: StyleGAN2
+    average_encoder: Encoder
+    optimisers: dict[str, torch.optim.Adam]
+    iteration: int = 0
+    images: int = 0
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def new(cls, architecture: Architecture, *, seed: int, rate: float) -> TrainState:
+        torch.manual_seed(seed)
+        g, d = architecture.generator(), architecture.discriminator()
+        e = architecture.encoder(g.num_ws)
+        with torch.no_grad():  # start near w = 0, where the generator is well behaved
+            getattr(e, e.epilogue).out.weight.mul_(0.1)
+        modules: list[nn.Module] = [g, d, e]
+        for module in modules:
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        adam = {
+            name: torch.optim.Adam(module.parameters(), lr=rate, betas=(0.0, 0.99), eps=1e-8)
+            for name, module in zip(("generator", "discriminator", "encoder"), modules, strict=True)
+        }
+        return cls(g, d, e, copy.deepcopy(g).requires_grad_(False), copy.deepcopy(e).requires_grad_(False), adam)
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {
+            "generator": self.generator,
+            "discriminator": self.discriminator,
+            "encoder": self.encoder,
+            "average": self.average,
+            "average_encoder": self.average_encoder,
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the full state; the file at `path` is replaced only by a complete one."""
+        state: dict[str, Any] = {name: module.state_dict() for name, module in self._modules().items()}
+        state |= {f"adam_{name}": optimiser.state_dict() for name, optimiser in self.optimisers.items()}
+        state |= {"iteration": self.iteration, "images": self.images, "record": self.record}
+        partial = path.with_name(path.name + ".partial")
+        with open(partial, "wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+
+    def load(self, path: Path) -> None:
+        """Take up the state of `path`, to the last bit."""
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        for name, module in self._modules().items():
+            module.load_state_dict(state[name])
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state[f"adam_{name}"])
+        self.iteration, self.images, self.record = state["iteration"], state["images"], state["record"]
+
+
+def update_average(average: nn.Module, module: nn.Module, images: int, batch: int, half_life: float) -> None:
+    """Exponential moving average of weights; its half-life is at most a twentieth of the images seen so far."""
+    beta = 0.5 ** (batch / max(min(half_life, images * 0.05), 1e-8))
+    with torch.no_grad():
+        for old, new in zip(average.parameters(), module.parameters(), strict=True):
+            old.lerp_(new, 1 - beta)
+        for held, buffer in zip(average.buffers(), module.buffers(), strict=True):
+            held.copy_(buffer)
+
+
+def mean_w(generator: StyleGAN2, ws: Tensor, beta: float = 0.998) -> None:
+    """Track the mean of mapped w [N, w_dim] in the mapping's `w_avg`."""
+    with torch.no_grad():
+        generator.mapping.w_avg.lerp_(ws.mean(0), 1 - beta)

@@ -1,0 +1,189 @@
+"""The command line: `brgm-med COMMAND`. Parsing only; the work is in `steps`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from brgm_med._version import __version__
+from brgm_med.errors import BrgmError
+
+Handler = Callable[[argparse.Namespace], None]
+
+
+def _positive(kind: type[int] | type[float]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise ValueError
+        return value
+
+    parse.__name__ = f"positive {kind.__name__}"
+    return parse
+
+
+def _sr(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.steps import super_resolve
+
+    super_resolve(
+        a.scan,
+        a.out,
+        force=a.force,
+        prior=a.prior,
+        steps=a.steps,
+        seed=a.seed,
+        perceptual=a.perceptual,
+        lpips_weights=a.lpips_weights,
+        affine=a.affine,
+        device=a.device,
+        threads=a.threads,
+        certificate=a.certificate,
+        thickness=a.slice_thickness,
+        profile=a.profile,
+        gap=a.gap,
+        dtype=a.dtype,
+    )
+
+
+def _degrade(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.steps import degrade
+
+    degrade(
+        a.scan,
+        a.out,
+        thickness=a.slice_thickness,
+        axis=a.axis,
+        profile=a.profile or "box",
+        gap=a.gap or 0.0,
+        factor=a.factor,
+        dtype=a.dtype,
+        affine=a.affine,
+        force=a.force,
+    )
+
+
+def _train(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.training import train
+
+    train(a.data, a.out, kimg=a.kimg, threads=a.threads, seed=a.seed, lpips_weights=a.lpips_weights, heads=a.heads)
+
+
+def _prior(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.inspect import list_priors, show_prior, verify_prior
+
+    if a.action == "list":
+        list_priors()
+    elif a.action == "show":
+        show_prior(a.prior)
+    else:
+        verify_prior(a.prior)
+
+
+def _doctor(_a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.inspect import doctor
+
+    doctor()
+
+
+def _scan_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--in", dest="scan", type=Path, required=True, metavar="SCAN", help="NIfTI file")
+    parser.add_argument("--affine", choices=("sform", "qform"), default="auto", help="which one to believe")
+    parser.add_argument("--force", action="store_true", help="overwrite existing outputs")
+    parser.add_argument("--dtype", choices=("float32", "source"), default="float32", help="voxel type of the output")
+    parser.add_argument(
+        "--slice-thickness", type=_positive(float), metavar="MM", help="full width (Gaussian: at half maximum)"
+    )
+    parser.add_argument("--profile", choices=("box", "gaussian"), help="slice profile (default: box)")
+    parser.add_argument("--gap", type=float, metavar="MM", help="gap between slices")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    top = argparse.ArgumentParser(
+        prog="brgm-med",
+        description="Bayesian reconstruction of medical scans with deep generative priors. For research, not for "
+        "diagnosis.",
+        epilog="Exit codes: 0 done, 2 usage, 3 input refused, 4 could not write, 5 prior or weights missing or "
+        "damaged, 1 anything else.",
+    )
+    top.add_argument("--version", action="version", version=f"brgm-med {__version__}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, handler: Handler, text: str) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=text, description=text)
+        made.set_defaults(handler=handler)
+        return made
+
+    sr = command("sr", _sr, "Super-resolve a head scan: thick slices or large voxels in, the prior's spacing out.")
+    _scan_arguments(sr)
+    sr.add_argument("--out", type=Path, help="NIfTI file (default: the scan's stem + _brgm beside it)")
+    sr.add_argument("--certificate", type=Path, metavar="FILE", help="JSON file (default: beside the output)")
+    sr.add_argument("--prior", default="brain-t1-coronal", metavar="NAME|DIR")
+    sr.add_argument("--steps", type=_positive(int), metavar="N", help="steps of the MAP search")
+    sr.add_argument("--seed", type=int, default=0)
+    sr.add_argument("--perceptual", choices=("discriminator", "alex", "vgg", "none"), default="none")
+    sr.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet or VGG16 weights, for offline use")
+    sr.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    sr.add_argument("--threads", type=_positive(int), metavar="N")
+
+    degrade = command("degrade", _degrade, "Simulate a coarser acquisition of a scan.")
+    _scan_arguments(degrade)
+    degrade.add_argument("--out", type=Path, required=True)
+    degrade.add_argument("--axis", choices=("R", "A", "S"), help="the slice axis")
+    degrade.add_argument("--factor", type=_positive(int), metavar="N", help="downsample the coronal plane instead")
+
+    train = command("train", _train, "Train a prior on a folder of head scans.")
+    train.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of NIfTI heads")
+    train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run; resumed if it exists")
+    train.add_argument("--kimg", type=_positive(float), default=100.0, help="train until so many thousand images")
+    train.add_argument("--heads", type=_positive(int), metavar="N", help="use only the first N heads, ids sorted")
+    train.add_argument("--threads", type=_positive(int), metavar="N")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet weights, for offline use")
+
+    prior = command("prior", _prior, "List, show or verify priors.")
+    actions = prior.add_subparsers(dest="action", required=True, metavar="list|show|verify")
+    actions.add_parser("list", help="the shipped priors")
+    for name, text in (("show", "what a prior is and is not good for"), ("verify", "check every file's SHA-256")):
+        actions.add_parser(name, help=text).add_argument("prior", nargs="?", default="brain-t1-coronal")
+
+    command("doctor", _doctor, "What is installed, which device and weights, what is missing and how to get it.")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code. Errors are one line on stderr, never a traceback."""
+    # Warnings of libraries are not for users; BRGM_MED_DEBUG=1 shows them and tracebacks.
+    debug = bool(os.environ.get("BRGM_MED_DEBUG"))
+    if not debug:
+        import warnings
+
+        warnings.simplefilter("ignore")
+    options = parser().parse_args(arguments)
+    try:
+        options.handler(options)
+    except BrgmError as error:
+        if debug:
+            raise
+        print(f"brgm-med: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("brgm-med: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"brgm-med: unexpected error, {what} (BRGM_MED_DEBUG=1 shows where)", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

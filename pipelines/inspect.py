@@ -1,0 +1,61 @@
+"""`brgm-med prior` and `brgm-med doctor`: what is there, on standard output."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+
+from brgm_med._version import __version__
+from brgm_med.priors import bundle
+
+
+def list_priors() -> None:
+    """One line for each shipped prior."""
+    for name in bundle.names():
+        metadata = json.loads((bundle.find(name) / "configs" / "metadata.json").read_text())
+        grid = metadata["grid"]
+        box = " x ".join(str(n) for n in grid["shape"])
+        print(f"{name}  {metadata['version']}  {box} voxels of {grid['affine'][0][0]:g} mm  {metadata['description']}")
+
+
+def show_prior(prior: str) -> None:
+    """A prior's model card."""
+    print((bundle.find(prior) / "docs" / "README.md").read_text())
+
+
+def verify_prior(prior: str) -> None:
+    """Check the SHA-256 of every file. Raises PriorError."""
+    found = bundle.load(prior)
+    print(f"{found.name}: {len(found.metadata['sha256'])} files as they should be, sha256 {found.sha256}")
+
+
+def doctor() -> None:
+    """Versions, device, weights; what is missing and how to get it."""
+    print(f"brgm-med {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    for package in ("torch", "monai", "nibabel", "pydicom", "SimpleITK", "lpips", "nipype", "numpy", "safetensors"):
+        try:
+            print(f"  {package} {importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            print(f"  {package} MISSING: pip install {package}")
+    import torch
+
+    if torch.cuda.is_available():
+        print(f"device: {torch.cuda.get_device_name()} (CUDA {torch.version.cuda})")
+    else:
+        print(f"device: CPU, {torch.get_num_threads()} threads of {os.cpu_count()} cores; torch sees no CUDA device")
+    from brgm_med.errors import PriorError
+    from brgm_med.weights import HOW_TO, locate_lpips_features
+
+    for name in bundle.names() or ["brain-t1-coronal"]:
+        try:
+            verify_prior(name)
+        except PriorError as error:
+            print(f"prior: {error}")
+    for net in ("alex", "vgg"):
+        try:
+            path = locate_lpips_features(net)  # type: ignore[arg-type]
+            print(f"LPIPS {net}: {path}" if path else f"LPIPS {net}: no weights on this machine; {HOW_TO}")
+        except PriorError as error:
+            print(f"LPIPS {net}: {error}")

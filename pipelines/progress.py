@@ -1,0 +1,39 @@
+"""Progress of long work: a bar on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def progress(label: str, total: int, every: float = 10.0) -> Iterator[Callable[[str], None]]:
+    """Yields `advance(note)`, to be called after each of `total` steps; writes to stderr."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(label, total=total, note="")
+            yield lambda note: bar.update(task, advance=1, note=note)
+        return
+    begun = said = time.monotonic()
+    done = 0
+
+    def advance(note: str) -> None:
+        nonlocal said, done
+        done += 1
+        now = time.monotonic()
+        if done == total or now - said >= every:
+            said = now
+            print(f"{label}: {done}/{total}  {now - begun:.0f} s  {note}", file=sys.stderr, flush=True)
+
+    yield advance

@@ -1,0 +1,262 @@
+"""Every step of the package as a plain function on paths. Heavy imports happen after the cheap refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from brgm_med._version import __version__
+from brgm_med.errors import BrgmError, InputRefusedError, UsageError
+from brgm_med.pipelines.progress import progress
+from brgm_med.pipelines.provenance import STATEMENT, description, ranges, sha256, sidecar_of, write_json
+from brgm_med.transforms.formats import check_output, for_reading, for_writing, stem
+
+if TYPE_CHECKING:
+    from brgm_med.perceptual import PerceptualFeatures
+    from brgm_med.priors.bundle import PriorBundle
+    from brgm_med.transforms.acquire import AcquisitionModel
+    from brgm_med.transforms.geometry import Grid
+
+Profile = Literal["box", "gaussian"]
+Network = Literal["discriminator", "alex", "vgg", "none"]
+
+
+def _say(line: str) -> None:
+    import sys
+
+    print(line, file=sys.stderr, flush=True)
+
+
+def set_up_torch(threads: int | None = None) -> None:
+    """Allocation and denormal settings that matter for speed on a CPU; `threads` None leaves torch's choice."""
+    import torch
+
+    from brgm_med.ops.memory import keep_freed_memory
+
+    keep_freed_memory()
+    torch.set_flush_denormal(True)
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def choose_device(device: str) -> Any:
+    """auto (CUDA where there is one), cpu or cuda -> torch.device. Raises UsageError for cuda without one."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu (see brgm-med doctor)")
+    return torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
+
+
+def acquisition_of(
+    scan: Path, grid: Grid, thickness: float | None, gap: float | None, profile: Profile | None
+) -> tuple[AcquisitionModel, str]:
+    """The acquisition model and where it comes from: flags, else the sidecar beside the scan, else the header.
+
+    Raises InputRefusedError for a damaged sidecar and UsageError for flags that contradict the scan.
+    """
+    from brgm_med.transforms.acquire import AcquisitionModel
+
+    if not (thickness is None and gap is None and profile is None):
+        return AcquisitionModel.from_flags(grid, thickness, gap, profile or "box"), "stated on the command line"
+    sidecar = sidecar_of(scan, stem(scan))
+    if sidecar.is_file():
+        try:
+            content = json.loads(sidecar.read_text())
+        except (OSError, ValueError) as error:
+            raise InputRefusedError(f"{sidecar}: is no readable JSON ({error}); mend or remove it") from error
+        if isinstance(content, dict):
+            model = AcquisitionModel.from_sidecar(content, grid, str(sidecar))
+            if model is not None:
+                return model, f"stated in {sidecar.name}"
+    return AcquisitionModel.from_header(grid), "assumed from the header's spacing"
+
+
+def perceptual_features(network: Network, bundle: PriorBundle, weights: Path | None) -> PerceptualFeatures | None:
+    """The features that the perceptual term compares. Raises PriorError where LPIPS weights are wanted and missing."""
+    if network == "none":
+        return None
+    from brgm_med.networks.discriminator import DiscriminatorFeatures
+    from brgm_med.perceptual import LPIPS
+
+    if network == "discriminator":
+        return DiscriminatorFeatures(bundle.discriminator)
+    from brgm_med.weights import lpips_features, lpips_heads
+
+    return LPIPS(network, lpips_features(network, weights, download=True), lpips_heads(network))
+
+
+def super_resolve(
+    scan: Path,
+    out: Path | None = None,
+    *,
+    force: bool = False,
+    prior: str = "brain-t1-coronal",
+    steps: int | None = None,
+    seed: int = 0,
+    perceptual: Network = "none",
+    lpips_weights: Path | None = None,
+    affine: Literal["auto", "sform", "qform"] = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    certificate: Path | None = None,
+    thickness: float | None = None,
+    profile: Profile | None = None,
+    gap: float | None = None,
+    dtype: Literal["float32", "source"] = "float32",
+) -> Path:
+    """Super-resolve the head scan at `scan` into `out` (default: its stem + `_brgm` beside it); returns `out`.
+
+    The certificate (JSON) goes to `certificate`, by default beside the output. Raises as the exit codes of
+    `brgm_med.errors` say; nothing is left behind when it does.
+    """
+    source = for_reading(scan).read(scan, affine)
+    out = out or scan.with_name(f"{stem(scan)}_brgm.nii.gz")
+    writer = for_writing(out)
+    certificate = certificate or out.with_name(f"{stem(out)}_certificate.json")
+    if len({p.resolve() for p in (scan, out, certificate)}) < 3:
+        raise UsageError(f"{out}: input, output and certificate must be three different files")
+    for path in (out, certificate):
+        check_output(path, force)
+
+    from brgm_med.transforms.geometry import Grid
+
+    shape = (int(source.array.shape[0]), int(source.array.shape[1]), int(source.array.shape[2]))
+    grid = Grid(shape, source.affine)
+    model, origin = acquisition_of(scan, grid, thickness, gap, profile)
+    widths = " x ".join(f"{t:g}" for t in model.thickness)
+    _say(
+        f"{scan.name}: {' x '.join(f'{s:g}' for s in grid.spacing)} mm, {model.profile} profile {widths} mm ({origin})"
+    )
+
+    import torch
+
+    from brgm_med.consistency import certificate as certify
+    from brgm_med.pipelines import super_resolution as sr
+    from brgm_med.posterior import Weights
+    from brgm_med.priors.bundle import load
+    from brgm_med.transforms.template import Template
+
+    set_up_torch(threads)
+    torch.manual_seed(seed)
+    where = choose_device(device)
+    bundle = load(prior)
+    template = Template.load(bundle.folder, bundle_box(bundle))
+    features = perceptual_features(perceptual, bundle, lpips_weights)
+    try:
+        problem = sr.pose_problem(torch.from_numpy(source.array)[None], grid, model, bundle.spacing, template)
+    except InputRefusedError as error:
+        raise InputRefusedError(f"{scan}: {error}") from error
+    _say(f"registered to {bundle.name}: correlation {problem.correlation:.2f}")
+    steps = sr.STEPS if steps is None else steps
+    with progress("MAP", steps) as advance:
+        stack = sr.infer_stack(
+            problem,
+            bundle,
+            template,
+            steps=steps,
+            features=features,
+            weights=Weights(),
+            device=where,
+            callback=lambda _step, terms: advance("  ".join(f"{k} {float(v.mean()):.1f}" for k, v in terms.items())),
+        )
+    result = sr.combine(problem, stack, template.box)
+
+    held = writer.write(
+        out, result.image[0].numpy(), problem.fine.affine, source.header, dtype, description(bundle.name), force
+    )
+    step = None
+    if held.dtype.kind == "f" and dtype == "source" and source.header.dtype.kind in "iu":
+        step = for_reading(out).check(out).slope
+    consistency = certify(
+        torch.from_numpy(held)[None], problem.corruption, problem.scan, problem.corruption.inside(shape), step
+    )
+    coronal = problem.fine.index_axis(1)
+    reach = result.weight[0].amax([a for a in range(3) if a != coronal])
+    content = {
+        "statement": STATEMENT,
+        "software": f"brgm-med {__version__}",
+        "source": {"file": scan.name, "sha256": sha256(scan), "affine": source.header.form},
+        "result": {"file": out.name, "sha256": sha256(out)},
+        "prior": {"name": bundle.name, "sha256": bundle.sha256, "finest_detail_mm": bundle.spacing},
+        "acquisition": {**model.to_sidecar(grid)["BrgmMedAcquisition"], "Origin": origin, "Stated": model.stated},
+        "parameters": {
+            "steps": steps,
+            "seed": seed,
+            "perceptual": perceptual,
+            "weights": vars(Weights()),
+            "covariance_mm": sr.CORRELATION_MM,
+            "device": str(where),
+        },
+        "registration": {"correlation": problem.correlation, "template_to_scan": problem.pose.tolist()},
+        "consistency": consistency,
+        "coverage": {
+            "voxels_with_prior": float((result.weight > 0).float().mean()),
+            "slice_axis": coronal,
+            "interpolated_slices": ranges([i for i, w in enumerate(reach.tolist()) if w == 0]),
+        },
+    }
+    if not math.isfinite(consistency["relative_residual"]):
+        out.unlink(missing_ok=True)
+        raise BrgmError(f"{out}: the result is not consistent with the scan; this is a defect, please report it")
+    write_json(certificate, content, force)
+    _say(f"wrote {out} and {certificate.name} (relative residual {consistency['relative_residual']:.1e})")
+    return out
+
+
+def bundle_box(bundle: PriorBundle) -> Grid:
+    """The grid of the prior's slices."""
+    import numpy as np
+
+    from brgm_med.transforms.geometry import Grid
+
+    return Grid(bundle.grid_shape, np.asarray(bundle.metadata["grid"]["affine"], float))
+
+
+def degrade(
+    scan: Path,
+    out: Path,
+    *,
+    thickness: float | None = None,
+    axis: str | None = None,
+    profile: Profile = "box",
+    gap: float = 0.0,
+    factor: int | None = None,
+    dtype: Literal["float32", "source"] = "float32",
+    affine: Literal["auto", "sform", "qform"] = "auto",
+    force: bool = False,
+) -> Path:
+    """Simulate an acquisition of `scan` into `out`, with a JSON sidecar that states the acquisition model.
+
+    Either slices of `thickness` mm (and `gap`) along world axis R, A or S, or `factor` in the coronal plane.
+    """
+    source = for_reading(scan).read(scan, affine)
+    writer = for_writing(out)
+    sidecar = sidecar_of(out, stem(out))
+    for path in (out, sidecar):
+        check_output(path, force)
+    if (factor is None) == (thickness is None) or (thickness is not None) != (axis is not None):
+        raise UsageError("give either --slice-thickness with --axis, or --factor")
+
+    import torch
+
+    from brgm_med.transforms.acquire import coarse_in_plane, thick_slices
+    from brgm_med.transforms.acquire import degrade as acquire
+    from brgm_med.transforms.geometry import Grid
+
+    shape = (int(source.array.shape[0]), int(source.array.shape[1]), int(source.array.shape[2]))
+    grid = Grid(shape, source.affine)
+    if factor is not None:
+        coarse, model = coarse_in_plane(grid, factor)
+    else:
+        assert thickness is not None
+        assert axis is not None
+        coarse, model = thick_slices(grid, axis, thickness, gap, profile)
+    image = acquire(torch.from_numpy(source.array)[None], grid, coarse, model)
+    text = f"brgm-med {__version__}: simulated acquisition, research only"
+    writer.write(out, image[0].numpy(), coarse.affine, source.header, dtype, text, force)
+    write_json(sidecar, {"Source": scan.name, **model.to_sidecar(coarse)}, force)
+    _say(f"wrote {out} ({' x '.join(f'{s:g}' for s in coarse.spacing)} mm) and {sidecar.name}")
+    return out

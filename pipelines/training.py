@@ -1,0 +1,98 @@
+"""`brgm-med train`: a folder of heads in, a run folder with a growing prior out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from brgm_med.errors import CannotWriteError, PriorError
+from brgm_med.pipelines.steps import set_up_torch
+from brgm_med.training.loop import Features, Recipe
+from brgm_med.training.loop import train as run_training
+from brgm_med.training.state import Architecture, TrainState
+from brgm_med.transforms.prepare import Heads, heads_in, prepare_stacks
+from brgm_med.transforms.template import Template
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+def prepare(data: Path, out: Path, heads: int | None) -> np.ndarray:
+    """Register every head of `data` to their own mean, once; later calls find the result in `out`.
+
+    Leaves `template.nii.gz`, `mask.nii.gz`, `slices.npy` ([heads, Y, 1, Z, X], float16) and `prepared.json`.
+    """
+    from brgm_med.transforms.average import build_template
+
+    if not (out / "prepared.json").is_file():
+        paths = heads_in(data)[:heads]
+        members = Heads(paths)
+        template, _ = build_template(members, progress=say)
+        template.save(out)
+        box = {"shape": list(template.box.shape), "affine": template.box.affine.tolist()}
+        stacks, poses, correlations = prepare_stacks(members, template, say)
+        np.save(out / "slices.npy", stacks)
+        record = {"grid": box, "heads": [p.name for p in paths], "correlations": correlations}
+        record["poses"] = [p.tolist() for p in poses]
+        (out / "prepared.json").write_text(json.dumps(record, indent=1) + "\n")
+    return np.load(out / "slices.npy", mmap_mode="r")
+
+
+def run_box(run: Path) -> Any:
+    """The grid of a run's slices, from its `prepared.json`."""
+    from brgm_med.transforms.geometry import Grid
+
+    grid = json.loads((run / "prepared.json").read_text())["grid"]
+    return Grid(tuple(grid["shape"]), np.asarray(grid["affine"], float))
+
+
+def run_template(run: Path) -> Template:
+    """The template that a run made."""
+    return Template.load(run, run_box(run))
+
+
+def lpips_distance(weights: Path | None) -> Features | None:
+    """LPIPS on AlexNet as the reconstruction's perceptual term; None, and said so, where no weights are at hand."""
+    from brgm_med.perceptual import LPIPS
+    from brgm_med.weights import HOW_TO, lpips_features, lpips_heads
+
+    try:
+        return LPIPS("alex", lpips_features("alex", weights), lpips_heads("alex"))
+    except PriorError as error:
+        if weights is not None:
+            raise
+        say(f"training without a perceptual term: {error if HOW_TO in str(error) else HOW_TO}")
+        return None
+
+
+def train(
+    data: Path,
+    out: Path,
+    *,
+    kimg: float,
+    heads: int | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    lpips_weights: Path | None = None,
+) -> None:
+    """Train until `kimg` thousand slices have been shown; resumes from `out/state.pt` where there is one."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWriteError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
+    set_up_torch(threads)
+    stacks = prepare(data, out, heads)
+    recipe, architecture = Recipe(seed=seed), Architecture()
+    state = TrainState.new(architecture, seed=seed, rate=recipe.rate)
+    if (out / "state.pt").is_file():
+        state.load(out / "state.pt")
+        say(f"resumed at {state.images / 1000:.1f} kimg")
+    perceptual = lpips_distance(lpips_weights)
+    begun = torch.get_num_threads()
+    say(f"{stacks.shape[0]} heads x {stacks.shape[1]} slices, {begun} threads, to {kimg:g} kimg")
+    run_training(state, recipe, stacks, out, images=int(kimg * 1000), perceptual=perceptual, report=say)
