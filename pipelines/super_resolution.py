@@ -53,11 +53,11 @@ class Problem:
 @dataclass(frozen=True)
 class Result:
     """`image` [1, X, Y, Z] on the fine grid, consistent with the scan; `weight` [1, X, Y, Z] in [0, 1]: how far the
-    prior was asked (0: interpolation alone); `stack` [Y, 1, Z, X] the generator's slices, normalised."""
+    prior was asked (0: interpolation alone); `unprojected` the same before the final projection."""
 
     image: Tensor
+    unprojected: Tensor
     weight: Tensor
-    stack: Tensor
 
 
 def finest(grid: Grid, spacing: float) -> tuple[float, float, float]:
@@ -147,4 +147,4 @@ def combine(problem: Problem, stack: Tensor, box: Grid) -> Result:
         edge = edge * (0.5 - 0.5 * torch.cos(torch.pi * ramp)).reshape([-1 if a == axis + 1 else 1 for a in range(4)])
     weight = resample(edge, box, problem.fine, back)
     image = problem.interpolated.lerp(volume.to(problem.interpolated.dtype), weight.to(problem.interpolated.dtype))
-    return Result(project(image, problem.corruption, problem.scan, problem.covariance), weight, stack)
+    return Result(project(image, problem.corruption, problem.scan, problem.covariance), image, weight)
