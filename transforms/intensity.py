@@ -1,0 +1,101 @@
+"""Intensities of the prior: air is -1 and the mean of the brain is 0. Undone exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.ndimage as ndi
+import torch
+from monai.config import KeysCollection
+from monai.data import MetaTensor
+from monai.transforms import InvertibleTransform, MapTransform
+from torch import Tensor
+
+from brgm_med.errors import InputRefusedError
+from brgm_med.transforms.geometry import Grid, resample
+from brgm_med.transforms.meta import grid_of, like
+from brgm_med.transforms.template import AIR_LEVEL, Pose, Template
+
+AIR_MARGIN = 8.0
+LOW_PERCENTILE = 1.0
+FEWEST_VOXELS = 500
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """The map v -> (v - low) / scale - 1 and its inverse. `low` is the scan's value of air and `scale` the distance
+    from there to the mean of its brain (> 0), both in the scan's own units."""
+
+    low: float
+    scale: float
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Scan units -> normalised: air -1, brain 0; fat may be over 1. Any shape."""
+        return (values - self.low) / self.scale - 1
+
+    def inverse(self, values: Tensor) -> Tensor:
+        """Normalised -> scan units. Any shape."""
+        return (values + 1) * self.scale + self.low
+
+
+def estimate(image: Tensor, grid: Grid, template: Template, pose: Pose) -> Normalisation:
+    """The normalisation of a registered scan `image` [1, X, Y, Z].
+
+    Air: the median where the template is air (more than 8 mm from the head) and the scan has voxels; where fewer than
+    500 voxels are, its 1st percentile. Brain: the mean inside the template's mask. Averages over large regions:
+    blurring and thick slices hardly move them. Raises InputRefusedError when the brain is not brighter than air.
+    """
+    head = template.image[0].numpy() > AIR_LEVEL
+    air = ndi.distance_transform_edt(~head, template.grid.spacing) > AIR_MARGIN
+    there = resample(torch.ones_like(image), grid, template.grid, pose)[0].numpy() > 0.5
+    values = resample(image, grid, template.grid, pose, padding="border")[0].numpy()
+    brain = there & (template.mask[0].numpy() > 0)
+    if brain.sum() < FEWEST_VOXELS:
+        raise InputRefusedError("the scan hardly covers the brain; give a scan of the whole head")
+    air &= there
+    low = np.median(values[air]) if air.sum() >= FEWEST_VOXELS else np.percentile(image.numpy(), LOW_PERCENTILE)
+    scale = float(values[brain].mean() - low)
+    if not scale > 0:
+        raise InputRefusedError(
+            "the brain is not brighter than the air around it; give a T1-weighted magnitude image of a head"
+        )
+    return Normalisation(float(low), scale)
+
+
+class NormaliseIntensity(InvertibleTransform):
+    """MetaTensor [1, X, Y, Z] in the template's space -> the same with air -1 and the mean of the brain 0.
+
+    `pose` (template world -> the image's world) allows an unregistered image. `inverse` restores its units, also of
+    a stack made of it. Raises InputRefusedError as `estimate` does.
+    """
+
+    def __init__(self, template: Template) -> None:
+        self.template = template
+
+    def __call__(self, image: MetaTensor, pose: Pose | None = None) -> MetaTensor:
+        found = estimate(image.as_tensor(), grid_of(image), self.template, np.eye(4) if pose is None else pose)
+        out = like(image, found.forward(image.as_tensor()), image.affine)
+        self.push_transform(out, extra_info={"low": found.low, "scale": found.scale})
+        return out
+
+    def inverse(self, image: MetaTensor) -> MetaTensor:
+        info = self.pop_transform(image)["extra_info"]
+        undone = Normalisation(info["low"], info["scale"]).inverse(image.as_tensor())
+        return like(image, undone, image.affine)
+
+
+class NormaliseIntensityd(MapTransform, InvertibleTransform):
+    """`NormaliseIntensity` for the entries `keys` of a dictionary."""
+
+    def __init__(self, keys: KeysCollection, template: Template, allow_missing_keys: bool = False) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.normalise = NormaliseIntensity(template)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        return dict(data) | {key: self.normalise(data[key]) for key in self.key_iterator(dict(data))}
+
+    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        return dict(data) | {key: self.normalise.inverse(data[key]) for key in self.key_iterator(dict(data))}
