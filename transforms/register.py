@@ -24,6 +24,7 @@ from brgm_med.transforms.template import Pose, Template
 
 LEAST_CORRELATION = 0.5
 LEAST_COVERED = 0.5
+FEWEST_VOXELS = 500
 STARTS = ((0.0, 0.0), (-14.0, 0.0), (14.0, 0.0), (0.0, -14.0), (0.0, 14.0))
 """Where the search begins: (pitch in degrees, height in mm) away from matched centres."""
 
@@ -165,19 +166,29 @@ def find_pose(image: Tensor, grid: Grid, template: Template) -> Pose:
     return _matrix(best)
 
 
+def _detail(values: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
+    """What is finer than 20 mm (Gaussian sigma): folds, ventricles, skull, but neither outline nor coil shading."""
+    return values - ndi.gaussian_filter(values, 20.0 / np.asarray(grid.spacing), mode="nearest")
+
+
 def similarity(image: Tensor, grid: Grid, template: Template, pose: Pose) -> tuple[float, float]:
-    """(Pearson correlation of scan and template, covered fraction), within 14 mm of the template's brain."""
-    near = template.near
+    """(Pearson correlation of scan and template, covered fraction), within 14 mm of the template's brain.
+
+    Correlated is the detail between 4 and 20 mm. Measured on 3 T T1 heads at 2 mm: 0.67 to 0.89 for heads, the same
+    in 6 to 8 mm slices along any axis; at most 0.33 for noise, spheres, shells, and heads whose header is turned by
+    90 or 180 degrees.
+    """
     there = resample(torch.ones_like(image), grid, template.grid, pose)[0].numpy() > 0.5
-    use = near & there
-    if use.sum() < 100:
-        return 0.0, 0.0
-    clipped = torch.from_numpy(_clipped(image[0].numpy()))[None]
-    a = resample(clipped, grid, template.grid, pose)[0].numpy()[use]
-    b = template.image[0].numpy()[use]
-    if a.std() == 0:
-        return 0.0, float(use.sum() / near.sum())
-    return float(np.corrcoef(a, b)[0, 1]), float(use.sum() / near.sum())
+    use = template.near & there
+    covered = float(use.sum() / template.near.sum())
+    if use.sum() < FEWEST_VOXELS:
+        return 0.0, covered
+    smooth, small = shrink(_clipped(image[0].numpy()), grid, 4.0, 4.0)
+    seen = resample(torch.from_numpy(smooth)[None], small, template.grid, pose, padding="border")[0].numpy()
+    scan, model = _detail(seen, template.grid)[use], _detail(template.image[0].numpy(), template.grid)[use]
+    if min(scan.std(), model.std()) == 0:
+        return 0.0, covered
+    return float(np.corrcoef(scan, model)[0, 1]), covered
 
 
 def rigid_pose(image: Tensor, grid: Grid, template: Template) -> tuple[Pose, float]:
