@@ -57,6 +57,14 @@ def template() -> Template:
     return Template(image / image[mask > 0].mean(), mask, grid, box)
 
 
+def inside_brain(grid: Grid) -> NDArray[np.bool_]:
+    """[X, Y, Z]: inside the phantom's cortex, cerebellum or brain stem."""
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), -1)
+    points = index @ grid.affine[:3, :3].T + grid.affine[:3, 3]
+    within = [np.linalg.norm((points - np.asarray(c)) / np.asarray(a), axis=-1) < 1 for c, a, _ in PARTS[4:8]]
+    return np.any(within, axis=0)
+
+
 def rigid(pitch: float, yaw: float, roll: float, shift: tuple[float, float, float]) -> NDArray[np.float64]:
     """Rotations about R, S and A (degrees) and a translation (mm), [4, 4]."""
     from scipy.spatial.transform import Rotation

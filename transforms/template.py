@@ -63,12 +63,10 @@ class Template:
         return cls(values[0], values[1], Grid(shape, np.asarray(parts[0].affine, np.float64)), box)
 
     def save(self, folder: Path) -> None:
-        """Write `template.nii.gz` (uint8 with a slope: 1/255 of its maximum) and `mask.nii.gz` into `folder`."""
-        slope = float(self.image.max()) / 255
-        for name, value, factor in (("template", self.image, slope), ("mask", self.mask, 1.0)):
-            stored = (value[0] / factor).round().clamp(0, 255).to(torch.uint8).numpy()
-            image = nib.nifti1.Nifti1Image(stored, self.grid.affine)
-            image.header.set_slope_inter(factor, 0.0)
+        """Write `template.nii.gz` (uint8, scaled: steps of 1/255 of its range) and `mask.nii.gz` into `folder`."""
+        for name, values in (("template", self.image[0].numpy()), ("mask", self.mask[0].to(torch.uint8).numpy())):
+            image = nib.nifti1.Nifti1Image(values, self.grid.affine)
+            image.header.set_data_dtype(np.uint8)
             image.header.set_xyzt_units("mm")
             nib.nifti1.save(image, folder / f"{name}.nii.gz")
 
