@@ -1,0 +1,329 @@
+"""Training: the losses are their formulas, and a run that was cut equals one that was not, to the last bit."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import dataclasses
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from brgm_med.networks.discriminator import Discriminator
+from brgm_med.training.augment import augment
+from brgm_med.training.loop import draw, iteration_seed, train, train_iteration
+from brgm_med.training.losses import discriminator_loss, generator_loss, r1_penalty
+from brgm_med.training.state import TrainState, mean_w, update_average
+from tests import tiny
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def log_sigmoid(v: float) -> float:
+    return -math.log1p(math.exp(-v))
+
+
+def quiet(line: str) -> None:
+    assert line
+
+
+def pictures(count: int = 6) -> Tensor:
+    return torch.from_numpy(tiny.stacks().astype(np.float32)).flatten(0, 1)[:count]
+
+
+# Losses.
+
+
+def test_losses_are_their_formulas() -> None:
+    real, fake = torch.tensor([[0.3], [-1.2], [4.0]]), torch.tensor([[2.0], [-0.5], [0.1]])
+    expected = -np.mean([log_sigmoid(v) for v in fake.flatten().tolist()])
+    assert float(generator_loss(fake)) == pytest.approx(expected, rel=1e-5)
+    # 1 - sigmoid(v) = sigmoid(-v)
+    expected = -np.mean([log_sigmoid(v) for v in real.flatten().tolist()])
+    expected -= np.mean([log_sigmoid(-v) for v in fake.flatten().tolist()])
+    assert float(discriminator_loss(real, fake)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_r1_is_the_squared_length_of_the_gradient() -> None:
+    a, b = torch.randn(1, 2, 3), torch.randn(1, 2, 3)
+    x = torch.randn(4, 1, 2, 3).requires_grad_()
+    logits = ((a * x).sum((1, 2, 3)) + 0.5 * (b * x.square()).sum((1, 2, 3)))[:, None]
+    expected = (a + b * x).square().sum((1, 2, 3)).mean()
+    torch.testing.assert_close(r1_penalty(logits, x), expected)
+
+
+def test_r1_gradient_is_that_of_finite_differences() -> None:
+    d = Discriminator(base_shape=(3, 3), channels=(4, 3), group=1).double()
+    x = torch.randn(2, 1, 6, 6, dtype=torch.float64).requires_grad_()
+    weight = d.b6.conv0.weight
+    (gradient,) = torch.autograd.grad(r1_penalty(d(x), x), weight)
+    direction = torch.randn_like(weight)
+    held, ends = weight.detach().clone(), []
+    for step in (1e-6, -1e-6):
+        weight.data.copy_(held + step * direction)
+        ends.append(float(r1_penalty(d(x), x).detach()))
+    assert float((gradient * direction).sum()) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-4)
+
+
+# What is drawn.
+
+
+def test_iterations_have_seeds_of_their_own() -> None:
+    seeds = {iteration_seed(s, i) for s in range(5) for i in range(200)}
+    assert len(seeds) == 1000
+    assert all(0 <= s < 2**63 for s in seeds)
+
+
+def test_draw_takes_slices_with_their_positions() -> None:
+    stacks = tiny.stacks()
+    images, positions = draw(stacks, 50)
+    assert images.dtype == positions.dtype == torch.float32
+    assert set(positions.tolist()) == {-1.0, -0.5, 0.0, 0.5, 1.0}
+    for image, position in zip(images, positions, strict=True):
+        place = round((float(position) + 1) * 2)
+        assert any(np.array_equal(image.numpy(), s[place].astype(np.float32)) for s in stacks)
+
+
+def test_augmentation_keeps_air_and_range_and_follows_the_seed() -> None:
+    images = pictures()
+    torch.manual_seed(3)
+    first = augment(images)
+    torch.manual_seed(3)
+    assert torch.equal(augment(images), first)
+    assert not torch.equal(augment(images), first)
+    assert torch.equal(augment(torch.full((20, 1, 12, 12), -1.0)), torch.full((20, 1, 12, 12), -1.0))
+    for _ in range(20):
+        changed = augment(images)
+        assert changed.shape == images.shape
+        assert float(changed.min()) > -1.35
+        # Bicubic interpolation overshoots a little; brightness rises by at most 8 %.
+        assert float(changed.max() + 1) < 1.3 * float(images.max() + 1)
+        assert (changed[:, :, 0, 0] + 1).abs().max() < 0.2
+
+
+def test_augmentation_only_turns_shifts_flips_and_brightens() -> None:
+    images = pictures()
+    still = augment(images, shift=0, angle=0, scale=0, gain=0)
+    for before, after in zip(images, still, strict=True):
+        ways = [torch.allclose(after, w, atol=1e-5) for w in (before, before.flip(2))]
+        assert any(ways)
+    moved = augment(images.repeat(5, 1, 1, 1), shift=1, angle=0, scale=0, gain=0)
+    for before, after in zip(images.repeat(5, 1, 1, 1), moved, strict=True):
+        padded = torch.nn.functional.pad(before, (1, 1, 1, 1), value=-1.0)
+        ways = [padded[:, y : y + 12, x : x + 12] for y in range(3) for x in range(3)]
+        assert any(torch.allclose(after, v, atol=1e-5) for w in ways for v in (w, w.flip(2)))
+    brighter = (augment(images, shift=0, angle=0, scale=0, gain=0.1) + 1).sum((1, 2, 3)) / (images + 1).sum((1, 2, 3))
+    assert bool(((brighter > 0.89) & (brighter < 1.11)).all())
+    assert float(brighter.std()) > 0.01
+
+
+def test_augmentation_turns_without_shearing() -> None:
+    """On a 12 x 24 picture, a disc stays a disc: its second moments along both axes agree."""
+    y, x = np.mgrid[:12, :24]
+    disc = torch.from_numpy(np.clip(4.5 - np.hypot(y - 5.5, x - 11.5), 0, 1)).float()[None, None].repeat(40, 1, 1, 1)
+    turned = augment(disc - 1, shift=0, angle=45.0, scale=0, gain=0) + 1
+    mass = turned.sum((1, 2, 3))
+    rows = (turned * torch.from_numpy((y - 5.5) ** 2).float()).sum((1, 2, 3)) / mass
+    columns = (turned * torch.from_numpy((x - 11.5) ** 2).float()).sum((1, 2, 3)) / mass
+    torch.testing.assert_close(rows, columns, rtol=0.02, atol=0)
+
+
+# One iteration.
+
+
+def changed(before: dict[str, Tensor], after: dict[str, Tensor], name: str) -> bool:
+    return any(not torch.equal(before[k], after[k]) for k in before if k.startswith(f"{name}."))
+
+
+def test_reconstruction_leaves_the_discriminator_alone() -> None:
+    state = tiny.state()
+    before = copy.deepcopy(tiny.numbers(state))
+    losses = train_iteration(state, tiny.RECIPE, tiny.stacks(), None)
+    after = tiny.numbers(state)
+    assert set(losses) == {"pixel", "latent"}
+    assert [changed(before, after, n) for n in ("generator", "encoder", "discriminator")] == [True, True, False]
+    assert changed(before, after, "average")
+    assert changed(before, after, "average_encoder")
+    assert (state.iteration, state.images) == (1, 4)
+
+
+def test_every_network_changes_in_the_adversarial_phase() -> None:
+    state = tiny.state()
+    state.images, state.iteration = tiny.RECIPE.reconstruction_only, 2
+    stacks = tiny.stacks()
+    for r1 in (True, False):
+        before = copy.deepcopy(tiny.numbers(state))
+        losses = train_iteration(state, tiny.RECIPE, stacks, lambda a, b: (a - b).square().mean((1, 2, 3)))
+        after = tiny.numbers(state)
+        expected = {"pixel", "latent", "perceptual", "generator", "discriminator"} | ({"r1"} if r1 else set())
+        assert set(losses) == expected
+        assert all(math.isfinite(v) for v in losses.values())
+        for name in ("generator", "generator.mapping", "generator.synthesis", "encoder", "discriminator"):
+            assert changed(before, after, name), name
+        assert changed(before, after, "discriminator.mapping")
+        assert not torch.equal(before["generator.mapping.w_avg"], after["generator.mapping.w_avg"])
+        for name, value in after.items():
+            assert bool(torch.isfinite(value).all()), name
+
+
+def test_reconstruction_learns() -> None:
+    state, recipe = tiny.state(), dataclasses.replace(tiny.RECIPE, rate=0.01, reconstruction_only=10**6)
+    losses = [train_iteration(state, recipe, tiny.stacks(), None)["pixel"] for _ in range(60)]
+    assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:5])
+
+
+def test_average_is_exponential_with_the_stated_half_life() -> None:
+    state = tiny.state()
+    g, average = state.generator, state.average
+    before, buffer = average.mapping.fc0.weight.clone(), torch.randn(5)
+    with torch.no_grad():
+        g.mapping.fc0.weight.add_(1.0)
+        g.mapping.w_avg.copy_(buffer)
+    for _ in range(10):  # 10 batches of 4 are one half-life of 40
+        update_average(average, g, images=10_000, batch=4, half_life=40.0)
+    torch.testing.assert_close(average.mapping.fc0.weight - before, torch.full_like(before, 0.5), rtol=1e-4, atol=1e-4)
+    assert torch.equal(average.mapping.w_avg, buffer)
+    update_average(average, g, images=4, batch=4, half_life=40.0)  # early on: at most a twentieth of 4
+    torch.testing.assert_close(average.mapping.fc0.weight, g.mapping.fc0.weight, rtol=0, atol=1e-4)
+
+
+def test_mean_of_w_is_tracked() -> None:
+    g = tiny.state().generator
+    w = torch.randn(7, 5)
+    mean_w(g, w, beta=0.75)
+    torch.testing.assert_close(g.mapping.w_avg, 0.25 * w.mean(0))
+
+
+# The state and its file.
+
+
+def run(state: TrainState, iterations: int) -> None:
+    for _ in range(iterations):
+        train_iteration(state, tiny.RECIPE, tiny.stacks(), None)
+
+
+def test_state_survives_its_file(tmp_path: Path) -> None:
+    state = tiny.state()
+    run(state, 4)
+    state.record = {"heads": 3, "note": "x"}
+    state.save(tmp_path / "state.pt")
+    found = TrainState.new(tiny.ARCHITECTURE, seed=9, rate=tiny.RECIPE.rate)
+    found.load(tmp_path / "state.pt")
+    assert not tiny.differing(state, found)
+    assert found.record == state.record
+    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+    whole = tiny.state()
+    run(whole, 10)
+    first = tiny.state()
+    run(first, 5)
+    first.save(tmp_path / "state.pt")
+    torch.manual_seed(1234)
+    second = TrainState.new(tiny.ARCHITECTURE, seed=9, rate=tiny.RECIPE.rate)
+    second.load(tmp_path / "state.pt")
+    run(second, 5)
+    assert not tiny.differing(whole, second)
+
+
+def test_train_writes_state_and_losses(tmp_path: Path) -> None:
+    state, lines = tiny.state(), []
+    train(state, tiny.RECIPE, tiny.stacks(), tmp_path, images=40, report=lines.append, report_every=0.0)
+    assert state.images == 40
+    assert len(lines) == 10
+    assert "images/s" in lines[-1]
+    with open(tmp_path / "losses.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(r["images"]) for r in rows] == list(range(4, 41, 4))
+    assert rows[0]["discriminator"] == ""
+    assert math.isfinite(float(rows[-1]["discriminator"]))
+    expected = tiny.state()
+    run(expected, 10)
+    assert not tiny.differing(state, expected)
+    found = tiny.state()
+    found.load(tmp_path / "state.pt")
+    assert not tiny.differing(state, found)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_after_the_iteration_with_the_state_saved(tmp_path: Path, number: int) -> None:
+    calls = []
+
+    def perceptual(a: Tensor, b: Tensor) -> Tensor:
+        calls.append(1)
+        if len(calls) == 3:
+            os.kill(os.getpid(), number)  # in the middle of the third iteration
+        return (a - b).abs().mean((1, 2, 3))
+
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny.state(), tiny.RECIPE, tiny.stacks(), tmp_path, images=400, perceptual=perceptual, report=quiet)
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+    found = tiny.state()
+    found.load(tmp_path / "state.pt")
+    assert (found.iteration, found.images) == (3, 12)
+
+    train(found, tiny.RECIPE, tiny.stacks(), tmp_path, images=24, perceptual=perceptual, report=quiet)
+    whole = tiny.state()
+    (tmp_path / "whole").mkdir()
+    train(whole, tiny.RECIPE, tiny.stacks(), tmp_path / "whole", images=24, perceptual=perceptual, report=quiet)
+    assert not tiny.differing(found, whole)
+
+
+CHILD = """
+import sys
+from pathlib import Path
+import torch
+from brgm_med.training.loop import train
+from tests import tiny
+
+torch.set_num_threads(1)
+out, images = Path(sys.argv[1]), int(sys.argv[2])
+state = tiny.state()
+if (out / "state.pt").is_file():
+    state.load(out / "state.pt")
+report = lambda line: print(line, flush=True)
+train(state, tiny.RECIPE, tiny.stacks(), out, images=images, snapshot_every=0.0, report=report, report_every=0.0)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
+    def start(images: int) -> subprocess.Popen[str]:
+        command = [sys.executable, "-c", CHILD, str(tmp_path), str(images)]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    for kill in range(3):
+        child = start(10**7)
+        assert child.stdout is not None
+        for _ in range(8 + kill):
+            assert child.stdout.readline()
+        time.sleep(0.003 * kill)
+        child.kill()
+        child.wait()
+        child.communicate()
+    cut = tiny.state()
+    cut.load(tmp_path / "state.pt")
+    assert cut.iteration >= 20
+    images = cut.images + 16
+    child = start(images)
+    _, errors = child.communicate(timeout=200)
+    assert child.returncode == 0, errors
+
+    resumed, whole = tiny.state(), tiny.state()
+    resumed.load(tmp_path / "state.pt")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    run(whole, images // tiny.RECIPE.batch)
+    torch.set_num_threads(threads)
+    assert not tiny.differing(resumed, whole)
