@@ -19,10 +19,6 @@ import matplotlib as mpl
 import nibabel as nib
 import numpy as np
 import torch
-from brgm_med.transforms.acquire import AcquisitionModel, interpolate
-from brgm_med.transforms.geometry import Grid, resample
-from brgm_med.transforms.register import find_pose
-from brgm_med.transforms.template import Template
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -30,7 +26,12 @@ from brgm_med.consistency import project, stationary_covariance
 from brgm_med.errors import PriorError
 from brgm_med.metrics import lpips, psnr, ssim
 from brgm_med.perceptual import LPIPS
-from brgm_med.priors import bundle
+from brgm_med.pipelines.steps import bundle_box
+from brgm_med.priors.bundle import load
+from brgm_med.transforms.acquire import AcquisitionModel, interpolate
+from brgm_med.transforms.geometry import Grid, resample
+from brgm_med.transforms.register import rigid_pose
+from brgm_med.transforms.template import Template
 from brgm_med.weights import lpips_features, lpips_heads
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -231,9 +232,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     nearest = resample(coarse.image, coarse.grid, ours.grid, mode="nearest", padding="border")
     images = {COARSE: Volume(nearest, ours.grid), **baselines(coarse, ours.grid, acquisition), OURS: ours}
 
-    prior = bundle.load()
-    box = Grid(prior.grid_shape, np.asarray(prior.metadata["grid"]["affine"], np.float64))
-    pose = find_pose(truth.image, truth.grid, Template.load(prior.folder, box))
+    prior = load()
+    box = bundle_box(prior)
+    pose, _ = rigid_pose(truth.image, truth.grid, Template.load(prior.folder, box))
     comparison = Comparison.of(images, truth, inside_box(truth.grid, box, pose))
     draw(comparison, out / "before-after.png")
     text = table(comparison, perceptual_model())
