@@ -35,6 +35,7 @@ class Posterior:
 
     `corruption` maps clean images [N, C, H, W] to what was measured; `measured` has that shape. The energies of
     image i depend on image i alone unless the corruption itself couples images (a slice profile across slices).
+    Raises ValueError for two terms of the same type: one would hide the other.
     """
 
     generator: Generator
@@ -43,6 +44,11 @@ class Posterior:
     likelihood: tuple[Likelihood, ...]
     prior: tuple[Prior, ...]
     noise: str = "const"
+
+    def __post_init__(self) -> None:
+        names = [type(t).__name__ for t in (*self.likelihood, *self.prior)]
+        if len(set(names)) < len(names):
+            raise ValueError(f"a posterior takes one term of each type, not {', '.join(names)}")
 
     def image(self, ws: Tensor) -> Tensor:
         """G(w): W+ [N, num_ws, w_dim] -> [N, C, H, W]."""

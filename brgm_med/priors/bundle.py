@@ -26,6 +26,15 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).parent
 DEFAULT = "brain-t1-coronal"
+READ = (
+    "configs/inference.json",
+    "models/model.safetensors",
+    "models/discriminator.safetensors",
+    "models/w_statistics.safetensors",
+    "template.nii.gz",
+    "mask.nii.gz",
+)
+"""What is read of a prior: the metadata must name the SHA-256 of all of it."""
 
 
 def names() -> list[str]:
@@ -151,8 +160,8 @@ def load(prior: str = DEFAULT) -> PriorBundle:
     folder = find(prior)
     try:
         metadata = json.loads((folder / "configs" / "metadata.json").read_text())
-        expected: dict[str, str] = metadata["sha256"]
-    except (OSError, ValueError, KeyError) as error:
+        expected: dict[str, str] = {file: metadata["sha256"][file] for file in READ} | metadata["sha256"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise PriorError(
             f"{folder}: its configs/metadata.json cannot be read ({error}); reinstall the prior"
         ) from error
