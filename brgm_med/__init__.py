@@ -13,11 +13,11 @@ from brgm_med._version import __version__
 if TYPE_CHECKING:
     from brgm_med.consistency import certificate, project, stationary_covariance
     from brgm_med.corruptions import AxisBlur, Downsample, Mask, SliceProfile
-    from brgm_med.energies import Colinear, Gaussian, Mahalanobis, Perceptual, Pixel
+    from brgm_med.energies import Colinear, Gaussian, Perceptual, Pixel
     from brgm_med.errors import BrgmError
     from brgm_med.networks.discriminator import Discriminator
     from brgm_med.networks.stylegan2 import StyleGAN2
-    from brgm_med.posterior import Posterior, brgm_posterior, encoded_posterior, w_statistics
+    from brgm_med.posterior import Posterior, Whitened, brgm_posterior, w_statistics, whitened_posterior
     from brgm_med.priors.bundle import load as load_prior
     from brgm_med.solvers import Estimate, fit_map
 
@@ -29,21 +29,21 @@ _HOME = {
     "Downsample": "corruptions",
     "Estimate": "solvers",
     "Gaussian": "energies",
-    "Mahalanobis": "energies",
     "Mask": "corruptions",
     "Perceptual": "energies",
     "Pixel": "energies",
     "Posterior": "posterior",
     "SliceProfile": "corruptions",
     "StyleGAN2": "networks.stylegan2",
+    "Whitened": "posterior",
     "brgm_posterior": "posterior",
     "certificate": "consistency",
-    "encoded_posterior": "posterior",
     "fit_map": "solvers",
     "load_prior": "priors.bundle",
     "project": "consistency",
     "stationary_covariance": "consistency",
     "w_statistics": "posterior",
+    "whitened_posterior": "posterior",
 }
 
 __all__ = [
@@ -54,22 +54,22 @@ __all__ = [
     "Downsample",
     "Estimate",
     "Gaussian",
-    "Mahalanobis",
     "Mask",
     "Perceptual",
     "Pixel",
     "Posterior",
     "SliceProfile",
     "StyleGAN2",
+    "Whitened",
     "__version__",
     "brgm_posterior",
     "certificate",
-    "encoded_posterior",
     "fit_map",
     "load_prior",
     "project",
     "stationary_covariance",
     "w_statistics",
+    "whitened_posterior",
 ]
 
 

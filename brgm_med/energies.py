@@ -96,22 +96,18 @@ class Colinear:
 
 
 @dataclass(frozen=True)
-class Mahalanobis:
-    """`weight` times |whitened deviation from the mean|^2: a Gaussian on W+ with the covariance of encoded slices.
+class GaussMarkov:
+    """`weight` times the squared innovations of a stack of neighbouring slices: whitened coordinates [N, 1, R].
 
-    For ws [N, num_ws, w_dim], flattened to K numbers: `mean` [N or 1, K]; `basis` [K, R] orthonormal principal
-    directions, `deviation` [R] the standard deviations along them. Directions outside the basis count with
-    `floor`, the standard deviation of what the basis leaves out.
+    Along the stack every coordinate is a stationary first-order chain of unit variance, a_i = rho a_{i-1} +
+    sqrt(1 - rho^2) e_i, `correlation` [R] the rho between neighbours; e_0 = a_0. With `weight` 0.5 this is -log of
+    that Gaussian. Image i's term holds its own innovation, so it depends on its neighbour.
     """
 
-    mean: Tensor
-    basis: Tensor
-    deviation: Tensor
-    floor: float
+    correlation: Tensor
     weight: float = 0.5
 
     def __call__(self, ws: Tensor) -> Tensor:
-        centred = ws.flatten(1) - self.mean
-        along = centred @ self.basis
-        rest = (centred.square().sum(1) - along.square().sum(1)).clamp_min(0)
-        return self.weight * ((along / self.deviation).square().sum(1) + rest / self.floor**2)
+        rho = self.correlation
+        innovation = (ws[1:, 0] - rho * ws[:-1, 0]) / (1 - rho.square()).sqrt()
+        return self.weight * torch.cat([ws[:1, 0], innovation]).square().sum(1)

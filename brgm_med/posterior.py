@@ -8,17 +8,21 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from brgm_med.energies import Colinear, Gaussian, Likelihood, Mahalanobis, Perceptual, Pixel, Prior
+from brgm_med.energies import Colinear, Gaussian, GaussMarkov, Likelihood, Perceptual, Pixel, Prior
 from brgm_med.perceptual import PerceptualFeatures
 
 
 class Generator(Protocol):
     """What a generator must offer; `networks.StyleGAN2` does, and so can a VAE's decoder."""
 
-    z_dim: int
-    num_ws: int
-    w_dim: int
-    image_shape: tuple[int, int]
+    @property
+    def z_dim(self) -> int: ...
+    @property
+    def num_ws(self) -> int: ...
+    @property
+    def w_dim(self) -> int: ...
+    @property
+    def image_shape(self) -> tuple[int, int]: ...
 
     def mapping(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """z [N, z_dim] (and condition) -> w [N, w_dim]."""
@@ -98,32 +102,78 @@ def brgm_posterior(
 
 
 @dataclass(frozen=True)
+class Whitened:
+    """A generator in whitened coordinates of W+: w = mean + basis (deviation * a), with a ~ N(0, 1) a priori.
+
+    `mean` [N or 1, num_ws * w_dim], `basis` [num_ws * w_dim, R] orthonormal, `deviation` [R]: the Gaussian that was
+    fitted to encoded training slices; `correlation` [R]: that of neighbouring slices' coordinates. Coordinates are [N, 1, R], so every solver can use it as a generator. Along
+    directions outside the basis w stays at its mean.
+    """
+
+    generator: Generator
+    mean: Tensor
+    basis: Tensor
+    deviation: Tensor
+    correlation: Tensor
+
+    @property
+    def z_dim(self) -> int:
+        return self.generator.z_dim
+
+    @property
+    def num_ws(self) -> int:
+        return 1
+
+    @property
+    def w_dim(self) -> int:
+        return len(self.deviation)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        return self.generator.image_shape
+
+    def ws(self, a: Tensor) -> Tensor:
+        """Coordinates [N, 1, R] -> W+ [N, num_ws, w_dim]."""
+        flat = self.mean + (a[:, 0] * self.deviation) @ self.basis.T
+        return flat.reshape(len(flat), self.generator.num_ws, -1)
+
+    def mapping(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """z -> w as the generator maps it, then whitened: [N, R]."""
+        w = self.generator.mapping(z, c).repeat(1, self.generator.num_ws)
+        return (w - self.mean) @ self.basis / self.deviation
+
+    def synthesis(self, ws: Tensor, noise: str = "const") -> Tensor:
+        return self.generator.synthesis(self.ws(ws), noise=noise)
+
+
+@dataclass(frozen=True)
 class Weights:
     """The weights of our default posterior, chosen by measurement on the choosing heads (see the model card).
 
     `noise`: standard deviation of what the generator and the approximate likelihood leave unexplained, in units of
     the [-1, 1] range. `perceptual`: weight of the perceptual distance times the number of pixels. `prior`: weight of
-    the squared Mahalanobis distance (0.5 would be the Gaussian that was fitted to the training slices).
+    the squared norm of the whitened coordinates (0.5 would be the Gaussian that was fitted to the training slices).
     """
 
     noise: float = 0.1
     perceptual: float = 0.0
-    prior: float = 0.05
+    prior: float = 0.5
 
 
-def encoded_posterior(
-    generator: Generator,
+def whitened_posterior(
+    generator: Whitened,
     corruption: nn.Module,
     measured: Tensor,
-    prior: Mahalanobis,
     features: PerceptualFeatures | None,
     weights: Weights,
 ) -> Posterior:
-    """Our default: Gaussian noise and the Gaussian of encoded training slices on W+, correlations included.
+    """Our default: Gaussian noise, and on W+ the Gaussian of encoded training stacks with its correlations, within a
+    slice and between neighbours. `measured` [N, ...] is a whole stack, in order.
 
-    The search starts at `prior.mean`, which knows where along the head each slice lies.
+    The search starts at coordinates 0: the mean w at each slice's place along the head.
     """
     likelihood: tuple[Likelihood, ...] = (Pixel(0.5 / weights.noise**2),)
     if features is not None and weights.perceptual:
         likelihood = (*likelihood, Perceptual(features, weights.perceptual * measured[0].numel()))
+    prior = GaussMarkov(generator.correlation, weights.prior)
     return Posterior(generator, corruption, measured, likelihood, (prior,), noise="none")

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from brgm_med.consistency import SeparableCovariance, project, stationary_covariance
 from brgm_med.corruptions import AxisBlur, Mask, SliceProfile, profile_kernel
-from brgm_med.energies import Mahalanobis
 from brgm_med.networks.condition import position_code
 from brgm_med.perceptual import PerceptualFeatures
-from brgm_med.posterior import Weights, encoded_posterior
+from brgm_med.posterior import Weights, Whitened, whitened_posterior
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.solvers import fit_map
 from brgm_med.transforms.acquire import AcquisitionModel, fine_grid, interpolate
@@ -127,11 +126,11 @@ def infer_stack(
     statistics = bundle.statistics.to(where)
     generator = bundle.generator.to(where)
     mean = statistics.mean(position_code(bundle.positions().to(where), generator.c_dim))
-    prior = Mahalanobis(mean, statistics.basis, statistics.deviation, statistics.floor, weights.prior)
+    whitened = Whitened(generator, mean, statistics.basis, statistics.deviation, statistics.correlation)
     with torch.no_grad():
         measured = corruption(stack)
-    posterior = encoded_posterior(generator, corruption, measured, prior, features, weights)
-    start = mean.reshape(len(mean), generator.num_ws, -1)
+    posterior = whitened_posterior(whitened, corruption, measured, features, weights)
+    start = torch.zeros(len(mean), 1, whitened.w_dim, device=where)
     return fit_map(posterior, start, steps=steps, rate=RATE, callback=callback).image.cpu()
 
 

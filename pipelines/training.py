@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
+from brgm_med._version import __version__
 from brgm_med.errors import CannotWriteError, PriorError
 from brgm_med.pipelines.steps import set_up_torch
+from brgm_med.training.export import export_bundle
 from brgm_med.training.loop import Features, Recipe
 from brgm_med.training.loop import train as run_training
 from brgm_med.training.state import Architecture, TrainState
+from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.prepare import Heads, heads_in, prepare_stacks
-from brgm_med.transforms.template import Template
 
 
 def say(line: str) -> None:
@@ -43,17 +45,40 @@ def prepare(data: Path, out: Path, heads: int | None) -> np.ndarray:
     return np.load(out / "slices.npy", mmap_mode="r")
 
 
-def run_box(run: Path) -> Any:
+def run_box(run: Path) -> Grid:
     """The grid of a run's slices, from its `prepared.json`."""
-    from brgm_med.transforms.geometry import Grid
-
     grid = json.loads((run / "prepared.json").read_text())["grid"]
-    return Grid(tuple(grid["shape"]), np.asarray(grid["affine"], float))
+    x, y, z = grid["shape"]
+    return Grid((x, y, z), np.asarray(grid["affine"], float))
 
 
-def run_template(run: Path) -> Template:
-    """The template that a run made."""
-    return Template.load(run, run_box(run))
+def export(run: Path, out: Path, *, name: str, description: str, licence: str, card: str) -> None:
+    """Write the prior of a run folder as a bundle into `out` (replaced if it exists).
+
+    `licence` is the text of the bundle's LICENSE, `card` of its docs/README.md. Raises PriorError where the run has
+    no state yet.
+    """
+    if not (run / "state.pt").is_file():
+        raise PriorError(f"{run}: holds no training state (state.pt); run brgm-med train first")
+    architecture = Architecture()
+    state = TrainState.new(architecture, seed=0, rate=0.0)
+    state.load(run / "state.pt")
+    prepared = json.loads((run / "prepared.json").read_text())
+    metadata = {
+        "name": name,
+        "version": __version__,
+        "description": description,
+        "brgm_med_version": __version__,
+        "monai_version": importlib.metadata.version("monai"),
+        "pytorch_version": importlib.metadata.version("torch"),
+        "intended_use": "research only, not for diagnosis",
+        "grid": prepared["grid"],
+        "normalisation": "air -1, mean of the template's brain mask 0",
+        "heads": prepared["heads"],
+    }
+    stacks = np.load(run / "slices.npy", mmap_mode="r")
+    files = {"template": run / "template.nii.gz", "mask": run / "mask.nii.gz"}
+    export_bundle(state, architecture, stacks, out, metadata=metadata, card=card, licence=licence, **files)
 
 
 def lpips_distance(weights: Path | None) -> Features | None:
@@ -80,7 +105,10 @@ def train(
     seed: int = 0,
     lpips_weights: Path | None = None,
 ) -> None:
-    """Train until `kimg` thousand slices have been shown; resumes from `out/state.pt` where there is one."""
+    """Train until `kimg` thousand slices have been shown; resumes from `out/state.pt` where there is one.
+
+    At the end the prior is written to `out/prior`, a bundle that `brgm-med sr --prior` takes.
+    """
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -93,6 +121,8 @@ def train(
         state.load(out / "state.pt")
         say(f"resumed at {state.images / 1000:.1f} kimg")
     perceptual = lpips_distance(lpips_weights)
-    begun = torch.get_num_threads()
-    say(f"{stacks.shape[0]} heads x {stacks.shape[1]} slices, {begun} threads, to {kimg:g} kimg")
+    say(f"{stacks.shape[0]} heads x {stacks.shape[1]} slices, {torch.get_num_threads()} threads, to {kimg:g} kimg")
     run_training(state, recipe, stacks, out, images=int(kimg * 1000), perceptual=perceptual, report=say)
+    text = f"Trained by brgm-med {__version__} on {stacks.shape[0]} heads of {data.name}. Unmeasured. Research only."
+    export(out, out / "prior", name=out.name, description=text, licence="As the training data's.\n", card=text + "\n")
+    say(f"wrote {out / 'prior'}; use it with brgm-med sr --prior {out / 'prior'}")

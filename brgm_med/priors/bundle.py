@@ -61,14 +61,15 @@ def digest(path: Path) -> str:
 class WPlusStatistics:
     """The distribution of the W+ of encoded training slices, flattened to K = num_ws * w_dim numbers.
 
-    The mean at a position is `[1, code(position)] @ coefficients`, `coefficients` [1 + c_dim, K]; `basis` [K, R],
-    `deviation` [R] and `floor` are as in `energies.Mahalanobis`.
+    The mean at a position is `[1, code(position)] @ coefficients`, `coefficients` [1 + c_dim, K]; `basis` [K, R] holds
+    orthonormal principal directions around it `deviation` [R] the standard deviations along them, `correlation` [R] that
+    between neighbouring slices.
     """
 
     coefficients: Tensor
     basis: Tensor
     deviation: Tensor
-    floor: float
+    correlation: Tensor
 
     def mean(self, code: Tensor) -> Tensor:
         """Means [N, K] at position codes [N, c_dim]."""
@@ -76,8 +77,9 @@ class WPlusStatistics:
 
     def to(self, device: torch.device) -> WPlusStatistics:
         """The same on `device`."""
-        a, b, c = (t.to(device) for t in (self.coefficients, self.basis, self.deviation))
-        return WPlusStatistics(a, b, c, self.floor)
+        names = (self.coefficients, self.basis, self.deviation, self.correlation)
+        coefficients, basis, deviation, correlation = (t.to(device) for t in names)
+        return WPlusStatistics(coefficients, basis, deviation, correlation)
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ class PriorBundle:
     @cached_property
     def statistics(self) -> WPlusStatistics:
         found = self._weights("w_statistics.safetensors")
-        return WPlusStatistics(found["coefficients"], found["basis"], found["deviation"], float(found["floor"]))
+        return WPlusStatistics(found["coefficients"], found["basis"], found["deviation"], found["correlation"])
 
 
 def load(prior: str = DEFAULT) -> PriorBundle:

@@ -17,6 +17,9 @@ from brgm_med.networks.condition import position_code
 from brgm_med.priors.bundle import WPlusStatistics, digest
 from brgm_med.training.state import Architecture, TrainState
 
+STRIDE = 4
+"""Every fourth slice and its neighbour are enough for the statistics of W+."""
+
 
 def encode(state: TrainState, stacks: np.ndarray, batch: int = 64) -> Tensor:
     """W+ [heads, positions, K] of the averaged encoder for slices [heads, positions, C, H, W]."""
@@ -29,10 +32,14 @@ def encode(state: TrainState, stacks: np.ndarray, batch: int = 64) -> Tensor:
     return torch.cat(parts).reshape(*stacks.shape[:2], -1)
 
 
-def wplus_statistics(latents: Tensor, c_dim: int, rank: int) -> WPlusStatistics:
-    """Mean per position (a linear function of its code) and principal covariance of latents [heads, positions, K]."""
+def wplus_statistics(latents: Tensor, position: Tensor, c_dim: int, rank: int) -> WPlusStatistics:
+    """Mean (a linear function of the position's code), principal covariance, and correlation of neighbours.
+
+    `latents` [heads, positions, K] and `position` [positions] in [-1, 1]: pairs of neighbouring slices, one pair
+    after the other.
+    """
     heads, positions, k = latents.shape
-    code = position_code(torch.linspace(-1, 1, positions), c_dim)
+    code = position_code(position, c_dim)
     design = torch.cat([torch.ones(positions, 1), code], 1).double()
     target = latents.mean(0).double()
     # A little ridge: the bumps of the code are nearly collinear with the constant.
@@ -41,13 +48,12 @@ def wplus_statistics(latents: Tensor, c_dim: int, rank: int) -> WPlusStatistics:
     rest = (latents.double() - design @ coefficients).reshape(-1, k)
     values, vectors = torch.linalg.eigh(rest.T @ rest / (heads * positions - 1))
     values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
-    rank = min(rank, k)
-    floor = values[rank:].mean().sqrt() if rank < k else values[-1].sqrt()
-    floor = torch.maximum(floor, 1e-3 * values[0].sqrt())
-    deviation = values[:rank].sqrt().clamp_min(float(floor))
-    return WPlusStatistics(
-        coefficients.float(), vectors[:, :rank].float().contiguous(), deviation.float(), float(floor)
-    )
+    deviation = values[:rank].sqrt().clamp_min(1e-3 * float(values[0].sqrt()))
+    pairs = (rest @ vectors[:, :rank]).reshape(heads, positions // 2, 2, -1)
+    product = (pairs[:, :, 0] * pairs[:, :, 1]).mean((0, 1))
+    correlation = (product / pairs.square().mean((0, 1, 2)).clamp_min(1e-12)).clamp(0.0, 0.98)
+    basis = vectors[:, :rank].float().contiguous()
+    return WPlusStatistics(coefficients.float(), basis, deviation.float(), correlation.float())
 
 
 def export_bundle(
@@ -81,13 +87,16 @@ def export_bundle(
 
     half(weights(state.average), "model.safetensors")
     half(weights(state.discriminator), "discriminator.safetensors")
-    found = wplus_statistics(encode(state, stacks), architecture.c_dim, rank)
+    first = np.arange(0, stacks.shape[1] - 1, STRIDE)
+    chosen = np.stack([first, first + 1], 1).ravel()
+    position = torch.linspace(-1, 1, stacks.shape[1])[torch.from_numpy(chosen)]
+    found = wplus_statistics(encode(state, stacks[:, chosen]), position, architecture.c_dim, rank)
     half(
         {
             "coefficients": found.coefficients,
             "basis": found.basis,
             "deviation": found.deviation,
-            "floor": torch.tensor(found.floor),
+            "correlation": found.correlation,
         },
         "w_statistics.safetensors",
     )

@@ -35,7 +35,8 @@ class Recipe:
 
     batch: int = 16
     rate: float = 0.002
-    reconstruction_only: int = 16_000
+    momentum: float = 0.8
+    reconstruction_only: int = 40_000
     pixel: float = 4.0
     perceptual: float = 1.0
     adversarial: float = 0.25
@@ -106,6 +107,8 @@ def train_iteration(state: TrainState, recipe: Recipe, stacks: np.ndarray, perce
         losses["generator"] = float(score.detach())
     for name in ("generator", "encoder"):
         state.optimisers[name].zero_grad(set_to_none=True)
+        for group in state.optimisers[name].param_groups:  # momentum helps a descent and harms a game
+            group["betas"] = (0.0 if adversarial else recipe.momentum, 0.99)
     loss.backward()
     for name in ("generator", "encoder"):
         state.optimisers[name].step()
