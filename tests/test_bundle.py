@@ -1,0 +1,276 @@
+"""A prior's folder: what is exported is what is loaded, and what is damaged is named."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from brgm_med.errors import PriorError
+from brgm_med.networks.condition import position_code
+from brgm_med.priors import bundle
+from brgm_med.training.export import STRIDE, encode, export_bundle, wplus_statistics
+from brgm_med.training.loop import train_iteration
+from brgm_med.training.state import TrainState
+from tests import tiny
+
+AFFINE = [[2.0, 0, 0, -11], [0, 2.0, 0, -4], [0, 0, 2.0, -11], [0, 0, 0, 1]]
+METADATA = {"name": "tiny", "version": "0", "description": "d", "grid": {"shape": [12, 5, 12], "affine": AFFINE}}
+FILES = {
+    "LICENSE",
+    "configs/inference.json",
+    "docs/README.md",
+    "mask.nii.gz",
+    "models/discriminator.safetensors",
+    "models/model.safetensors",
+    "models/w_statistics.safetensors",
+    "template.nii.gz",
+}
+
+
+@pytest.fixture(scope="module")
+def trained() -> TrainState:
+    torch.manual_seed(0)
+    state = tiny.state()
+    for _ in range(6):
+        train_iteration(state, tiny.RECIPE, tiny.stacks(), None)
+    state.record = {"threads": 1}
+    return state
+
+
+def export(state: TrainState, out: Path, rank: int = 6) -> Path:
+    out.parent.mkdir(exist_ok=True)
+    for name in ("template", "mask"):
+        (out.parent / name).write_bytes(name.encode())
+    export_bundle(
+        state,
+        tiny.ARCHITECTURE,
+        tiny.stacks(),
+        out,
+        metadata=METADATA,
+        template=out.parent / "template",
+        mask=out.parent / "mask",
+        card="# Tiny\n",
+        licence="Free.\n",
+        rank=rank,
+    )
+    return out
+
+
+@pytest.fixture(scope="module")
+def exported(trained: TrainState, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(trained, tmp_path_factory.mktemp("priors") / "tiny")
+
+
+@pytest.fixture
+def folder(exported: Path, tmp_path: Path) -> Path:
+    """A copy to be damaged."""
+    return Path(shutil.copytree(exported, tmp_path / "tiny"))
+
+
+def test_what_is_loaded_is_what_was_trained(trained: TrainState, exported: Path) -> None:
+    prior = bundle.load(str(exported))
+    assert prior.name == "tiny"
+    assert prior.grid_shape == (12, 5, 12)
+    assert prior.spacing == 2.0
+    assert prior.positions().tolist() == [-1.0, -0.5, 0.0, 0.5, 1.0]
+    assert prior.metadata["training"] == {"images": 24, "threads": 1}
+    g = prior.generator
+    assert not g.training
+    assert not any(p.requires_grad or p.dtype != torch.float32 for p in g.parameters())
+    z, c = torch.randn(3, 6), position_code(prior.positions()[:3], 4)
+    expected, found = trained.average(z, c), g(z, c)
+    assert found.shape == (3, 1, 12, 12)
+    torch.testing.assert_close(found, expected, rtol=0, atol=5e-3 * float(expected.abs().max()))
+    logits = prior.discriminator(found, c)
+    torch.testing.assert_close(logits, trained.discriminator(found, c).detach(), rtol=5e-3, atol=5e-3)
+    assert prior.generator is g  # read once
+
+
+def test_metadata_holds_the_hash_of_every_other_file(exported: Path) -> None:
+    metadata = json.loads((exported / "configs" / "metadata.json").read_text())
+    assert set(metadata["sha256"]) == FILES
+    there = {p.relative_to(exported).as_posix() for p in exported.rglob("*") if p.is_file()}
+    assert there == FILES | {"configs/metadata.json"}
+    for name, known in metadata["sha256"].items():
+        assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == known
+    content = (exported / "configs" / "metadata.json").read_bytes()
+    assert bundle.load(str(exported)).sha256 == hashlib.sha256(content).hexdigest()
+    assert (exported / "template.nii.gz").read_bytes() == b"template"
+    assert (exported / "docs" / "README.md").read_text() == "# Tiny\n"
+
+
+def test_the_same_state_is_the_same_prior_and_another_is_another(
+    trained: TrainState, exported: Path, tmp_path: Path
+) -> None:
+    first = bundle.load(str(exported)).sha256
+    out = export(trained, tmp_path / "a" / "tiny")
+    assert bundle.load(str(out)).sha256 == first
+    (out / "stray").write_text("x")
+    export(tiny.state(), out)  # replaces what stood there
+    assert not (out / "stray").exists()
+    assert bundle.load(str(out)).sha256 != first
+    assert [p.name for p in out.parent.iterdir() if p.is_dir()] == ["tiny"]
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_damaged_or_missing_file_is_named(folder: Path, name: str) -> None:
+    path = folder / name
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(PriorError, match=f"{name}: damaged"):
+        bundle.load(str(folder))
+    path.write_bytes(content[:-1])
+    with pytest.raises(PriorError, match=f"{name}: damaged"):
+        bundle.load(str(folder))
+    path.unlink()
+    with pytest.raises(PriorError, match=f"{name}: missing"):
+        bundle.load(str(folder))
+    path.write_bytes(content)
+    assert bundle.load(str(folder)).name == "tiny"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[]", b"{}", b'{"sha256": 3}', b"3"])
+def test_damaged_metadata_is_named(folder: Path, content: bytes) -> None:
+    (folder / "configs" / "metadata.json").write_bytes(content)
+    with pytest.raises(PriorError, match=r"metadata\.json"):
+        bundle.load(str(folder))
+
+
+def test_what_has_no_hash_is_not_read(folder: Path) -> None:
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    del metadata["sha256"]["models/model.safetensors"]
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(PriorError, match=r"metadata\.json.*models/model\.safetensors"):
+        bundle.load(str(folder))
+
+
+def test_weights_that_are_no_safetensors_are_named(folder: Path) -> None:
+    path = folder / "models" / "model.safetensors"
+    path.write_bytes(b"not weights, but with the right hash")
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    metadata["sha256"]["models/model.safetensors"] = bundle.digest(path)
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    prior = bundle.load(str(folder))
+    with pytest.raises(PriorError, match=r"model\.safetensors: cannot be read"):
+        _ = prior.generator
+
+
+def test_an_unknown_prior_is_named_with_those_that_are_known(tmp_path: Path) -> None:
+    known = ", ".join(bundle.names()) or "none"
+    for name in ("no-such-prior", str(tmp_path)):
+        with pytest.raises(PriorError, match="no such prior") as caught:
+            bundle.load(name)
+        assert name in str(caught.value)
+        assert known in str(caught.value)
+        assert caught.value.exit_code == 5
+        assert "\n" not in str(caught.value)
+
+
+def test_shipped_priors_are_whole() -> None:
+    for name in bundle.names():
+        prior = bundle.load(name)
+        assert prior.name == name
+        models = list((prior.folder / "models").iterdir())
+        assert sum(p.stat().st_size for p in models) <= 8 * 2**20
+        x, _, z = prior.grid_shape
+        assert prior.generator.image_shape == prior.discriminator.image_shape == (z, x)
+
+
+def test_monai_makes_the_networks_of_the_bundle(exported: Path) -> None:
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config(exported / "configs" / "inference.json")
+    parser.read_meta(exported / "configs" / "metadata.json")
+    prior = bundle.load(str(exported))
+    for key, network in (("network_def", prior.generator), ("discriminator_def", prior.discriminator)):
+        made = parser.get_parsed_content(key)
+        assert type(made) is type(network)
+        made.load_state_dict(network.state_dict())
+        assert made.image_shape == network.image_shape == (12, 12)
+
+
+# The statistics of encoded slices.
+
+
+def latents(heads: int = 40, positions: int = 9, k: int = 7) -> torch.Tensor:
+    """A mean that moves along the head, and correlated deviations from it."""
+    place = torch.linspace(-1, 1, positions)[None, :, None]
+    mixing = torch.randn(k, k) * torch.tensor([3.0, 2.0, 1.0, 0.5, 0.1, 0.1, 0.1])
+    mean = torch.randn(k) + place * torch.randn(k) + place**2 * torch.randn(k)
+    return mean + torch.randn(heads, positions, k) @ mixing.T
+
+
+def test_statistics_are_least_squares_and_principal_components() -> None:
+    values = latents()
+    heads, positions, k = values.shape
+    place = torch.linspace(-1, 1, positions)
+    found = wplus_statistics(values, place, c_dim=4, rank=3)
+
+    code = position_code(place, 4).double().numpy()
+    design = np.concatenate([np.ones((positions, 1)), code], 1)
+    x = values.double().numpy()
+    coefficients, *_ = np.linalg.lstsq(design, x.mean(0), rcond=None)
+    fitted = design @ coefficients
+    np.testing.assert_allclose(found.mean(torch.from_numpy(code).float()).numpy(), fitted, atol=1e-3)
+    rest = (x - fitted).reshape(-1, k)
+    variances, vectors = np.linalg.eigh(rest.T @ rest / (heads * positions - 1))
+    order = np.argsort(variances)[::-1]
+    np.testing.assert_allclose(found.deviation.numpy(), np.sqrt(variances[order[:3]]), rtol=1e-3)
+    basis = found.basis.numpy()
+    np.testing.assert_allclose(basis.T @ basis, np.eye(3), atol=1e-5)
+    np.testing.assert_allclose(np.abs(np.sum(basis * vectors[:, order[:3]], 0)), 1, atol=1e-3)
+
+
+def test_statistics_of_full_rank_whiten_their_latents() -> None:
+    values = latents()
+    found = wplus_statistics(values, torch.linspace(-1, 1, 9), c_dim=4, rank=100)
+    assert found.basis.shape == (7, 7)
+    mean = found.mean(position_code(torch.linspace(-1, 1, 9), 4))
+    white = ((values - mean) @ found.basis / found.deviation).flatten(0, 1)
+    torch.testing.assert_close(white.T @ white / (len(white) - 1), torch.eye(7), rtol=0, atol=1e-2)
+
+
+def test_directions_that_never_vary_keep_a_floor() -> None:
+    values = latents()
+    values[..., 6] = 1.0
+    found = wplus_statistics(values, torch.linspace(-1, 1, 9), c_dim=4, rank=100)
+    assert float(found.deviation.min()) >= 0.99e-3 * float(found.deviation.max())
+
+
+def test_encoded_slices_and_exported_statistics(trained: TrainState, exported: Path) -> None:
+    stacks = tiny.stacks()
+    latents = encode(trained, stacks, batch=4)
+    assert latents.shape == (3, 5, 6 * 5)
+    one = torch.from_numpy(stacks[2, 3][None].astype(np.float32))
+    torch.testing.assert_close(latents[2, 3], trained.average_encoder(one).flatten())
+    place = torch.linspace(-1, 1, 5)[::STRIDE]
+    expected = wplus_statistics(latents[:, ::STRIDE], place, 4, 6)
+    held = bundle.load(str(exported)).statistics
+    assert held.basis.shape == (30, 6)
+    code = position_code(torch.linspace(-1, 1, 5), 4)
+    torch.testing.assert_close(held.mean(code), expected.mean(code), rtol=0, atol=0.02 * float(latents.std()))
+    torch.testing.assert_close(held.deviation, expected.deviation, rtol=1e-2, atol=0)
+    torch.testing.assert_close(
+        (held.basis * held.deviation) @ held.basis.T,
+        (expected.basis * expected.deviation) @ expected.basis.T,
+        rtol=0,
+        atol=0.01 * float(expected.deviation.max()),
+    )
+
+
+def test_half_precision_keeps_the_mean_of_a_whole_head() -> None:
+    """61 positions and a code of 8, as shipped: the nearly collinear code must not make huge coefficients."""
+    positions, c_dim = 61, 8
+    place = torch.linspace(-1, 1, positions)[:, None]
+    moving = torch.sin(3 * place + torch.arange(20.0)) + 0.3 * torch.cos(9 * place * torch.arange(20.0) / 20)
+    found = wplus_statistics(moving + 0.5 * torch.randn(30, positions, 20), place[:, 0], c_dim, 10)
+    code = position_code(place[:, 0], c_dim)
+    half = bundle.WPlusStatistics(found.coefficients.half().float(), found.basis, found.deviation)
+    assert float((half.mean(code) - found.mean(code)).abs().max()) < 0.02
