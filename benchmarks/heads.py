@@ -27,14 +27,14 @@ from brgm_med.consistency import certificate, project
 from brgm_med.metrics import bootstrap_interval
 from brgm_med.perceptual import LPIPS
 from brgm_med.pipelines import super_resolution as sr
-from brgm_med.pipelines.steps import bundle_box, set_up_torch
+from brgm_med.pipelines.steps import set_up_torch
 from brgm_med.posterior import Weights
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.transforms.acquire import AcquisitionModel, coarse_in_plane, degrade, thick_slices
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.prepare import Heads, heads_in
 from brgm_med.transforms.register import rigid_pose
-from brgm_med.transforms.template import Template
+from brgm_med.transforms.template import Template, load_template
 
 TASKS: dict[str, Callable[[Grid], tuple[Grid, AcquisitionModel]]] = {
     "6 mm slices along S": lambda grid: thick_slices(grid, "S", 6.0),
@@ -101,9 +101,9 @@ def summary(rows: list[dict[str, str]]) -> str:
         raised = {key: int(sum(float(row[key]) for row in ours)) for key in ("orthogonal_raised", "weighted_raised")}
         lines += [
             "",
-            f"Largest residual |Ax - y| / |y - mean(y)|: {max(float(row['residual']) for row in ours):.1e}. Heads on "
-            f"which a projection raised the squared error over the whole grid: orthogonal {raised['orthogonal_raised']}, "
-            f"weighted {raised['weighted_raised']} of {len(heads)}. "
+            f"Largest residual |Ax - y| / |y - mean(y)|: {max(float(row['residual']) for row in ours):.1e}. "
+            "Heads on which a projection raised the squared error over the whole grid: "
+            f"orthogonal {raised['orthogonal_raised']}, weighted {raised['weighted_raised']} of {len(heads)}. "
             f"{np.mean([float(row['seconds']) for row in ours]):.0f} s a head.",
             "",
         ]
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     set_up_torch(options.threads)
     bundle = load(options.prior)
-    template = Template.load(bundle.folder, bundle_box(bundle))
+    template = load_template(bundle)
     lpips = perceptual_model()
     paths = heads_in(options.data)[GROUPS[options.which]][: options.first]
     table = options.out.with_suffix(".csv")

@@ -106,8 +106,8 @@ class Whitened:
     """A generator in whitened coordinates of W+: w = mean + basis (deviation * a), with a ~ N(0, 1) a priori.
 
     `mean` [N or 1, num_ws * w_dim], `basis` [num_ws * w_dim, R] orthonormal, `deviation` [R]: the Gaussian that was
-    fitted to encoded training slices; `correlation` [R]: that of neighbouring slices' coordinates. Coordinates are [N, 1, R], so every solver can use it as a generator. Along
-    directions outside the basis w stays at its mean.
+    fitted to encoded training slices; `correlation` [R]: that of neighbouring slices' coordinates. Coordinates are
+    [N, 1, R], so every solver can use it as a generator. Along directions outside the basis w stays at its mean.
     """
 
     generator: Generator

@@ -137,13 +137,13 @@ def super_resolve(
     from brgm_med.pipelines import super_resolution as sr
     from brgm_med.posterior import Weights
     from brgm_med.priors.bundle import load
-    from brgm_med.transforms.template import Template
+    from brgm_med.transforms.template import load_template
 
     set_up_torch(threads)
     torch.manual_seed(seed)
     where = choose_device(device)
     bundle = load(prior)
-    template = Template.load(bundle.folder, bundle_box(bundle))
+    template = load_template(bundle)
     features = perceptual_features(perceptual, bundle, lpips_weights)
     try:
         problem = sr.pose_problem(torch.from_numpy(source.array)[None], grid, model, bundle.spacing, template)
@@ -204,15 +204,6 @@ def super_resolve(
     write_json(certificate, content, force)
     _say(f"wrote {out} and {certificate.name} (relative residual {consistency['relative_residual']:.1e})")
     return out
-
-
-def bundle_box(bundle: PriorBundle) -> Grid:
-    """The grid of the prior's slices."""
-    import numpy as np
-
-    from brgm_med.transforms.geometry import Grid
-
-    return Grid(bundle.grid_shape, np.asarray(bundle.metadata["grid"]["affine"], float))
 
 
 def degrade(

@@ -136,7 +136,7 @@ def infer_stack(
 
 def combine(problem: Problem, stack: Tensor, box: Grid) -> Result:
     """The generator's slices, back on the scan's axes, made exactly consistent with the scan."""
-    back = np.linalg.inv(problem.pose)
+    back = np.linalg.inv(problem.pose).astype(np.float64)
     volume = problem.normalisation.inverse(restack(stack))
     volume = resample_cubic(volume, box, problem.fine, back, problem.normalisation.low)
     edge = torch.ones(1, *box.shape)

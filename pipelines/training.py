@@ -77,8 +77,17 @@ def export(run: Path, out: Path, *, name: str, description: str, licence: str, c
         "heads": prepared["heads"],
     }
     stacks = np.load(run / "slices.npy", mmap_mode="r")
-    files = {"template": run / "template.nii.gz", "mask": run / "mask.nii.gz"}
-    export_bundle(state, architecture, stacks, out, metadata=metadata, card=card, licence=licence, **files)
+    export_bundle(
+        state,
+        architecture,
+        stacks,
+        out,
+        metadata=metadata,
+        template=run / "template.nii.gz",
+        mask=run / "mask.nii.gz",
+        card=card,
+        licence=licence,
+    )
 
 
 def lpips_distance(weights: Path | None) -> Features | None:
@@ -109,6 +118,8 @@ def train(
 
     At the end the prior is written to `out/prior`, a bundle that `brgm-med sr --prior` takes.
     """
+    if not (out / "prepared.json").is_file():
+        heads_in(data)  # refuses before anything is made
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -8,6 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brgm_med.consistency import certificate, project, stationary_covariance
+from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.transforms.acquire import (
     AcquisitionModel,
     coarse_in_plane,
@@ -17,11 +22,6 @@ from brgm_med.transforms.acquire import (
     thick_slices,
 )
 from brgm_med.transforms.geometry import Grid
-from numpy.typing import NDArray
-from torch import Tensor
-
-from brgm_med.consistency import certificate, project, stationary_covariance
-from brgm_med.errors import InputRefusedError, UsageError
 
 
 def oblique(spacing: tuple[float, float, float]) -> NDArray[np.float64]:

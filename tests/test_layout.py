@@ -118,7 +118,5 @@ def test_the_wheel_holds_the_code_and_the_prior_and_installs_alone(tmp_path: Pat
 
     target = tmp_path / "installed"
     run(*pip, "install", "--quiet", "--no-deps", "--target", target, wheel, cwd=tmp_path)
-    code = (
-        f"import sys; sys.path.insert(0, {str(target)!r}); import brgm_med.transforms as t; print(t.__file__)"
-    )
+    code = f"import sys; sys.path.insert(0, {str(target)!r}); import brgm_med.transforms as t; print(t.__file__)"
     assert run(sys.executable, "-c", code, cwd=tmp_path).stdout.strip().startswith(str(target))

@@ -6,19 +6,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-import brgm_med.transforms
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.data import MetaTensor
+from monai.transforms import Compose, ScaleIntensityd
+
+import brgm_med.transforms
+from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.transforms import formats
 from brgm_med.transforms.formats.nifti_header import read_header
 from brgm_med.transforms.load import LoadScan, LoadScand
 from brgm_med.transforms.save import SaveScan, SaveScand
-from monai.data import MetaTensor
-from monai.transforms import Compose, ScaleIntensityd
-
-from brgm_med.errors import InputRefusedError, UsageError
 from tests.bad_scans import AFFINE, nifti, opened, voxels
 
 

@@ -14,9 +14,7 @@ from brgm_med import metrics
 from brgm_med.perceptual import LPIPS
 from brgm_med.weights import CONVOLUTIONS, Net, lpips_heads
 
-GIVEN = (
-    Path(os.environ.get("BRGM_MED_DATA", "../shared/data")).parent / "weights" / "alexnet_features_fp16.pth"
-)
+GIVEN = Path(os.environ.get("BRGM_MED_DATA", "../shared/data")).parent / "weights" / "alexnet_features_fp16.pth"
 
 
 def random_weights(net: Net, seed: int = 0) -> dict[str, Tensor]:
@@ -69,9 +67,7 @@ def test_known_values() -> None:
     image[1, :, :, ::4] = 51.0  # a quarter of the second image is wrong by 51
     torch.testing.assert_close(metrics.mae(image, truth, 255).tolist(), [0.0, 12.75])
     torch.testing.assert_close(metrics.rmse(image, truth, 255).tolist(), [0.0, 25.5])
-    torch.testing.assert_close(
-        metrics.psnr(image, truth, 255)[1].item(), 20.0
-    )  # rmse is a tenth of the range
+    torch.testing.assert_close(metrics.psnr(image, truth, 255)[1].item(), 20.0)  # rmse is a tenth of the range
 
 
 def test_psnr_and_rmse_say_the_same() -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+
+from brgm_med.errors import InputRefusedError
 from brgm_med.transforms import formats
 from brgm_med.transforms.formats import nifti, nifti_affine
 from brgm_med.transforms.formats.nifti_header import DTYPES, LAYOUTS, Order
-
-from brgm_med.errors import InputRefusedError
 from tests.bad_scans import AFFINE, LYING, make_bad_scans, oblique_affine, opened, poked, voxels
 from tests.bad_scans import nifti as image_of
 

@@ -31,7 +31,10 @@ def load(path: Path) -> tuple[dict, StyleGAN2, Discriminator]:
         architecture=config["architecture"],
     )
     d = Discriminator(
-        c_dim=config["c_dim"], channels=channels, image_channels=config["img_channels"], group=config["mbstd_group_size"]
+        c_dim=config["c_dim"],
+        channels=channels,
+        image_channels=config["img_channels"],
+        group=config["mbstd_group_size"],
     )
     for module, prefix in ((g, "G."), (d, "D.")):
         state = {k[2:]: torch.from_numpy(v) for k, v in numbers.items() if k.startswith(prefix)}

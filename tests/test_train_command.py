@@ -148,8 +148,8 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("x")
     cases = (
-        (tmp_path / "missing", tmp_path / "run", 3, "missing"),
-        (tmp_path / "empty", tmp_path / "run", 3, "empty"),
+        (tmp_path / "missing", tmp_path / "never", 3, "missing"),
+        (tmp_path / "empty", tmp_path / "never", 3, "empty"),
         (few, tmp_path / "run", 3, "2 heads"),
         (few, tmp_path / "file", 4, "file"),
         (few, tmp_path / "file" / "run", 4, "file"),
@@ -160,3 +160,5 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
         assert done.stderr.count("\n") == 1
         assert named in done.stderr
         assert "Traceback" not in done.stderr
+        assert not (out / "prepared.json").exists()
+    assert not (tmp_path / "never").exists()

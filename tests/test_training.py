@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from brgm_med.errors import PriorError
 from brgm_med.networks.discriminator import Discriminator
 from brgm_med.training.augment import augment
 from brgm_med.training.loop import draw, iteration_seed, train, train_iteration
@@ -221,6 +222,23 @@ def test_state_survives_its_file(tmp_path: Path) -> None:
     assert not tiny.differing(state, found)
     assert found.record == state.record
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_state_that_is_damaged_or_of_other_networks_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    tiny.state().save(path)
+    whole = path.read_bytes()
+    for content in (b"", b"not a state", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(PriorError, match=r"state\.pt: is no training state") as caught:
+            tiny.state().load(path)
+        assert "\n" not in str(caught.value)
+    path.write_bytes(whole)
+    with pytest.raises(PriorError, match=r"state\.pt: is no training state"):
+        tiny.state(w_dim=7).load(path)
+    torch.save({"generator": {}}, path)
+    with pytest.raises(PriorError, match=r"state\.pt: is no training state"):
+        tiny.state().load(path)
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:

@@ -29,9 +29,7 @@ from brgm_med.weights import (
     read_flax,
 )
 
-GIVEN = (
-    Path(os.environ.get("BRGM_MED_DATA", "../shared/data")).parent / "weights" / "alexnet_features_fp16.pth"
-)
+GIVEN = Path(os.environ.get("BRGM_MED_DATA", "../shared/data")).parent / "weights" / "alexnet_features_fp16.pth"
 
 
 @pytest.fixture(autouse=True)
@@ -188,9 +186,7 @@ def test_without_a_package_index_the_reason_is_one_line(monkeypatch: pytest.Monk
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("net", "channels"), [("alex", 64 + 192 + 384 + 256 + 256), ("vgg", 64 + 128 + 256 + 1024)]
-)
+@pytest.mark.parametrize(("net", "channels"), [("alex", 64 + 192 + 384 + 256 + 256), ("vgg", 64 + 128 + 256 + 1024)])
 def test_heads_are_not_negative(net: Net, channels: int) -> None:
     heads = lpips_heads(net)
     assert sum(len(head) for head in heads) == channels

@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from brgm_med.transforms.geometry import Grid
 from numpy.typing import NDArray
 from torch import Tensor
 
 from brgm_med.corruptions import Profile, SliceProfile, along, profile_inside, profile_matrix
 from brgm_med.errors import InputRefusedError, UsageError
+from brgm_med.transforms.geometry import Grid
 
 WORLD = "RAS"
 SAME = 1e-3

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from brgm_med.transforms import formats
-from brgm_med.transforms.formats.nifti_affine import Choice
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
+
+from brgm_med.transforms import formats
+from brgm_med.transforms.formats.nifti_affine import Choice
 
 
 class LoadScan(Transform):

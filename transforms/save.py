@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from brgm_med.transforms import formats
-from brgm_med.transforms.formats.nifti import OutputType
-from brgm_med.transforms.formats.nifti_affine import Choice
-from brgm_med.transforms.formats.nifti_header import read_header
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import MapTransform, Transform
 from monai.utils import ensure_tuple
+
+from brgm_med.transforms import formats
+from brgm_med.transforms.formats.nifti import OutputType
+from brgm_med.transforms.formats.nifti_affine import Choice
+from brgm_med.transforms.formats.nifti_header import read_header
 
 
 class SaveScan(Transform):

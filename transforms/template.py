@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brgm_med.errors import PriorError
+from brgm_med.priors.bundle import PriorBundle
 from brgm_med.transforms.geometry import Grid
 
 Pose = NDArray[np.float64]
@@ -129,3 +130,9 @@ def place(image: Tensor, grid: Grid) -> tuple[Template, Pose]:
     inside = torch.from_numpy(mask.astype(np.float32))[None]
     scaled = image / image[inside > 0].mean()
     return Template(scaled, inside, moved, centred_grid(BOX_SHAPE, SPACING, (0, 0, 0))), shift
+
+
+def load_template(prior: PriorBundle) -> Template:
+    """The template of a prior, with the box that its slices live on. Raises PriorError where it is unreadable."""
+    box = Grid(prior.grid_shape, np.asarray(prior.metadata["grid"]["affine"], np.float64))
+    return Template.load(prior.folder, box)

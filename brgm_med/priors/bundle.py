@@ -62,8 +62,8 @@ class WPlusStatistics:
     """The distribution of the W+ of encoded training slices, flattened to K = num_ws * w_dim numbers.
 
     The mean at a position is `[1, code(position)] @ coefficients`, `coefficients` [1 + c_dim, K]; `basis` [K, R] holds
-    orthonormal principal directions around it `deviation` [R] the standard deviations along them, `correlation` [R] that
-    between neighbouring slices.
+    orthonormal principal directions around it, `deviation` [R] the standard deviations along them, `correlation` [R]
+    that between neighbouring slices.
     """
 
     coefficients: Tensor

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from brgm_med.errors import PriorError
 from brgm_med.networks.discriminator import Discriminator, Encoder
 from brgm_med.networks.stylegan2 import StyleGAN2
 
@@ -105,13 +106,22 @@ class TrainState:
         os.replace(partial, path)
 
     def load(self, path: Path) -> None:
-        """Take up the state of `path`, to the last bit."""
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        for name, module in self._modules().items():
-            module.load_state_dict(state[name])
-        for name, optimiser in self.optimisers.items():
-            optimiser.load_state_dict(state[f"adam_{name}"])
-        self.iteration, self.images, self.record = state["iteration"], state["images"], state["record"]
+        """Take up the state of `path`, to the last bit.
+
+        Raises PriorError for a file that is damaged or of other networks; nothing here may be used after that.
+        """
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            for name, module in self._modules().items():
+                module.load_state_dict(state[name])
+            for name, optimiser in self.optimisers.items():
+                optimiser.load_state_dict(state[f"adam_{name}"])
+            self.iteration, self.images, self.record = state["iteration"], state["images"], state["record"]
+        except Exception as error:  # a damaged archive fails in as many ways as pickle, zip and torch have
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            raise PriorError(
+                f"{path}: is no training state of this architecture ({reason[0]}); remove it or use another folder"
+            ) from error
 
 
 def update_average(average: nn.Module, module: nn.Module, images: int, batch: int, half_life: float) -> None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from types import ModuleType
 
+from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.transforms.formats import nifti
 from brgm_med.transforms.formats.atomic import check_output, replacing
-
-from brgm_med.errors import InputRefusedError, UsageError
 
 FORMATS: dict[str, ModuleType] = {".nii": nifti, ".nii.gz": nifti}
 """The end of a file's name -> the module that reads and writes it."""

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
+
+from brgm_med.errors import CannotWriteError, InputRefusedError
 from brgm_med.transforms.formats import nifti_affine
 from brgm_med.transforms.formats.atomic import replacing
 from brgm_med.transforms.formats.nifti_affine import Affine, Choice, Record
@@ -21,9 +24,6 @@ from brgm_med.transforms.formats.nifti_header import (
     read_header,
     refuse,
 )
-from numpy.typing import NDArray
-
-from brgm_med.errors import CannotWriteError, InputRefusedError
 
 OutputType = Literal["float32", "source"]
 CHUNK = 1 << 20

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Literal, NoReturn
 
 import numpy as np
-from brgm_med.transforms.formats import nifti_affine
-from brgm_med.transforms.formats.nifti_affine import Affine, AffineProblem, Choice, Record
 
 from brgm_med.errors import InputRefusedError
+from brgm_med.transforms.formats import nifti_affine
+from brgm_med.transforms.formats.nifti_affine import Affine, AffineProblem, Choice, Record
 
 LAYOUTS = {
     1: np.dtype(
