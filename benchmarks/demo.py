@@ -31,7 +31,6 @@ from brgm_med.priors.bundle import load
 from brgm_med.transforms.acquire import AcquisitionModel, interpolate
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.register import rigid_pose
-from brgm_med.transforms.template import Template
 from brgm_med.weights import lpips_features, lpips_heads
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -235,7 +234,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prior = load()
     box = bundle_box(prior)
     pose, _ = rigid_pose(truth.image, truth.grid, Template.load(prior.folder, box))
-    comparison = Comparison.of(images, truth, inside_box(truth.grid, box, pose))
+    comparison = Comparison.of(images, truth, inside_box(truth.grid, template.box, pose))
     draw(comparison, out / "before-after.png")
     text = table(comparison, perceptual_model())
     (out / "table.md").write_text(text + "\n")

@@ -38,7 +38,8 @@ class Posterior:
     """Energy -log p(w | y), up to a constant, as named terms of shape [N].
 
     `corruption` maps clean images [N, C, H, W] to what was measured; `measured` has that shape. The energies of
-    image i depend on image i alone unless the corruption itself couples images (a slice profile across slices).
+    image i depend on image i alone unless the corruption couples images (a slice profile across slices)
+    or a prior does (`GaussMarkov`); `coupled` says so, and their energies then only mean something in sum.
     Raises ValueError for two terms of the same type: one would hide the other.
     """
 
@@ -48,6 +49,7 @@ class Posterior:
     likelihood: tuple[Likelihood, ...]
     prior: tuple[Prior, ...]
     noise: str = "const"
+    coupled: bool = False
 
     def __post_init__(self) -> None:
         names = [type(t).__name__ for t in (*self.likelihood, *self.prior)]
@@ -176,4 +178,4 @@ def whitened_posterior(
     if features is not None and weights.perceptual:
         likelihood = (*likelihood, Perceptual(features, weights.perceptual * measured[0].numel()))
     prior = GaussMarkov(generator.correlation, weights.prior)
-    return Posterior(generator, corruption, measured, likelihood, (prior,), noise="none")
+    return Posterior(generator, corruption, measured, likelihood, (prior,), noise="none", coupled=True)

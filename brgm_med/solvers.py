@@ -33,7 +33,8 @@ def fit_map(
 
     `start` [N, num_ws, w_dim] is where the search begins (the paper: the mean w in every layer). The step size
     falls from `rate` to 0 over the last three quarters of the steps as a half cosine. Every image has its own
-    moments, so image i's path does not depend on the others. The best iterate of each image is returned. With
+    moments, so image i's path does not depend on the others (unless the posterior couples them). The best iterate of
+    each image is returned; of a coupled posterior, the best for all images together. With
     `tolerance` > 0 the search ends once no image's energy fell by more than that fraction over 20 steps.
     `callback(step, energies)` is called once a step. Deterministic: nothing is drawn.
     """
@@ -50,10 +51,11 @@ def fit_map(
         adam.zero_grad(set_to_none=True)
         (ws.grad,) = torch.autograd.grad(total.sum(), ws)
         now = total.detach()
+        rank = now.sum().expand_as(now) if posterior.coupled else now
         if best is None:
-            best = now.clone()
-        better = now < best
-        best = torch.where(better, now, best)
+            best = rank.clone()
+        better = rank < best
+        best = torch.where(better, rank, best)
         best_ws = torch.where(better[:, None, None], ws.detach(), best_ws)
         history.append(now)
         if callback is not None:

@@ -149,7 +149,9 @@ def super_resolve(
         problem = sr.pose_problem(torch.from_numpy(source.array)[None], grid, model, bundle.spacing, template)
     except InputRefusedError as error:
         raise InputRefusedError(f"{scan}: {error}") from error
-    _say(f"registered to {bundle.name}: correlation {problem.correlation:.2f}")
+    scale = scale_of(problem.pose)
+    larger = f", the head taken as {scale:.2f} times the template's size" if scale > 1.01 else ""
+    _say(f"registered to {bundle.name}: correlation {problem.correlation:.2f}{larger}")
     steps = sr.STEPS if steps is None else steps
     with progress("MAP", steps) as advance:
         stack = sr.infer_stack(
@@ -190,7 +192,11 @@ def super_resolve(
             "covariance_mm": sr.CORRELATION_MM,
             "device": str(where),
         },
-        "registration": {"correlation": problem.correlation, "template_to_scan": problem.pose.tolist()},
+        "registration": {
+            "correlation": problem.correlation,
+            "scale": scale,
+            "template_to_scan": problem.pose.tolist(),
+        },
         "consistency": consistency,
         "coverage": {
             "voxels_with_prior": float((result.weight > 0).float().mean()),

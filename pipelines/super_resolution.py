@@ -19,7 +19,7 @@ from brgm_med.solvers import fit_map
 from brgm_med.transforms.acquire import AcquisitionModel, fine_grid, interpolate
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.intensity import Normalisation, estimate
-from brgm_med.transforms.register import resample_cubic, rigid_pose
+from brgm_med.transforms.register import resample_cubic, rigid_pose, scale_of
 from brgm_med.transforms.slices import coronal_stack, restack
 from brgm_med.transforms.template import Pose, Template
 
@@ -91,6 +91,7 @@ def approximate_corruption(problem: Problem, box: Grid) -> AxisBlur:
     left out (the interpolated scan is compared everywhere, not only where samples lie).
     """
     kernels: list[Tensor | None] = [None, None, None]
+    scale = scale_of(problem.pose)
     to_template = np.linalg.inv(problem.pose)[:3, :3]
     directions = to_template @ problem.coarse.affine[:3, :3]
     turned = Grid(problem.coarse.shape, np.vstack([np.column_stack([directions, np.zeros(3)]), [0, 0, 0, 1]]))
@@ -99,7 +100,7 @@ def approximate_corruption(problem: Problem, box: Grid) -> AxisBlur:
             continue
         world = turned.world_axis(axis)
         profile = problem.acquisition.profile if axis == problem.acquisition.axis else "box"
-        kernel = profile_kernel(box.spacing[world], problem.acquisition.thickness[axis], profile)
+        kernel = profile_kernel(box.spacing[world], problem.acquisition.thickness[axis] / scale, profile)
         kernels[{0: 2, 1: 0, 2: 1}[world]] = kernel
     return AxisBlur(kernels)
 

@@ -14,7 +14,7 @@ import torch
 from brgm_med.errors import PriorError
 from brgm_med.networks.condition import position_code
 from brgm_med.priors import bundle
-from brgm_med.training.export import STRIDE, encode, export_bundle, wplus_statistics
+from brgm_med.training.export import encode, export_bundle, wplus_statistics
 from brgm_med.training.loop import train_iteration
 from brgm_med.training.state import TrainState
 from tests import tiny
@@ -199,7 +199,7 @@ def test_monai_makes_the_networks_of_the_bundle(exported: Path) -> None:
 # The statistics of encoded slices.
 
 
-def latents(heads: int = 40, positions: int = 9, k: int = 7) -> torch.Tensor:
+def latents(heads: int = 40, positions: int = 10, k: int = 7) -> torch.Tensor:
     """A mean that moves along the head, and correlated deviations from it."""
     place = torch.linspace(-1, 1, positions)[None, :, None]
     mixing = torch.randn(k, k) * torch.tensor([3.0, 2.0, 1.0, 0.5, 0.1, 0.1, 0.1])
@@ -230,9 +230,9 @@ def test_statistics_are_least_squares_and_principal_components() -> None:
 
 def test_statistics_of_full_rank_whiten_their_latents() -> None:
     values = latents()
-    found = wplus_statistics(values, torch.linspace(-1, 1, 9), c_dim=4, rank=100)
+    found = wplus_statistics(values, torch.linspace(-1, 1, 10), c_dim=4, rank=100)
     assert found.basis.shape == (7, 7)
-    mean = found.mean(position_code(torch.linspace(-1, 1, 9), 4))
+    mean = found.mean(position_code(torch.linspace(-1, 1, 10), 4))
     white = ((values - mean) @ found.basis / found.deviation).flatten(0, 1)
     torch.testing.assert_close(white.T @ white / (len(white) - 1), torch.eye(7), rtol=0, atol=1e-2)
 
@@ -240,7 +240,7 @@ def test_statistics_of_full_rank_whiten_their_latents() -> None:
 def test_directions_that_never_vary_keep_a_floor() -> None:
     values = latents()
     values[..., 6] = 1.0
-    found = wplus_statistics(values, torch.linspace(-1, 1, 9), c_dim=4, rank=100)
+    found = wplus_statistics(values, torch.linspace(-1, 1, 10), c_dim=4, rank=100)
     assert float(found.deviation.min()) >= 0.99e-3 * float(found.deviation.max())
 
 
@@ -250,13 +250,13 @@ def test_encoded_slices_and_exported_statistics(trained: TrainState, exported: P
     assert latents.shape == (3, 5, 6 * 5)
     one = torch.from_numpy(stacks[2, 3][None].astype(np.float32))
     torch.testing.assert_close(latents[2, 3], trained.average_encoder(one).flatten())
-    place = torch.linspace(-1, 1, 5)[::STRIDE]
-    expected = wplus_statistics(latents[:, ::STRIDE], place, 4, 6)
+    pairs = encode(trained, stacks[:, :4])  # of five slices, two pairs of neighbours
+    expected = wplus_statistics(pairs, torch.linspace(-1, 1, 5)[:4], 4, 6)
     held = bundle.load(str(exported)).statistics
     assert held.basis.shape == (30, 6)
-    code = position_code(torch.linspace(-1, 1, 5), 4)
-    torch.testing.assert_close(held.mean(code), expected.mean(code), rtol=0, atol=0.02 * float(latents.std()))
+    torch.testing.assert_close(held.coefficients, expected.coefficients, rtol=1e-3, atol=1e-6)
     torch.testing.assert_close(held.deviation, expected.deviation, rtol=1e-2, atol=0)
+    torch.testing.assert_close(held.correlation, expected.correlation, rtol=0, atol=1e-2)
     torch.testing.assert_close(
         (held.basis * held.deviation) @ held.basis.T,
         (expected.basis * expected.deviation) @ expected.basis.T,
@@ -265,12 +265,28 @@ def test_encoded_slices_and_exported_statistics(trained: TrainState, exported: P
     )
 
 
+def test_correlation_is_that_of_the_two_of_a_pair() -> None:
+    rho = torch.tensor([0.9, 0.5, 0.0])
+    first, second = torch.randn(2, 400, 5, 3)
+    second = rho * first + (1 - rho.square()).sqrt() * second
+    pairs = torch.stack([first, second], 2).flatten(1, 2) * torch.tensor([9.0, 3.0, 1.0])
+    found = wplus_statistics(pairs, torch.linspace(-1, 1, 10), c_dim=3, rank=3)
+    torch.testing.assert_close(found.correlation, rho, rtol=0, atol=0.05)
+    torch.testing.assert_close(found.deviation, torch.tensor([9.0, 3.0, 1.0]), rtol=0.05, atol=0)
+    opposed = torch.stack([first, -first], 2).flatten(1, 2)
+    found = wplus_statistics(opposed, torch.linspace(-1, 1, 10), c_dim=3, rank=3)
+    assert torch.equal(found.correlation, torch.zeros(3))  # never negative: neighbours are alike or unrelated
+    same = torch.stack([first, first], 2).flatten(1, 2)
+    found = wplus_statistics(same, torch.linspace(-1, 1, 10), c_dim=3, rank=3)
+    assert bool(((found.correlation > 0.95) & (found.correlation < 1)).all())
+
+
 def test_half_precision_keeps_the_mean_of_a_whole_head() -> None:
     """61 positions and a code of 8, as shipped: the nearly collinear code must not make huge coefficients."""
     positions, c_dim = 61, 8
     place = torch.linspace(-1, 1, positions)[:, None]
     moving = torch.sin(3 * place + torch.arange(20.0)) + 0.3 * torch.cos(9 * place * torch.arange(20.0) / 20)
-    found = wplus_statistics(moving + 0.5 * torch.randn(30, positions, 20), place[:, 0], c_dim, 10)
+    found = wplus_statistics((moving + 0.5 * torch.randn(30, positions, 20))[:, :-1], place[:-1, 0], c_dim, 10)
     code = position_code(place[:, 0], c_dim)
-    half = bundle.WPlusStatistics(found.coefficients.half().float(), found.basis, found.deviation)
+    half = bundle.WPlusStatistics(found.coefficients.half().float(), found.basis, found.deviation, found.correlation)
     assert float((half.mean(code) - found.mean(code)).abs().max()) < 0.02

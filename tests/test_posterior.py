@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from brgm_med.corruptions import Downsample
-from brgm_med.energies import Colinear, Gaussian, Perceptual, Pixel
+from brgm_med.energies import Colinear, Gaussian, GaussMarkov, Perceptual, Pixel
 from brgm_med.networks.discriminator import Discriminator, DiscriminatorFeatures
 from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.posterior import (
@@ -102,6 +102,22 @@ def test_colinear_rewards_colinear_and_not_anti_parallel_layers() -> None:
     assert float(Colinear(1.0)(torch.cat([w, torch.randn_like(w)], 1))) > 0
 
 
+def test_gauss_markov_is_the_gaussian_of_a_stack() -> None:
+    """Summed over the stack: 1/2 a' T^-1 a for each coordinate, T_ij = rho^|i - j|; without correlation, Gaussian."""
+    rho, a = torch.tensor([0.95, 0.4, 0.0], dtype=torch.float64), torch.randn(5, 1, 3, dtype=torch.float64)
+    found = GaussMarkov(rho)(a)
+    assert found.shape == (5,)
+    lag = (torch.arange(5)[:, None] - torch.arange(5)).abs().double()
+    expected = 0.0
+    for r in range(3):
+        covariance = rho[r] ** lag
+        expected += 0.5 * float(a[:, 0, r] @ torch.linalg.solve(covariance, a[:, 0, r]))
+    assert float(found.sum()) == pytest.approx(expected)
+    assert float(found[0]) == pytest.approx(0.5 * float(a[0].square().sum()))
+    zero, one = torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+    torch.testing.assert_close(GaussMarkov(zero, 0.3)(a), Gaussian(zero, one, 0.3)(a))
+
+
 def test_perceptual_is_the_distance_and_asks_for_the_measured_features_once() -> None:
     features = Means()
     energy = Perceptual(features, 2.0)
@@ -152,7 +168,8 @@ def whitened(generator: StyleGAN2) -> Whitened:
     random = torch.Generator().manual_seed(8)
     basis = torch.linalg.qr(torch.randn(8, 5, generator=random)).Q
     mean = 0.1 * torch.randn(3, 8, generator=random)
-    return Whitened(generator, mean, basis, torch.tensor([0.8, 0.6, 0.4, 0.3, 0.2]))
+    correlation = torch.tensor([0.9, 0.5, 0.2, 0.0, 0.0])
+    return Whitened(generator, mean, basis, torch.tensor([0.8, 0.6, 0.4, 0.3, 0.2]), correlation)
 
 
 def test_whitened_coordinates_are_the_gaussian_of_their_w(generator: StyleGAN2) -> None:
@@ -174,20 +191,20 @@ def test_whitened_coordinates_are_the_gaussian_of_their_w(generator: StyleGAN2) 
     torch.testing.assert_close(g.ws(g.mapping(z)[:, None]).flatten(1), nearest)
 
 
-def test_default_posterior_is_gaussian_noise_and_the_whitened_prior(generator: StyleGAN2) -> None:
+def test_default_posterior_is_gaussian_noise_and_the_prior_of_stacks(generator: StyleGAN2) -> None:
     g = whitened(generator)
     measured = Downsample(2)(clean(generator, g.ws(torch.randn(3, 1, 5))))
     a = torch.randn(3, 1, 5)
     posterior = whitened_posterior(g, Downsample(2), measured, Means(), Weights(noise=0.2, perceptual=0.1, prior=0.7))
     energies = posterior.energies(a)
-    assert set(energies) == {"Pixel", "Perceptual", "Gaussian"}
+    assert set(energies) == {"Pixel", "Perceptual", "GaussMarkov"}
     difference = Downsample(2)(generator.synthesis(g.ws(a), noise="none")) - measured
     torch.testing.assert_close(energies["Pixel"], difference.square().sum((1, 2, 3)) / (2 * 0.2**2))
-    torch.testing.assert_close(energies["Gaussian"], 0.7 * a.square().sum((1, 2)))
+    torch.testing.assert_close(energies["GaussMarkov"], GaussMarkov(g.correlation, 0.7)(a))
     assert isinstance(posterior.likelihood[1], Perceptual)
     assert posterior.likelihood[1].weight == pytest.approx(0.1 * 16)
     alone = whitened_posterior(g, Downsample(2), measured, Means(), Weights(perceptual=0.0))
-    assert set(alone.energies(a)) == {"Pixel", "Gaussian"}
+    assert set(alone.energies(a)) == {"Pixel", "GaussMarkov"}
 
 
 def test_map_recovers_known_whitened_coordinates(generator: StyleGAN2) -> None:
@@ -291,6 +308,17 @@ def test_the_best_iterate_of_each_image_is_returned(generator: StyleGAN2, true_w
     torch.testing.assert_close(energy, found.history.min(0).values)
     torch.testing.assert_close(found.image, generator.synthesis(found.ws))
     assert not found.image.requires_grad
+
+
+def test_the_best_iterate_of_a_coupled_stack_is_one_iterate(generator: StyleGAN2) -> None:
+    """Neighbours from different steps do not fit each other, so what is returned must be one step's stack."""
+    g = whitened(generator)
+    measured = clean(generator, g.ws(torch.randn(3, 1, 5)))
+    posterior = whitened_posterior(g, nn.Identity(), measured, None, Weights(noise=0.3))
+    found = fit_map(posterior, torch.zeros(3, 1, 5), steps=40, rate=1.5)
+    energy = sum(float(v.sum().detach()) for v in posterior.energies(found.ws).values())
+    assert energy == pytest.approx(float(found.history.sum(1).min()), rel=1e-5)
+    assert len(set(found.history.argmin(0).tolist())) > 1  # each slice alone would have chosen another step
 
 
 def test_the_search_ends_once_nothing_falls(generator: StyleGAN2, true_ws: Tensor) -> None:

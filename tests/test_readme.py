@@ -1,0 +1,43 @@
+"""What the README says runs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from tests.heads import template_head
+
+README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+
+
+def test_the_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    template_head(tmp_path / "scan.nii.gz")
+    monkeypatch.chdir(tmp_path)
+    exec(compile(block, "README.md", "exec"), {})
+    scan, result = nib.load("scan.nii.gz"), nib.load("result.nii.gz")
+    assert isinstance(scan, nib.Nifti1Image)
+    assert isinstance(result, nib.Nifti1Image)
+    assert result.shape == scan.shape
+    assert np.allclose(result.affine, scan.affine, atol=1e-3)
+    x, y = scan.get_fdata(), result.get_fdata()
+    middle = tuple(slice(n // 3, -n // 3) for n in x.shape)
+    assert np.corrcoef(x[middle].ravel(), y[middle].ravel())[0, 1] > 0.7
+
+
+def test_every_command_and_flag_that_it_names_exists() -> None:
+    from brgm_med.pipelines.cli import parser
+
+    helps = parser().format_help()
+    commands = set(re.findall(r"brgm-med (\w+)", README))
+    actions = next(a for a in parser()._actions if a.dest == "command")
+    assert isinstance(actions.choices, dict)
+    flags = set()
+    for command in actions.choices.values():
+        flags |= {option for action in command._actions for option in action.option_strings}
+    assert commands <= set(actions.choices), helps
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README)) <= flags | {"--data", "--which", "--out"}

@@ -1,0 +1,112 @@
+"""`brgm-med sr` from file to file: geometry, consistency, certificate, determinism."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from brgm_med._version import __version__
+from brgm_med.pipelines.steps import degrade, super_resolve
+from brgm_med.transforms.acquire import AcquisitionModel, fine_grid
+from brgm_med.transforms.geometry import Grid
+from tests.heads import template_head
+
+
+def opened(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], nib.Nifti1Image]:
+    image = nib.load(path)
+    assert isinstance(image, nib.Nifti1Image)
+    return image.get_fdata(), np.asarray(image.affine), image
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A head, its 6 mm acquisition along S as float and as integers, and both reconstructed in 2 steps."""
+    made = tmp_path_factory.mktemp("sr")
+    template_head(made / "head.nii.gz")
+    for name, dtype in (("float", "float32"), ("integer", "source")):
+        coarse = made / f"{name}.nii.gz"
+        degrade(made / "head.nii.gz", coarse, thickness=6.0, axis="S", dtype=dtype)  # type: ignore[arg-type]
+        super_resolve(coarse, steps=2, threads=1, dtype=dtype)  # type: ignore[arg-type]
+    return made
+
+
+def test_the_output_overlays_the_scan(folder: Path) -> None:
+    _, coarse_affine, coarse = opened(folder / "float.nii.gz")
+    values, affine, result = opened(folder / "float_brgm.nii.gz")
+    a = Grid(coarse.shape, coarse_affine)  # type: ignore[arg-type]
+    expected = fine_grid(a, (2.0, 2.0, 2.0))
+    assert values.shape == expected.shape
+    assert np.allclose(affine, expected.affine, atol=1e-3)
+    corner = [-0.5, -0.5, -0.5]
+    first = [nib.affines.apply_affine(m, corner) for m in (coarse_affine, affine)]
+    assert np.allclose(*first, atol=1e-3)
+    assert int(result.header["sform_code"]) == int(coarse.header["sform_code"])
+    assert result.header.get_xyzt_units()[0] == "mm"
+    assert "not for diagnosis" in result.header["descrip"].item().decode()
+
+
+def test_the_written_file_gives_back_the_scan(folder: Path) -> None:
+    """Computed here by plain block means of the files, not by the code that made them."""
+    coarse, _, _ = opened(folder / "float.nii.gz")
+    fine, _, _ = opened(folder / "float_brgm.nii.gz")
+    again = fine.reshape(*fine.shape[:2], -1, 3).mean(3)[..., : coarse.shape[2]]
+    residual = np.linalg.norm(again - coarse) / np.linalg.norm(coarse - coarse.mean())
+    assert residual < 1e-5
+    stated = json.loads((folder / "float_brgm_certificate.json").read_text())["consistency"]
+    assert stated["relative_residual"] <= 1e-5
+
+
+def test_integer_output_clips_nothing_and_keeps_its_bound(folder: Path) -> None:
+    coarse, _, _ = opened(folder / "integer.nii.gz")
+    fine, _, image = opened(folder / "integer_brgm.nii.gz")
+    assert image.get_data_dtype() == np.int16
+    stored = np.asarray(image.dataobj.get_unscaled())
+    again = fine.reshape(*fine.shape[:2], -1, 3).mean(3)[..., : coarse.shape[2]]
+    slope = float(image.dataobj.slope)
+    assert np.abs(again - coarse).max() <= 0.5 * slope * (1 + 1e-3)
+    assert ((stored == np.iinfo(np.int16).min) | (stored == np.iinfo(np.int16).max)).sum() <= 2
+    stated = json.loads((folder / "integer_brgm_certificate.json").read_text())["consistency"]
+    assert stated["within_bound"]
+    assert stated["bound"] == pytest.approx(0.5 * slope, rel=1e-6)
+
+
+def test_the_certificate_says_what_was_done(folder: Path) -> None:
+    content = json.loads((folder / "float_brgm_certificate.json").read_text())
+    assert "not for diagnosis" in content["statement"]
+    assert __version__ in content["software"]
+    assert content["acquisition"]["Stated"] is True
+    assert content["acquisition"]["Thickness"]["S"] == 6
+    assert content["prior"]["finest_detail_mm"] == 2
+    assert content["parameters"]["steps"] == 2
+    assert len(content["prior"]["sha256"]) == len(content["source"]["sha256"]) == 64
+    # The template's nose lies in front of the prior's box.
+    values, _, _ = opened(folder / "float_brgm.nii.gz")
+    last = content["coverage"]["interpolated_slices"][-1]
+    assert last[1] == values.shape[content["coverage"]["slice_axis"]] - 1
+
+
+def test_without_a_sidecar_the_acquisition_is_assumed_and_said_to_be(folder: Path, tmp_path: Path) -> None:
+    scan = tmp_path / "alone.nii.gz"
+    scan.write_bytes((folder / "float.nii.gz").read_bytes())
+    out = super_resolve(scan, steps=2, threads=1)
+    content = json.loads(out.with_name("alone_brgm_certificate.json").read_text())
+    assert content["acquisition"]["Stated"] is False
+    assert "assumed" in content["acquisition"]["Origin"]
+    # A box as wide as the spacing is what the sidecar stated, so the result is the same: to the last bit.
+    assert np.array_equal(opened(out)[0], opened(folder / "float_brgm.nii.gz")[0])
+
+
+def test_an_acquisition_stated_by_flags_wins(folder: Path) -> None:
+    from brgm_med.pipelines.steps import acquisition_of
+
+    _, affine, image = opened(folder / "float.nii.gz")
+    grid = Grid(image.shape, affine)  # type: ignore[arg-type]
+    model, origin = acquisition_of(folder / "float.nii.gz", grid, 4.0, None, "gaussian")
+    assert origin == "stated on the command line"
+    assert model == AcquisitionModel.from_flags(grid, 4.0, None, "gaussian")
+    assert acquisition_of(folder / "float.nii.gz", grid, None, None, None)[1] == "stated in float.json"
