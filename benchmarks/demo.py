@@ -26,11 +26,11 @@ from brgm_med.consistency import project, stationary_covariance
 from brgm_med.errors import PriorError
 from brgm_med.metrics import lpips, psnr, ssim
 from brgm_med.perceptual import LPIPS
-from brgm_med.pipelines.steps import bundle_box
 from brgm_med.priors.bundle import load
 from brgm_med.transforms.acquire import AcquisitionModel, interpolate
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.register import rigid_pose
+from brgm_med.transforms.template import load_template
 from brgm_med.weights import lpips_features, lpips_heads
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -232,8 +232,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     images = {COARSE: Volume(nearest, ours.grid), **baselines(coarse, ours.grid, acquisition), OURS: ours}
 
     prior = load()
-    box = bundle_box(prior)
-    pose, _ = rigid_pose(truth.image, truth.grid, Template.load(prior.folder, box))
+    template = load_template(prior)
+    pose, _ = rigid_pose(truth.image, truth.grid, template)
     comparison = Comparison.of(images, truth, inside_box(truth.grid, template.box, pose))
     draw(comparison, out / "before-after.png")
     text = table(comparison, perceptual_model())

@@ -137,6 +137,7 @@ def super_resolve(
     from brgm_med.pipelines import super_resolution as sr
     from brgm_med.posterior import Weights
     from brgm_med.priors.bundle import load
+    from brgm_med.transforms.register import scale_of
     from brgm_med.transforms.template import load_template
 
     set_up_torch(threads)

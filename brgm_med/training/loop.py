@@ -36,7 +36,7 @@ class Recipe:
     batch: int = 16
     rate: float = 0.002
     momentum: float = 0.8
-    reconstruction_only: int = 40_000
+    reconstruction_only: int = 32_000
     pixel: float = 4.0
     perceptual: float = 1.0
     adversarial: float = 0.25
