@@ -14,6 +14,8 @@ from brgm_med.pipelines.provenance import STATEMENT, description, ranges, sha256
 from brgm_med.transforms.formats import check_output, for_reading, for_writing, stem
 
 if TYPE_CHECKING:
+    import torch
+
     from brgm_med.perceptual import PerceptualFeatures
     from brgm_med.priors.bundle import PriorBundle
     from brgm_med.transforms.acquire import AcquisitionModel
@@ -74,18 +76,20 @@ def acquisition_of(
     return AcquisitionModel.from_header(grid), "assumed from the header's spacing"
 
 
-def perceptual_features(network: Network, bundle: PriorBundle, weights: Path | None) -> PerceptualFeatures | None:
-    """The features that the perceptual term compares. Raises PriorError where LPIPS weights are wanted and missing."""
+def perceptual_features(
+    network: Network, bundle: PriorBundle, weights: Path | None, device: torch.device
+) -> PerceptualFeatures | None:
+    """On `device`, the features that the perceptual term compares. Raises PriorError where LPIPS weights are wanted and missing."""
     if network == "none":
         return None
     from brgm_med.networks.discriminator import DiscriminatorFeatures
     from brgm_med.perceptual import LPIPS
 
     if network == "discriminator":
-        return DiscriminatorFeatures(bundle.discriminator)
+        return DiscriminatorFeatures(bundle.discriminator.to(device))
     from brgm_med.weights import lpips_features, lpips_heads
 
-    return LPIPS(network, lpips_features(network, weights, download=True), lpips_heads(network))
+    return LPIPS(network, lpips_features(network, weights, download=True), lpips_heads(network)).to(device)
 
 
 def super_resolve(
@@ -145,7 +149,7 @@ def super_resolve(
     where = choose_device(device)
     bundle = load(prior)
     template = load_template(bundle)
-    features = perceptual_features(perceptual, bundle, lpips_weights)
+    features = perceptual_features(perceptual, bundle, lpips_weights, where)
     try:
         problem = sr.pose_problem(torch.from_numpy(source.array)[None], grid, model, bundle.spacing, template)
     except InputRefusedError as error:

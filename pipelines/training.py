@@ -11,6 +11,7 @@ import torch
 
 from brgm_med._version import __version__
 from brgm_med.errors import CannotWriteError, PriorError
+from brgm_med.pipelines.provenance import write_json
 from brgm_med.pipelines.steps import set_up_torch
 from brgm_med.training.export import export_bundle
 from brgm_med.training.loop import Features, Recipe
@@ -41,7 +42,7 @@ def prepare(data: Path, out: Path, heads: int | None) -> np.ndarray:
         np.save(out / "slices.npy", stacks)
         record = {"grid": box, "heads": [p.name for p in paths], "correlations": correlations}
         record["poses"] = [p.tolist() for p in poses]
-        (out / "prepared.json").write_text(json.dumps(record, indent=1) + "\n")
+        write_json(out / "prepared.json", record, force=True)
     return np.load(out / "slices.npy", mmap_mode="r")
 
 

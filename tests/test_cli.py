@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,8 +19,8 @@ from brgm_med.priors import bundle
 from tests.bad_scans import LYING, make_bad_scans, nifti, voxels
 
 COMMAND = Path(sys.executable).with_name("brgm-med")
-KINDS = sorted(make_bad_scans(Path(os.environ.get("TMPDIR", "/tmp")) / f"brgm-kinds-{os.getpid()}"))
-shutil.rmtree(Path(os.environ.get("TMPDIR", "/tmp")) / f"brgm-kinds-{os.getpid()}")
+with tempfile.TemporaryDirectory() as scratch:
+    KINDS = sorted(make_bad_scans(Path(scratch)))
 
 
 @pytest.fixture(scope="module")

@@ -17,8 +17,8 @@ from brgm_med.networks.condition import position_code
 from brgm_med.priors.bundle import WPlusStatistics, digest
 from brgm_med.training.state import Architecture, TrainState
 
-STRIDE = 4
-"""Every fourth slice and its neighbour are enough for the statistics of W+."""
+PAIRS = 16
+"""So many pairs of neighbouring slices a head, spread evenly, are enough for the statistics of W+."""
 
 
 def encode(state: TrainState, stacks: np.ndarray, batch: int = 64) -> Tensor:
@@ -87,7 +87,7 @@ def export_bundle(
 
     half(weights(state.average), "model.safetensors")
     half(weights(state.discriminator), "discriminator.safetensors")
-    first = np.arange(0, stacks.shape[1] - 1, STRIDE)
+    first = np.linspace(0, stacks.shape[1] - 2, min(PAIRS, stacks.shape[1] - 1)).round().astype(int)
     chosen = np.stack([first, first + 1], 1).ravel()
     position = torch.linspace(-1, 1, stacks.shape[1])[torch.from_numpy(chosen)]
     found = wplus_statistics(encode(state, stacks[:, chosen]), position, architecture.c_dim, rank)
