@@ -14,7 +14,7 @@ import torch
 from brgm_med.errors import PriorError
 from brgm_med.networks.condition import position_code
 from brgm_med.priors import bundle
-from brgm_med.training.export import STRIDE, encode, export_bundle, wplus_statistics
+from brgm_med.training.export import encode, export_bundle, neighbours, wplus_statistics
 from brgm_med.training.loop import train_iteration
 from brgm_med.training.state import TrainState
 from tests import tiny
@@ -250,7 +250,8 @@ def test_encoded_slices_and_exported_statistics(trained: TrainState, exported: P
     assert latents.shape == (3, 5, 6 * 5)
     one = torch.from_numpy(stacks[2, 3][None].astype(np.float32))
     torch.testing.assert_close(latents[2, 3], trained.average_encoder(one).flatten())
-    kept = [i for first in range(0, 4, STRIDE) for i in (first, first + 1)]  # pairs of neighbours
+    kept = neighbours(5)
+    assert kept.tolist() == [0, 1, 1, 2, 2, 3, 3, 4]
     expected = wplus_statistics(encode(trained, stacks[:, kept]), torch.linspace(-1, 1, 5)[kept], 4, 6)
     held = bundle.load(str(exported)).statistics
     assert held.basis.shape == (30, 6)
