@@ -79,7 +79,10 @@ def acquisition_of(
 def perceptual_features(
     network: Network, bundle: PriorBundle, weights: Path | None, device: torch.device
 ) -> PerceptualFeatures | None:
-    """On `device`, the features that the perceptual term compares. Raises PriorError where LPIPS weights are wanted and missing."""
+    """The features that the perceptual term compares, on `device`.
+
+    Raises PriorError where LPIPS weights are wanted and missing.
+    """
     if network == "none":
         return None
     from brgm_med.networks.discriminator import DiscriminatorFeatures

@@ -21,6 +21,12 @@ PAIRS = 16
 """So many pairs of neighbouring slices a head, spread evenly, are enough for the statistics of W+."""
 
 
+def neighbours(positions: int) -> np.ndarray:
+    """Indices of up to `PAIRS` pairs of neighbours, spread evenly over all positions: i, i + 1, j, j + 1, ..."""
+    first = np.linspace(0, positions - 2, min(PAIRS, positions - 1)).round().astype(int)
+    return np.stack([first, first + 1], 1).ravel()
+
+
 def encode(state: TrainState, stacks: np.ndarray, batch: int = 64) -> Tensor:
     """W+ [heads, positions, K] of the averaged encoder for slices [heads, positions, C, H, W]."""
     flat = stacks.reshape(-1, *stacks.shape[2:])
@@ -87,8 +93,7 @@ def export_bundle(
 
     half(weights(state.average), "model.safetensors")
     half(weights(state.discriminator), "discriminator.safetensors")
-    first = np.linspace(0, stacks.shape[1] - 2, min(PAIRS, stacks.shape[1] - 1)).round().astype(int)
-    chosen = np.stack([first, first + 1], 1).ravel()
+    chosen = neighbours(stacks.shape[1])
     position = torch.linspace(-1, 1, stacks.shape[1])[torch.from_numpy(chosen)]
     found = wplus_statistics(encode(state, stacks[:, chosen]), position, architecture.c_dim, rank)
     half(
