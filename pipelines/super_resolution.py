@@ -23,13 +23,13 @@ from brgm_med.transforms.register import resample_cubic, rigid_pose, scale_of
 from brgm_med.transforms.slices import coronal_stack, restack
 from brgm_med.transforms.template import Pose, Template
 
-CORRELATION_MM = 2.0
+CORRELATION_MM = 1.0
 """Correlation length of the prior's own error, mm: C of the final projection (chosen on the choosing heads)."""
 
 TAPER_MM = 6.0
 """Over this distance from the edge of what the prior covers, its answer gives way to interpolation."""
 
-TRUST = 0.4
+TRUST = 0.5
 """How much of the prior's detail between the samples is kept. The MAP is one sharp answer, and only part of its
 detail is right: about the factor that minimises the squared error (chosen on the choosing heads)."""
 
@@ -69,6 +69,11 @@ def finest(grid: Grid, spacing: float) -> tuple[float, float, float]:
     return x, y, z
 
 
+def error_covariance(grid: Grid) -> SeparableCovariance:
+    """C of the final projection on `grid`: what the prior gets wrong falls off as a Gaussian of `CORRELATION_MM`."""
+    return stationary_covariance(grid.shape, [CORRELATION_MM / s for s in grid.spacing], "gaussian")
+
+
 def pose_problem(
     scan: Tensor, coarse: Grid, acquisition: AcquisitionModel, spacing: float, template: Template
 ) -> Problem:
@@ -78,8 +83,7 @@ def pose_problem(
     """
     fine = fine_grid(coarse, finest(coarse, spacing))
     corruption = acquisition.corruption(fine, coarse)
-    lengths = [CORRELATION_MM / s for s in fine.spacing]
-    covariance = stationary_covariance(fine.shape, lengths)
+    covariance = error_covariance(fine)
     interpolated = project(interpolate(scan, coarse, fine), corruption, scan, covariance)
     pose, correlation = rigid_pose(interpolated, fine, template)
     normalisation = estimate(interpolated, fine, template, pose)
