@@ -3,7 +3,8 @@
     python benchmarks/ship.py --run RUN
     python benchmarks/ship.py --rehash
 
-The model card and the licence that stand in the bundle are kept.
+The model card and the licence that stand in the bundle are kept. With --run, resume/ gets a snapshot from which
+`brgm-med train` can go on: copy it to RUN/snapshot.safetensors.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 from brgm_med.pipelines.steps import set_up_torch
 from brgm_med.pipelines.training import export
 from brgm_med.priors.bundle import DEFAULT, SHIPPED, digest, load
+from brgm_med.training.state import Architecture, TrainState
 
 DESCRIPTION = "Coronal slices of T1-weighted adult heads, 2 mm, 120 heads of IXI (CC BY-SA 3.0). Research only."
 
@@ -30,6 +32,11 @@ def main() -> None:
     if options.run is not None:
         card, licence = (folder / "docs" / "README.md").read_text(), (folder / "LICENSE").read_text()
         export(options.run, folder, name=DEFAULT, description=DESCRIPTION, licence=licence, card=card)
+        state = TrainState.new(Architecture(), seed=0, rate=0.0)
+        state.load(options.run / "state.pt")
+        snapshot = Path(__file__).resolve().parent.parent / "resume" / f"{DEFAULT}.safetensors"
+        snapshot.parent.mkdir(exist_ok=True)
+        state.save_snapshot(snapshot)
     else:
         path = folder / "configs" / "metadata.json"
         metadata = json.loads(path.read_text())

@@ -20,6 +20,8 @@ from brgm_med.training.state import Architecture, TrainState
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.prepare import Heads, heads_in, prepare_stacks
 
+SNAPSHOT = "snapshot.safetensors"
+
 
 def say(line: str) -> None:
     print(line, flush=True)
@@ -115,7 +117,8 @@ def train(
     seed: int = 0,
     lpips_weights: Path | None = None,
 ) -> None:
-    """Train until `kimg` thousand slices have been shown; resumes from `out/state.pt` where there is one.
+    """Train until `kimg` thousand slices have been shown; resumes from `out/state.pt` where there is one, else from
+    `out/snapshot.safetensors` (such as the repository's `resume/`), without the optimisers' moments.
 
     At the end the prior is written to `out/prior`, a bundle that `brgm-med sr --prior` takes.
     """
@@ -132,6 +135,9 @@ def train(
     if (out / "state.pt").is_file():
         state.load(out / "state.pt")
         say(f"resumed at {state.images / 1000:.1f} kimg")
+    elif (out / SNAPSHOT).is_file():
+        state.load_snapshot(out / SNAPSHOT)
+        say(f"went on from {SNAPSHOT} at {state.images / 1000:.1f} kimg, with new optimisers")
     perceptual = lpips_distance(lpips_weights)
     say(f"{stacks.shape[0]} heads x {stacks.shape[1]} slices, {torch.get_num_threads()} threads, to {kimg:g} kimg")
     run_training(state, recipe, stacks, out, images=int(kimg * 1000), perceptual=perceptual, report=say)

@@ -345,3 +345,21 @@ def test_a_killed_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
     run(whole, images // tiny.RECIPE.batch)
     torch.set_num_threads(threads)
     assert not tiny.differing(resumed, whole)
+
+
+def test_a_snapshot_holds_the_averages_to_half_precision(tmp_path: Path) -> None:
+    state, other = tiny.state(), tiny.state()
+    for parameter in state.average.parameters():
+        parameter.add_(0.25)
+    state.iteration, state.images = 7, 56
+    state.save_snapshot(tmp_path / "snapshot.safetensors")
+    other.load_snapshot(tmp_path / "snapshot.safetensors")
+    assert (other.iteration, other.images) == (7, 56)
+    for kept, now, average in zip(
+        state.average.parameters(), other.generator.parameters(), other.average.parameters(), strict=True
+    ):
+        torch.testing.assert_close(now, kept, rtol=1e-3, atol=1e-4)
+        assert torch.equal(now, average)
+    (tmp_path / "junk.safetensors").write_bytes(b"junk")
+    with pytest.raises(PriorError, match="junk"):
+        other.load_snapshot(tmp_path / "junk.safetensors")

@@ -39,7 +39,7 @@ class Recipe:
     reconstruction_only: int = 32_000
     pixel: float = 4.0
     perceptual: float = 1.0
-    adversarial: float = 0.25
+    adversarial: float = 0.05
     latent: float = 0.002
     w_noise: float = 0.1
     r1_gamma: float = 0.3
@@ -108,7 +108,7 @@ def train_iteration(state: TrainState, recipe: Recipe, stacks: np.ndarray, perce
     for name in ("generator", "encoder"):
         state.optimisers[name].zero_grad(set_to_none=True)
         for group in state.optimisers[name].param_groups:  # momentum helps a descent and harms a game
-            group["betas"] = (0.0 if adversarial else recipe.momentum, 0.99)
+            group["betas"] = (min(recipe.momentum, 0.5) if adversarial else recipe.momentum, 0.99)
     loss.backward()
     for name in ("generator", "encoder"):
         state.optimisers[name].step()
