@@ -15,14 +15,15 @@ import csv
 import sys
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from demo import Comparison, Volume, baselines, cropped_to, inside_box, perceptual_model
-
 from brgm_med.consistency import certificate, project
 from brgm_med.metrics import bootstrap_interval
 from brgm_med.perceptual import LPIPS
@@ -35,6 +36,7 @@ from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.prepare import Heads, heads_in
 from brgm_med.transforms.register import rigid_pose
 from brgm_med.transforms.template import Template, load_template
+from demo import Comparison, Volume, baselines, cropped_to, inside_box, perceptual_model
 
 TASKS: dict[str, Callable[[Grid], tuple[Grid, AcquisitionModel]]] = {
     "6 mm slices along S": lambda grid: thick_slices(grid, "S", 6.0),
@@ -110,6 +112,25 @@ def summary(rows: list[dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
+@cache
+def tools(prior: str) -> tuple[PriorBundle, Template, LPIPS | None]:
+    """What every job of one process shares."""
+    set_up_torch(1)
+    bundle = load(prior)
+    return bundle, load_template(bundle), perceptual_model()
+
+
+def job(path: Path, task: str, prior: str, steps: int) -> list[dict[str, str]]:
+    """One head and one task: a row per method."""
+    ((image, grid),) = Heads([path])
+    scores, facts = measure(Volume(image, grid), task, *tools(prior), steps)
+    rows = []
+    for method, found in scores.items():
+        row = {"head": path.name, "task": task, "method": method} | {s: found.get(s, "") for s in SCORES} | facts
+        rows.append({key: str(value) for key, value in row.items()})
+    return rows
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -118,31 +139,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--prior", default="brain-t1-coronal")
     parser.add_argument("--first", type=int, default=15, help="only the first so many heads")
     parser.add_argument("--steps", type=int, default=sr.STEPS)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     options = parser.parse_args(arguments)
-    set_up_torch(options.threads)
-    bundle = load(options.prior)
-    template = load_template(bundle)
-    lpips = perceptual_model()
     paths = heads_in(options.data)[GROUPS[options.which]][: options.first]
     table = options.out.with_suffix(".csv")
     rows = list(csv.DictReader(table.open())) if table.is_file() else []
-    for path, (image, grid) in zip(paths, Heads(paths), strict=True):
-        for task in TASKS:
-            if any(row["head"] == path.name and row["task"] == task for row in rows):
-                continue
-            scores, facts = measure(Volume(image, grid), task, bundle, template, lpips, options.steps)
-            for method, found in scores.items():
-                row = (
-                    {"head": path.name, "task": task, "method": method} | {s: found.get(s, "") for s in SCORES} | facts
-                )
-                rows.append({key: str(value) for key, value in row.items()})
+    known = {(row["head"], row["task"]) for row in rows}
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        wanted = [(path, task) for path in paths for task in TASKS if (path.name, task) not in known]
+        for done in as_completed([pool.submit(job, *one, options.prior, options.steps) for one in wanted]):
+            rows = sorted(rows + done.result(), key=lambda row: (list(TASKS).index(row["task"]), row["head"]))
             with table.open("w", newline="") as file:
                 writer = csv.DictWriter(file, list(rows[0]))
                 writer.writeheader()
                 writer.writerows(rows)
-            best = "  ".join(f"{m} {s['PSNR']:.2f}/{s.get('LPIPS', float('nan')):.3f}" for m, s in scores.items())
-            print(f"{path.name} {task}: {best}  {facts['seconds']:.0f} s", flush=True)
+            new = done.result()
+            best = "  ".join(f"{r['method']} {float(r['PSNR']):.2f}/{float(r['LPIPS'] or 'nan'):.3f}" for r in new)
+            print(f"{new[0]['head']} {new[0]['task']}: {best}  {float(new[0]['seconds']):.0f} s", flush=True)
     text = summary(rows)
     options.out.with_suffix(".md").write_text(text)
     print(text)
