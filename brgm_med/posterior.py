@@ -97,7 +97,7 @@ def brgm_posterior(
     over pairs i < j of 1 - cos. `features` None leaves the perceptual term out.
     """
     likelihood: tuple[Likelihood, ...] = (Pixel(0.001),)
-    if features is not None and weights.perceptual:
+    if features is not None:
         likelihood = (Perceptual(features, 1.0), *likelihood)
     prior: tuple[Prior, ...] = (Gaussian(statistics.mean, statistics.deviation, 100.0), Colinear(3.0))
     return Posterior(generator, corruption, measured, likelihood, prior)
@@ -153,9 +153,9 @@ class Weights:
     """The weights of our default posterior, chosen by measurement on the choosing heads (see the model card).
 
     `noise`: standard deviation of what the generator and the approximate likelihood leave unexplained, in units of
-    the [-1, 1] range. `perceptual`: weight of the perceptual distance, times the number of pixels (`sr` leaves that term
-    out unless it is asked for). `prior`: weight of
-    the squared norm of the whitened coordinates (0.5 would be the Gaussian that was fitted to the training slices).
+    the [-1, 1] range. `perceptual`: weight of the perceptual distance, times the number of pixels (`sr` leaves that
+    term out unless it is asked for). `prior`: weight of the squared innovations of the whitened coordinates (0.5 is
+    the Gaussian that was fitted to the training stacks).
     """
 
     noise: float = 0.1
