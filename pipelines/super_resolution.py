@@ -29,7 +29,7 @@ CORRELATION_MM = 1.0
 TAPER_MM = 6.0
 """Over this distance from the edge of what the prior covers, its answer gives way to interpolation."""
 
-TRUST = 0.5
+TRUST = 0.45
 """How much of the prior's detail between the samples is kept. The MAP is one sharp answer, and only part of its
 detail is right: about the factor that minimises the squared error (chosen on the choosing heads)."""
 
