@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -164,6 +165,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         warnings.simplefilter("ignore")
     options = parser().parse_args(arguments)
+    # Ended from outside is like Ctrl-C: whatever was being written is cleared away.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         options.handler(options)
     except BrgmError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 
 from brgm_med.priors import bundle
 from tests.bad_scans import LYING, make_bad_scans, nifti, voxels
@@ -101,11 +102,13 @@ def test_a_missing_folder_cannot_be_written(scan: Path, tmp_path: Path) -> None:
     refused(run("degrade", "--in", scan, "--factor", 2, "--out", tmp_path / "no" / "out.nii.gz"), 4)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_an_unwritable_folder(scan: Path, tmp_path: Path) -> None:
     locked = tmp_path / "locked"
     locked.mkdir(mode=0o500)
+    if os.geteuid() == 0:  # root may write anywhere but there
+        locked = Path("/proc")
     refused(run("degrade", "--in", scan, "--factor", 2, "--out", locked / "out.nii.gz"), 4)
+    refused(run("sr", "--in", scan, "--out", locked / "out.nii.gz"), 4)
 
 
 @pytest.fixture
@@ -155,6 +158,11 @@ def test_contradicting_flags(scan: Path, tmp_path: Path) -> None:
     refused(run("sr", "--in", scan, "--out", out, "--slice-thickness", 1, "--gap", 7), 2)
     refused(run("sr", "--in", scan, "--out", tmp_path / "out.txt"), 2)
     assert not out.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there(scan: Path) -> None:
+    assert "CUDA" in refused(run("sr", "--in", scan, "--device", "cuda"), 2)
 
 
 def test_an_unknown_prior(scan: Path) -> None:

@@ -110,3 +110,13 @@ def test_an_acquisition_stated_by_flags_wins(folder: Path) -> None:
     assert origin == "stated on the command line"
     assert model == AcquisitionModel.from_flags(grid, 4.0, None, "gaussian")
     assert acquisition_of(folder / "float.nii.gz", grid, None, None, None)[1] == "stated in float.json"
+
+
+def test_the_discriminator_can_judge_as_well(folder: Path, tmp_path: Path) -> None:
+    out = super_resolve(
+        folder / "float.nii.gz", tmp_path / "judged.nii.gz", steps=2, threads=1, perceptual="discriminator"
+    )
+    content = json.loads((tmp_path / "judged_certificate.json").read_text())
+    assert content["parameters"]["perceptual"] == "discriminator"
+    assert content["consistency"]["relative_residual"] <= 1e-5
+    assert not np.array_equal(opened(out)[0], opened(folder / "float_brgm.nii.gz")[0])
