@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from brgm_med.networks.layers import Convolution, FullyConnected
 from brgm_med.networks.stylegan2 import Mapping
+from brgm_med.perceptual import squared_distance
 
 
 def minibatch_deviation(x: Tensor, group: int) -> Tensor:
@@ -155,4 +156,4 @@ class DiscriminatorFeatures:
         return [x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt() for x in found]
 
     def distance(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-        return torch.stack([(x - y).square().sum(1).mean((1, 2)) for x, y in zip(a, b, strict=True)]).sum(0)
+        return squared_distance(a, b)
