@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,6 @@ STATEMENT = "Derived image: part measured, part inferred by a statistical model.
 def description(prior: str) -> str:
     """For the 79 bytes of a NIfTI header."""
     return f"brgm-med {__version__} {prior}: DERIVED, research only, not for diagnosis"[:79]
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sidecar_of(path: Path, stem: str) -> Path:

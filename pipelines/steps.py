@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
 from brgm_med.pipelines.progress import progress
-from brgm_med.pipelines.provenance import STATEMENT, description, ranges, sha256, sidecar_of, write_json
+from brgm_med.pipelines.provenance import STATEMENT, description, ranges, sidecar_of, write_json
 from brgm_med.transforms.formats import check_output, for_reading, for_writing, stem
 
 if TYPE_CHECKING:
@@ -130,8 +130,7 @@ def super_resolve(
 
     from brgm_med.transforms.geometry import Grid
 
-    shape = (int(source.array.shape[0]), int(source.array.shape[1]), int(source.array.shape[2]))
-    grid = Grid(shape, source.affine)
+    grid = Grid(source.header.shape, source.affine)
     model, origin = acquisition_of(scan, grid, thickness, gap, profile)
     widths = " x ".join(f"{t:g}" for t in model.thickness)
     _say(
@@ -143,7 +142,7 @@ def super_resolve(
     from brgm_med.consistency import certificate as certify
     from brgm_med.pipelines import super_resolution as sr
     from brgm_med.posterior import Weights
-    from brgm_med.priors.bundle import load
+    from brgm_med.priors.bundle import digest, load
     from brgm_med.transforms.register import scale_of
     from brgm_med.transforms.template import load_template
 
@@ -178,18 +177,18 @@ def super_resolve(
         out, result.image[0].numpy(), problem.fine.affine, source.header, dtype, description(bundle.name), force
     )
     step = None
-    if held.dtype.kind == "f" and dtype == "source" and source.header.dtype.kind in "iu":
+    if dtype == "source" and source.header.dtype.kind in "iu":
         step = for_reading(out).check(out).slope
     consistency = certify(
-        torch.from_numpy(held)[None], problem.corruption, problem.scan, problem.corruption.inside(shape), step
+        torch.from_numpy(held)[None], problem.corruption, problem.scan, problem.corruption.inside(grid.shape), step
     )
     coronal = problem.fine.index_axis(1)
     reach = result.weight[0].amax([a for a in range(3) if a != coronal])
     content = {
         "statement": STATEMENT,
         "software": f"brgm-med {__version__}",
-        "source": {"file": scan.name, "sha256": sha256(scan), "affine": source.header.form},
-        "result": {"file": out.name, "sha256": sha256(out)},
+        "source": {"file": scan.name, "sha256": digest(scan), "affine": source.header.form},
+        "result": {"file": out.name, "sha256": digest(out)},
         "prior": {"name": bundle.name, "sha256": bundle.sha256, "finest_detail_mm": bundle.spacing},
         "acquisition": {**model.to_sidecar(grid)["BrgmMedAcquisition"], "Origin": origin, "Stated": model.stated},
         "parameters": {
@@ -252,8 +251,7 @@ def degrade(
     from brgm_med.transforms.acquire import degrade as acquire
     from brgm_med.transforms.geometry import Grid
 
-    shape = (int(source.array.shape[0]), int(source.array.shape[1]), int(source.array.shape[2]))
-    grid = Grid(shape, source.affine)
+    grid = Grid(source.header.shape, source.affine)
     if factor is not None:
         coarse, model = coarse_in_plane(grid, factor)
     else:

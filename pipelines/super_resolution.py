@@ -63,12 +63,6 @@ class Result:
     weight: Tensor
 
 
-def finest(grid: Grid, spacing: float) -> tuple[float, float, float]:
-    """The smaller of the scan's and the prior's spacing, per index axis, mm."""
-    x, y, z = (min(s, spacing) for s in grid.spacing)
-    return x, y, z
-
-
 def error_covariance(grid: Grid) -> SeparableCovariance:
     """C of the final projection on `grid`: what the prior gets wrong falls off as a Gaussian of `CORRELATION_MM`."""
     return stationary_covariance(grid.shape, [CORRELATION_MM / s for s in grid.spacing], "gaussian")
@@ -81,7 +75,7 @@ def pose_problem(
 
     Raises InputRefusedError when the scan cannot be registered to the template.
     """
-    fine = fine_grid(coarse, finest(coarse, spacing))
+    fine = fine_grid(coarse, (spacing, spacing, spacing))
     corruption = acquisition.corruption(fine, coarse)
     covariance = error_covariance(fine)
     interpolated = project(interpolate(scan, coarse, fine), corruption, scan, covariance)

@@ -41,8 +41,7 @@ class Heads(Sequence[tuple[Tensor, Grid]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Grid]:  # type: ignore[override]
         path = self.paths[index]
         scan = for_reading(path).read(path)
-        x, y, z = scan.array.shape
-        return torch.from_numpy(scan.array)[None], Grid((int(x), int(y), int(z)), scan.affine)
+        return torch.from_numpy(scan.array)[None], Grid(scan.header.shape, scan.affine)
 
 
 def normalised_stack(image: Tensor, grid: Grid, template: Template, pose: Pose) -> Tensor:
