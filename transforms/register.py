@@ -82,7 +82,7 @@ def shrink(values: NDArray[np.float32], grid: Grid, spacing: float, sigma: float
 def head_centre(values: NDArray[np.float32], grid: Grid, depth: float = 140.0) -> NDArray[np.float64]:
     """World point (RAS mm): the centre of mass of what is brighter than Otsu's threshold, in its upper `depth` mm,
     so that the length of the neck in view does not matter."""
-    head = sitk.GetArrayViewFromImage(sitk.OtsuThreshold(to_sitk(values, grid), 0, 1)).transpose(2, 1, 0)
+    head = sitk.GetArrayFromImage(sitk.OtsuThreshold(to_sitk(values, grid), 0, 1)).transpose(2, 1, 0)
     head = ndi.binary_opening(head, iterations=1) if min(head.shape) > 8 else head
     index = np.argwhere(head if head.any() else np.ones_like(head))
     points = index @ grid.affine[:3, :3].T + grid.affine[:3, 3]
