@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -31,18 +32,58 @@ def upfirdn2d(
     1. `up - 1` zeros are put behind every sample along both axes. 2. `padding` = (left, right, top, bottom)
     zeros are added, or, where negative, samples are cropped. 3. The result is convolved with `filter`
     ([fh, fw], or 1-D for a separable one; correlated when `flip_filter`), keeping the valid part, times
-    `gain`. 4. Every `down`-th sample is kept.
+    `gain`. 4. Every `down`-th sample is kept. The result has the dtype of `x`; the filter gets no gradient.
     """
-    n, c, h, w = x.shape
-    if up > 1:
-        spread = x.new_zeros(n, c, h, up, w, up)
-        spread[:, :, :, 0, :, 0] = x
-        x = spread.reshape(n, c, h * up, w * up)
-    x = F.pad(x, list(padding))
-    taps = filter.to(x.dtype)
-    if not flip_filter:
-        taps = taps.flip(list(range(taps.ndim)))
+    taps = filter.detach().to(x.dtype)
     if taps.ndim == 1:
         taps = torch.outer(taps, taps)
-    kernel = (taps * gain)[None, None].expand(c, 1, -1, -1)
-    return F.conv2d(x, kernel, stride=down, groups=c)
+    if not flip_filter:
+        taps = taps.flip((0, 1))
+    result: Tensor = _Resample.apply(x, taps * gain, up, down, tuple(padding))
+    return result
+
+
+def _resample(x: Tensor, taps: Tensor, up: int, down: int, padding: tuple[int, int, int, int]) -> Tensor:
+    """The four steps of `upfirdn2d`, correlating with `taps` [fh, fw]: the specification."""
+    n, c, h, w = x.shape
+    if up > 1:
+        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        spread = torch.empty(n, c, h * up, w * up, dtype=x.dtype, device=x.device, memory_format=layout).zero_()
+        spread[:, :, ::up, ::up] = x
+        x = spread
+    left, right, top, bottom = padding
+    if left == right >= 0 and top == bottom >= 0:  # the convolution pads without a copy
+        pad = (top, left)
+    else:
+        x, pad = F.pad(x, list(padding)), (0, 0)
+    with torch.autocast(x.device.type, enabled=False):
+        return F.conv2d(x, taps.expand(c, 1, -1, -1), stride=down, padding=pad, groups=c)
+
+
+class _Resample(torch.autograd.Function):
+    """`_resample`, whose adjoint is a resampling too: `up` and `down` exchanged and the taps turned round.
+
+    Along one axis y_j = sum_m x_m t(m up + p - j down), so the adjoint is x'_m = sum_j y'_j t'(j down + p' - m up)
+    with t'(a) = t(n - 1 - a) and p' = n - 1 - p. So derivatives of every order are resamplings; those that the
+    framework derives from a convolution with a stride or with few channels are many times slower.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, taps: Tensor, up: int, down: int, padding: tuple[int, int, int, int]) -> Tensor:
+        y = _resample(x, taps, up, down, padding)
+        ctx.save_for_backward(taps)
+        ctx.up, ctx.down, ctx.padding, ctx.shapes = up, down, padding, (x.shape, y.shape)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (taps,) = ctx.saved_tensors
+        (*_, h, w), (*_, rows, columns) = ctx.shapes
+        left, _, top, _ = ctx.padding
+        before = (taps.shape[1] - 1 - left, taps.shape[0] - 1 - top)
+        after = (
+            (w - 1) * ctx.up + taps.shape[1] - before[0] - columns * ctx.down,
+            (h - 1) * ctx.up + taps.shape[0] - before[1] - rows * ctx.down,
+        )
+        padding = (before[0], after[0], before[1], after[1])
+        return _Resample.apply(gradient, taps.flip((0, 1)), ctx.down, ctx.up, padding), None, None, None, None
