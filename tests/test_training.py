@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import dataclasses
+import functools
 import math
 import os
 import signal
@@ -20,13 +21,16 @@ from torch import Tensor
 
 from brgm_med.errors import PriorError
 from brgm_med.networks.discriminator import Discriminator
-from brgm_med.training.augment import augment
-from brgm_med.training.loop import draw, iteration_seed, train, train_iteration
+from brgm_med.training import loop
+from brgm_med.training.loop import draw, iteration_seed, train_iteration
 from brgm_med.training.losses import discriminator_loss, generator_loss, r1_penalty
 from brgm_med.training.state import TrainState, mean_w, update_average
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+train = functools.partial(loop.train, precision=torch.float32)
 
 
 def log_sigmoid(v: float) -> float:
@@ -35,10 +39,6 @@ def log_sigmoid(v: float) -> float:
 
 def quiet(line: str) -> None:
     assert line
-
-
-def pictures(count: int = 6) -> Tensor:
-    return torch.from_numpy(tiny.stacks().astype(np.float32)).flatten(0, 1)[:count]
 
 
 # Losses.
@@ -94,50 +94,6 @@ def test_draw_takes_slices_with_their_positions() -> None:
         assert any(np.array_equal(image.numpy(), s[place].astype(np.float32)) for s in stacks)
 
 
-def test_augmentation_keeps_air_and_range_and_follows_the_seed() -> None:
-    images = pictures()
-    torch.manual_seed(3)
-    first = augment(images)
-    torch.manual_seed(3)
-    assert torch.equal(augment(images), first)
-    assert not torch.equal(augment(images), first)
-    assert torch.equal(augment(torch.full((20, 1, 12, 12), -1.0)), torch.full((20, 1, 12, 12), -1.0))
-    for _ in range(20):
-        changed = augment(images)
-        assert changed.shape == images.shape
-        assert float(changed.min()) > -1.35
-        # Bicubic interpolation overshoots a little; brightness rises by at most 8 %.
-        assert float(changed.max() + 1) < 1.3 * float(images.max() + 1)
-        assert (changed[:, :, 0, 0] + 1).abs().max() < 0.2
-
-
-def test_augmentation_only_turns_shifts_flips_and_brightens() -> None:
-    images = pictures()
-    still = augment(images, shift=0, angle=0, scale=0, gain=0)
-    for before, after in zip(images, still, strict=True):
-        ways = [torch.allclose(after, w, atol=1e-5) for w in (before, before.flip(2))]
-        assert any(ways)
-    moved = augment(images.repeat(5, 1, 1, 1), shift=1, angle=0, scale=0, gain=0)
-    for before, after in zip(images.repeat(5, 1, 1, 1), moved, strict=True):
-        padded = torch.nn.functional.pad(before, (1, 1, 1, 1), value=-1.0)
-        ways = [padded[:, y : y + 12, x : x + 12] for y in range(3) for x in range(3)]
-        assert any(torch.allclose(after, v, atol=1e-5) for w in ways for v in (w, w.flip(2)))
-    brighter = (augment(images, shift=0, angle=0, scale=0, gain=0.1) + 1).sum((1, 2, 3)) / (images + 1).sum((1, 2, 3))
-    assert bool(((brighter > 0.89) & (brighter < 1.11)).all())
-    assert float(brighter.std()) > 0.01
-
-
-def test_augmentation_turns_without_shearing() -> None:
-    """On a 12 x 24 picture, a disc stays a disc: its second moments along both axes agree."""
-    y, x = np.mgrid[:12, :24]
-    disc = torch.from_numpy(np.clip(4.5 - np.hypot(y - 5.5, x - 11.5), 0, 1)).float()[None, None].repeat(40, 1, 1, 1)
-    turned = augment(disc - 1, shift=0, angle=45.0, scale=0, gain=0) + 1
-    mass = turned.sum((1, 2, 3))
-    rows = (turned * torch.from_numpy((y - 5.5) ** 2).float()).sum((1, 2, 3)) / mass
-    columns = (turned * torch.from_numpy((x - 11.5) ** 2).float()).sum((1, 2, 3)) / mass
-    torch.testing.assert_close(rows, columns, rtol=0.02, atol=0)
-
-
 # One iteration.
 
 
@@ -159,14 +115,15 @@ def test_reconstruction_leaves_the_discriminator_alone() -> None:
 
 def test_every_network_changes_in_the_adversarial_phase() -> None:
     state = tiny.state()
-    state.images, state.iteration = tiny.RECIPE.reconstruction_only, 2
+    recipe = dataclasses.replace(tiny.RECIPE, path_every=2)
+    state.images, state.iteration = recipe.reconstruction_only, 2
     stacks = tiny.stacks()
-    for r1 in (True, False):
+    for lazy in (True, False):
         before = copy.deepcopy(tiny.numbers(state))
-        losses = train_iteration(state, tiny.RECIPE, stacks, lambda a, b: (a - b).square().mean((1, 2, 3)))
+        losses = train_iteration(state, recipe, stacks, lambda a, b: (a - b).square().mean((1, 2, 3)))
         after = tiny.numbers(state)
-        expected = {"pixel", "latent", "perceptual", "generator", "discriminator"} | ({"r1"} if r1 else set())
-        assert set(losses) == expected
+        expected = {"pixel", "latent", "perceptual", "generator", "discriminator", "sign", "probability"}
+        assert set(losses) == expected | ({"r1", "path"} if lazy else set())
         assert all(math.isfinite(v) for v in losses.values())
         for name in ("generator", "generator.mapping", "generator.synthesis", "encoder", "discriminator"):
             assert changed(before, after, name), name
@@ -207,9 +164,9 @@ def test_mean_of_w_is_tracked() -> None:
 # The state and its file.
 
 
-def run(state: TrainState, iterations: int) -> None:
+def run(state: TrainState, iterations: int, precision: torch.dtype = torch.float32) -> None:
     for _ in range(iterations):
-        train_iteration(state, tiny.RECIPE, tiny.stacks(), None)
+        train_iteration(state, tiny.RECIPE, tiny.stacks(), None, precision)
 
 
 def test_state_survives_its_file(tmp_path: Path) -> None:
@@ -311,7 +268,8 @@ state = tiny.state()
 if (out / "state.pt").is_file():
     state.load(out / "state.pt")
 report = lambda line: print(line, flush=True)
-train(state, tiny.RECIPE, tiny.stacks(), out, images=images, snapshot_every=0.0, report=report, report_every=0.0)
+train(state, tiny.RECIPE, tiny.stacks(), out, images=images, precision=torch.float32,
+      save_every=0.0, report=report, report_every=0.0)
 """
 
 

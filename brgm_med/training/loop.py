@@ -2,27 +2,36 @@
 
 from __future__ import annotations
 
-import csv
+import dataclasses
+import hashlib
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from brgm_med.errors import PriorError
 from brgm_med.networks.condition import position_code
 from brgm_med.networks.stylegan2 import mix_styles
-from brgm_med.training.augment import augment
-from brgm_med.training.losses import discriminator_loss, generator_loss, r1_penalty
+from brgm_med.training import distributed
+from brgm_med.training.augment import Augmentation, adapted
+from brgm_med.training.losses import discriminator_loss, generator_loss, path_lengths, path_penalty, r1_penalty
 from brgm_med.training.state import TrainState, mean_w, update_average
 
 Features = Callable[[Tensor, Tensor], Tensor]
 """A perceptual distance: two batches [N, C, H, W] -> [N]."""
+
+Stacks = Sequence[Any]
+"""Item h is a head: slices [Y, C, H, W] (Tensor or array, float16 or float32), air -1, from the back to the front."""
+
+Losses = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -31,12 +40,38 @@ class Recipe:
 
     Up to `reconstruction_only` images only encoder and generator are trained, to reconstruct; then the
     adversarial game joins in, on samples G(mapping(z)) and on reconstructions alike.
+
+    Attributes:
+        batch: images of one update, over all processes together.
+        rate: Adam's step size, of every network.
+        momentum: Adam's beta_1 while there is no adversary (at most 0.5 after that: momentum harms a game).
+        reconstruction_only: images to be shown before the adversary plays; 0: from the start.
+        reconstructed: fraction [0, 1] of a batch that is reconstructed once it plays, the rest being samples;
+            0: plain adversarial training, in which the encoder is neither run nor trained.
+        widened: probability [0, 1] of each operation of `Augmentation`, but for noise, on the training slices. What
+            it does to them becomes part of the distribution that is learned.
+        pixel: weight of the mean absolute difference of reconstructions.
+        perceptual: weight of their perceptual distance.
+        adversarial: weight of the generator's adversarial loss.
+        latent: weight of the mean square of the encoder's W+.
+        w_noise: standard deviation of the noise added to the encoder's W+.
+        r1_gamma: weight gamma of R1 (gamma / 2 times the squared gradient).
+        r1_every: updates of the discriminator from one R1 to the next.
+        path: weight of the path length regularisation relative to that of the adversarial loss; 0: none.
+        path_every: updates of the generator from one path length regularisation to the next.
+        mixing: probability [0, 1] that a sample mixes two styles.
+        sign_target: value in (0, 1) at which the discriminator's augmentation holds the mean of sign(D(real)).
+        ramp: images in which the probability of that augmentation can go from 0 to 1; 0: it stays as it is.
+        half_life: half-life in images of the averaged weights.
+        seed: of the networks' first weights and of all that is drawn.
     """
 
     batch: int = 16
     rate: float = 0.002
     momentum: float = 0.8
     reconstruction_only: int = 32_000
+    reconstructed: float = 0.5
+    widened: float = 0.5
     pixel: float = 4.0
     perceptual: float = 1.0
     adversarial: float = 0.05
@@ -44,9 +79,20 @@ class Recipe:
     w_noise: float = 0.1
     r1_gamma: float = 0.3
     r1_every: int = 16
+    path: float = 2.0
+    path_every: int = 8
     mixing: float = 0.9
+    sign_target: float = 0.6
+    ramp: float = 50_000.0
     half_life: float = 4_000.0
     seed: int = 0
+
+
+ADAPT_EVERY = 4
+"""Updates from one change of the augmentation's probability to the next, and the window of its mean sign."""
+
+PATH_DECAY = 0.99
+"""Of the running mean of path lengths. Karras et al. 2020, Appendix B."""
 
 
 def iteration_seed(seed: int, iteration: int) -> int:
@@ -54,13 +100,172 @@ def iteration_seed(seed: int, iteration: int) -> int:
     return int(np.random.SeedSequence([seed, iteration]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def draw(stacks: np.ndarray, count: int) -> tuple[Tensor, Tensor]:
-    """`count` random slices of `stacks` [heads, positions, C, H, W]: images and positions in [-1, 1]."""
-    heads, positions = stacks.shape[:2]
-    head = torch.randint(heads, (count,)).numpy()
-    place = torch.randint(positions, (count,)).numpy()
-    image = torch.from_numpy(stacks[head, place].astype(np.float32))
-    return image, torch.from_numpy(place.astype(np.float32)) / (positions - 1) * 2 - 1
+def draw(stacks: Stacks, count: int) -> tuple[Tensor, Tensor]:
+    """`count` random slices of random heads: images [count, C, H, W] and positions in [-1, 1], float32 on the CPU."""
+    heads, places = torch.randint(len(stacks), (count,)).tolist(), torch.rand(count).tolist()
+    images, positions = [], []
+    for head, place in zip(heads, places, strict=True):
+        stack = stacks[head]
+        index = int(place * len(stack))
+        one = stack[index]
+        # A memory-mapped array is copied, and a MetaTensor's bookkeeping left behind.
+        images.append((one.as_subclass(Tensor) if isinstance(one, Tensor) else torch.tensor(one)).float())
+        positions.append(index / (len(stack) - 1) * 2 - 1)
+    return torch.stack(images), torch.tensor(positions)
+
+
+def native_precision(device: torch.device) -> torch.dtype:
+    """bfloat16 where `device` multiplies it natively (the CPU: as oneDNN says; a GPU: as CUDA says), else float32."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def train_iteration(
+    state: TrainState,
+    recipe: Recipe,
+    stacks: Stacks,
+    perceptual: Features | None = None,
+    precision: torch.dtype = torch.float32,
+) -> dict[str, float]:
+    """One update of every network; returns its losses, means over all processes.
+
+    All randomness comes from the iteration's number. The networks are run in `precision` (float32 or bfloat16);
+    weights, losses and regularisers are float32.
+    """
+    torch.manual_seed(iteration_seed(recipe.seed, state.iteration))
+    playing = state.images >= recipe.reconstruction_only
+    count = distributed.share(recipe.batch, _group(state) if playing else 1)
+    reached = distributed.share(round(recipe.batch * recipe.reconstructed)) if playing else count
+    with distributed.WholeBatch():
+        real, position = draw(stacks, count)
+    real = _augmented(Augmentation(noise=0.0), real, recipe.widened).to(state.device)
+    code = position_code(position, state.generator.c_dim).to(state.device)
+    losses, seen = _update_players(state, recipe, real, code, reached, perceptual, precision)
+    if playing:
+        losses |= _update_critic(state, recipe, real, seen, code, precision)
+    found = distributed.floats(losses)
+    state.iteration += 1
+    state.images += recipe.batch
+    if playing:
+        found["probability"] = state.probability
+        state.sign += (found["sign"] - state.sign) / ADAPT_EVERY
+        if recipe.ramp and state.iteration % ADAPT_EVERY == 0:
+            shown = ADAPT_EVERY * recipe.batch
+            state.probability = adapted(
+                state.probability, state.sign, shown, target=recipe.sign_target, ramp=recipe.ramp
+            )
+    update_average(state.average, state.generator, state.images, recipe.batch, recipe.half_life)
+    update_average(state.average_encoder, state.encoder, state.images, recipe.batch, recipe.half_life)
+    return found
+
+
+def _group(state: TrainState) -> int:
+    """So many images share a minibatch deviation."""
+    return getattr(state.discriminator, state.discriminator.epilogue).group
+
+
+def _update_players(
+    state: TrainState,
+    recipe: Recipe,
+    real: Tensor,
+    code: Tensor,
+    reached: int,
+    perceptual: Features | None,
+    precision: torch.dtype,
+) -> tuple[Losses, Tensor]:
+    """Update encoder and generator, on the first `reached` images as reconstructions and on samples for the rest.
+
+    Returns the losses, and the generated images as the discriminator saw them (augmented, detached).
+    """
+    g, playing = state.generator, state.images >= recipe.reconstruction_only
+    _set_grad(state, players=True)
+    for name in ("generator", "encoder"):
+        state.optimisers[name].zero_grad(set_to_none=True)
+        for group in state.optimisers[name].param_groups:  # momentum helps a descent and harms a game
+            group["betas"] = (min(recipe.momentum, 0.5) if playing else recipe.momentum, 0.99)
+    losses: Losses = {}
+    loss, fakes = torch.zeros((), device=real.device), []
+    with distributed.WholeBatch():
+        if reached:
+            loss, reconstruction, losses = _reconstruct(state, recipe, real[:reached], perceptual, precision)
+            fakes.append(reconstruction)
+        if reached < len(real):
+            fakes.append(_sample(g, recipe, code[reached:], precision))
+    seen = torch.cat(fakes)
+    if playing:
+        seen = _augmented(Augmentation(), seen, state.probability)
+        losses["generator"] = generator_loss(_judge(state, seen, code, precision))
+        loss = loss + recipe.adversarial * losses["generator"]
+    loss.backward()
+    if playing and recipe.path and state.iteration % recipe.path_every == 0:
+        losses["path"], penalty = _path(state, code[: len(code) // 2])
+        (recipe.adversarial * recipe.path * recipe.path_every * penalty).backward()
+    for name, network in (("generator", g), ("encoder", state.encoder)):
+        distributed.average_gradients(network)
+        state.optimisers[name].step()
+    return losses, seen.detach()
+
+
+def _reconstruct(
+    state: TrainState, recipe: Recipe, target: Tensor, perceptual: Features | None, precision: torch.dtype
+) -> tuple[Tensor, Tensor, Losses]:
+    """The weighted sum of the reconstruction's losses, the reconstruction [N, C, H, W], and the losses by name."""
+    latent = state.encoder(target.to(precision)).float()
+    ws = latent + recipe.w_noise * torch.randn(latent.shape).to(latent.device)
+    image = state.generator.synthesis(ws, noise="none", dtype=precision)
+    losses = {"pixel": (image - target).abs().mean(), "latent": latent.square().mean()}
+    loss = recipe.pixel * losses["pixel"] + recipe.latent * losses["latent"]
+    if perceptual is not None:
+        losses["perceptual"] = perceptual(image, target).mean()
+        loss = loss + recipe.perceptual * losses["perceptual"]
+    return loss, image, losses
+
+
+def _sample(g: Any, recipe: Recipe, code: Tensor, precision: torch.dtype) -> Tensor:
+    """Samples [N, C, H, W] at positions of codes [N, c_dim], of two mixed styles with probability `recipe.mixing`."""
+    n = len(code)
+    z, other = (torch.randn(n, g.z_dim).to(code.device) for _ in range(2))
+    w = g.mapping(z, code)
+    mean_w(g, w.detach())
+    distributed.average([g.mapping.w_avg])
+    crossover = torch.randint(1, g.num_ws, (n,))
+    crossover[torch.rand(n) >= recipe.mixing] = g.num_ws
+    mixed = mix_styles(g.broadcast(w), g.broadcast(g.mapping(other, code)), crossover.to(code.device))
+    return g.synthesis(mixed, noise="random", dtype=precision)
+
+
+def _path(state: TrainState, code: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean path length, whose running mean is updated, and the penalty, for fresh samples in float32."""
+    g = state.generator
+    with distributed.WholeBatch():
+        w = g.mapping(torch.randn(len(code), g.z_dim).to(code.device), code)
+        lengths = path_lengths(g.synthesis(g.broadcast(w), noise="random"), w)
+    mean = distributed.floats({"path": lengths.mean()})["path"]
+    state.path_mean = PATH_DECAY * state.path_mean + (1 - PATH_DECAY) * mean if state.path_mean else mean
+    return lengths.mean(), path_penalty(lengths, state.path_mean)
+
+
+def _update_critic(
+    state: TrainState, recipe: Recipe, real: Tensor, fake: Tensor, code: Tensor, precision: torch.dtype
+) -> Losses:
+    """Update the discriminator, with R1 (in float32) every `recipe.r1_every` iterations. `fake` is augmented."""
+    _set_grad(state, players=False)
+    penalise = state.iteration % recipe.r1_every == 0
+    real = _augmented(Augmentation(), real, state.probability).detach().requires_grad_(penalise)
+    logits = _judge(state, real, code, torch.float32 if penalise else precision)
+    loss = discriminator_loss(logits, _judge(state, fake, code, precision))
+    losses = {"discriminator": loss, "sign": logits.detach().sign().mean()}
+    if penalise:
+        losses["r1"] = r1_penalty(logits, real)
+        loss = loss + recipe.r1_gamma / 2 * recipe.r1_every * losses["r1"]
+    state.optimisers["discriminator"].zero_grad(set_to_none=True)
+    loss.backward()
+    distributed.average_gradients(state.discriminator)
+    state.optimisers["discriminator"].step()
+    return losses
 
 
 def _set_grad(state: TrainState, *, players: bool) -> None:
@@ -69,115 +274,84 @@ def _set_grad(state: TrainState, *, players: bool) -> None:
     state.discriminator.requires_grad_(not players)
 
 
-def train_iteration(state: TrainState, recipe: Recipe, stacks: np.ndarray, perceptual: Features | None) -> dict:
-    """One update of every network; returns its losses as floats. All randomness comes from the iteration number."""
-    torch.manual_seed(iteration_seed(recipe.seed, state.iteration))
-    g, d, e = state.generator, state.discriminator, state.encoder
-    adversarial = state.images >= recipe.reconstruction_only
-    real, position = draw(stacks, recipe.batch)
-    real = augment(real)
-    losses: dict[str, float] = {}
+def _augmented(change: Augmentation, image: Tensor, probability: float) -> Tensor:
+    return distributed.on_whole_batch(lambda whole: change(whole, probability), image)
 
-    # Encoder and generator.
-    _set_grad(state, players=True)
-    half = recipe.batch // 2 if adversarial else recipe.batch
-    target, code = real[:half], position_code(position, g.c_dim)
-    latent = e(target)
-    ws = latent + recipe.w_noise * torch.randn_like(latent)
-    reached = g.synthesis(ws, noise="none")
-    pixel = (reached - target).abs().mean()
-    loss = recipe.pixel * pixel + recipe.latent * latent.square().mean()
-    losses |= {"pixel": float(pixel.detach()), "latent": float(latent.detach().square().mean())}
-    if perceptual is not None:
-        distance = perceptual(reached, target).mean()
-        loss = loss + recipe.perceptual * distance
-        losses["perceptual"] = float(distance.detach())
-    fake = reached
-    if adversarial:
-        codes = code[half:]
-        z = torch.randn(2, recipe.batch - half, g.z_dim)
-        w = g.mapping(z[0], codes)
-        mean_w(g, w.detach())
-        crossover = torch.randint(1, g.num_ws, (len(w),))
-        crossover[torch.rand(len(w)) >= recipe.mixing] = g.num_ws
-        mixed = mix_styles(g.broadcast(w), g.broadcast(g.mapping(z[1], codes)), crossover)
-        fake = torch.cat([reached, g.synthesis(mixed, noise="random")])
-        score = generator_loss(d(fake, code))
-        loss = loss + recipe.adversarial * score
-        losses["generator"] = float(score.detach())
-    for name in ("generator", "encoder"):
-        state.optimisers[name].zero_grad(set_to_none=True)
-        for group in state.optimisers[name].param_groups:  # momentum helps a descent and harms a game
-            group["betas"] = (min(recipe.momentum, 0.5) if adversarial else recipe.momentum, 0.99)
-    loss.backward()
-    for name in ("generator", "encoder"):
-        state.optimisers[name].step()
 
-    # Discriminator.
-    if adversarial:
-        _set_grad(state, players=False)
-        penalise = state.iteration % recipe.r1_every == 0
-        real.requires_grad_(penalise)
-        logits = d(real, code)
-        loss = discriminator_loss(logits, d(fake.detach(), code))
-        losses["discriminator"] = float(loss.detach())
-        if penalise:
-            penalty = r1_penalty(logits, real)
-            losses["r1"] = float(penalty.detach())
-            loss = loss + recipe.r1_gamma / 2 * recipe.r1_every * penalty
-        state.optimisers["discriminator"].zero_grad(set_to_none=True)
-        loss.backward()
-        state.optimisers["discriminator"].step()
+def _judge(state: TrainState, image: Tensor, code: Tensor, precision: torch.dtype) -> Tensor:
+    return state.discriminator(image.to(precision), code).float()
 
-    state.iteration += 1
-    state.images += recipe.batch
-    update_average(state.average, g, state.images, recipe.batch, recipe.half_life)
-    update_average(state.average_encoder, e, state.images, recipe.batch, recipe.half_life)
-    return losses
+
+def identity(recipe: Recipe, stacks: Stacks) -> dict[str, Any]:
+    """What a run is of: the recipe's fields, and the data's number of heads and a digest of three of them."""
+    chosen = sorted({0, len(stacks) // 2, len(stacks) - 1})
+    digest = hashlib.sha256()
+    for head in chosen:
+        digest.update(np.ascontiguousarray(stacks[head], dtype=np.float32).tobytes())
+    return dataclasses.asdict(recipe) | {"heads": len(stacks), "data": digest.hexdigest()[:16]}
+
+
+def check_identity(state: TrainState, recipe: Recipe, stacks: Stacks, path: Path) -> None:
+    """Mark a fresh state as one of this recipe and data. Raises PriorError where it is of others, naming them."""
+    mine = identity(recipe, stacks)
+    other = [
+        f"{key} {state.identity[key]}, not {mine[key]}" if key in state.identity else f"no {key}, not {mine[key]}"
+        for key in mine
+        if state.identity.get(key) != mine[key]
+    ]
+    if state.identity and other:
+        raise PriorError(f"{path}: was trained with {'; '.join(other)}; use the same again or another folder")
+    state.identity = mine
 
 
 def train(
     state: TrainState,
     recipe: Recipe,
-    stacks: np.ndarray,
+    stacks: Stacks,
     out: Path,
     *,
     images: int,
     perceptual: Features | None = None,
-    snapshot_every: float = 300.0,
+    precision: torch.dtype | None = None,
+    measure: Callable[[TrainState], dict[str, float]] | None = None,
+    shown: tuple[Tensor, Tensor] | None = None,
+    save_every: float = 300.0,
+    snapshot_every: float = 900.0,
     report: Callable[[str], None] = print,
     report_every: float = 20.0,
 ) -> None:
-    """Train until `images` slices have been shown, writing `state.pt` and `losses.csv` into the folder `out`.
+    """Train until `images` slices have been shown, writing into the folder `out` (see `record.Record`).
 
-    The state is written every `snapshot_every` seconds, at the end, and when interrupted (Ctrl-C ends the run
-    after the iteration that is under way), so that a resumed run equals an uninterrupted one to the last bit.
+    `state.pt` is written every `save_every` seconds, at snapshots, at the end, and when interrupted (Ctrl-C ends the
+    run after the iteration that is under way), so that a resumed run equals an uninterrupted one to the last bit.
+    Every `snapshot_every` seconds of training, and at the end, a snapshot is taken: pictures of the slices
+    `shown` ([N, C, H, W] with positions [N]), and `measure(state)`, whose numbers must include "score", higher being
+    better. They go into `state.record["snapshots"]`; the snapshot of the best score is `best.safetensors`.
+    Started by torchrun, the processes train together, and only the first writes and reports.
+
+    `precision` (see `train_iteration`) is `native_precision` by default.
 
     Raises:
         KeyboardInterrupt: after the state was written, when the run was interrupted.
+        PriorError: for a state of another recipe or of other data.
     """
-    path = out / "state.pt"
-    begun, first = time.monotonic(), state.images
-    saved = reported = begun
-    total: dict[str, list[float]] = {}
-    with _interruption() as interrupted:
-        while state.images < images and not interrupted:
-            for key, value in train_iteration(state, recipe, stacks, perceptual).items():
-                total.setdefault(key, []).append(value)
-            now = time.monotonic()
-            if now - reported >= report_every or state.images >= images:
-                rate = (state.images - first) / (now - begun)
-                means = {k: sum(v) / len(v) for k, v in total.items()}
-                shown = "  ".join(f"{k} {v:.4f}" for k, v in means.items())
-                left = (images - state.images) / rate / 60
-                report(f"{state.images / 1000:.1f} kimg  {rate:.1f} images/s  {left:.0f} min left  {shown}")
-                _append(out / "losses.csv", {"images": state.images, "seconds": round(now - begun, 1), **means})
-                total, reported = {}, now
-            if now - saved >= snapshot_every:
-                state.save(path)
-                saved = now
-    state.save(path)
-    if interrupted:
+    from brgm_med.training.record import Record
+
+    check_identity(state, recipe, stacks, out / "state.pt")
+    precision = precision or native_precision(state.device)
+    with distributed.process_group(), _interruption() as interrupted, ExitStack() as closing:
+        record, stopped = None, False
+        if distributed.rank() == 0:
+            every = {"save_every": save_every, "snapshot_every": snapshot_every, "report_every": report_every}
+            record = Record(state, out, images, precision, measure, shown, report, **every)
+            closing.callback(record.close)
+        while state.images < images and not stopped:
+            begun = time.monotonic()
+            losses = train_iteration(state, recipe, stacks, perceptual, precision)
+            stopped = distributed.anyone(bool(interrupted), state.device)
+            if record:
+                record.add(losses, time.monotonic() - begun, interrupted=stopped)
+    if stopped:
         raise KeyboardInterrupt
 
 
@@ -195,15 +369,3 @@ def _interruption() -> Iterator[list[int]]:
     finally:
         for name, handler in zip(names, before, strict=True):
             signal.signal(name, handler)
-
-
-COLUMNS = ("images", "seconds", "pixel", "perceptual", "latent", "generator", "discriminator", "r1")
-
-
-def _append(path: Path, row: dict[str, float]) -> None:
-    new = not path.exists()
-    with open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)

@@ -56,9 +56,17 @@ class Architecture:
         return Encoder(num_ws, self.w_dim, self.base_shape, self.encoder_channels, self.image_channels)
 
 
+_FACTS = ("iteration", "images", "probability", "sign", "path_mean", "identity", "record")
+
+
 @dataclass
 class TrainState:
-    """Networks, their averages, optimisers, and how far training has come."""
+    """Networks, their averages, optimisers, and how far training has come.
+
+    `iteration` counts updates, `images` the training slices shown. `probability` is that of each operation of the
+    discriminator's augmentation, `sign` the running mean of sign(D(real)) that drives it, and `path_mean` the running
+    mean of the path lengths. `identity` says what the run is of (see `loop.identity`); `record` is for people.
+    """
 
     generator: StyleGAN2
     discriminator: Discriminator
@@ -68,10 +76,17 @@ class TrainState:
     optimisers: dict[str, torch.optim.Adam]
     iteration: int = 0
     images: int = 0
+    probability: float = 0.0
+    sign: float = 0.0
+    path_mean: float = 0.0
+    identity: dict[str, Any] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def new(cls, architecture: Architecture, *, seed: int, rate: float) -> TrainState:
+    def new(
+        cls, architecture: Architecture, *, seed: int, rate: float, device: torch.device | str = "cpu"
+    ) -> TrainState:
+        """Untrained networks on `device`, drawn from `seed` (the same ones on every device)."""
         torch.manual_seed(seed)
         g, d = architecture.generator(), architecture.discriminator()
         e = architecture.encoder(g.num_ws)
@@ -79,12 +94,16 @@ class TrainState:
             getattr(e, e.epilogue).out.weight.mul_(0.1)
         modules: list[nn.Module] = [g, d, e]
         for module in modules:
-            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         adam = {
             name: torch.optim.Adam(module.parameters(), lr=rate, betas=(0.0, 0.99), eps=1e-8)
             for name, module in zip(("generator", "discriminator", "encoder"), modules, strict=True)
         }
         return cls(g, d, e, copy.deepcopy(g).requires_grad_(False), copy.deepcopy(e).requires_grad_(False), adam)
+
+    @property
+    def device(self) -> torch.device:
+        return self.generator.mapping.w_avg.device
 
     def _modules(self) -> dict[str, nn.Module]:
         return {
@@ -99,7 +118,7 @@ class TrainState:
         """Write the full state; the file at `path` is replaced only by a complete one."""
         state: dict[str, Any] = {name: module.state_dict() for name, module in self._modules().items()}
         state |= {f"adam_{name}": optimiser.state_dict() for name, optimiser in self.optimisers.items()}
-        state |= {"iteration": self.iteration, "images": self.images, "record": self.record}
+        state |= {name: getattr(self, name) for name in _FACTS}
         partial = path.with_name(path.name + ".partial")
         with open(partial, "wb") as file:
             torch.save(state, file)
@@ -118,7 +137,8 @@ class TrainState:
                 module.load_state_dict(state[name])
             for name, optimiser in self.optimisers.items():
                 optimiser.load_state_dict(state[f"adam_{name}"])
-            self.iteration, self.images, self.record = state["iteration"], state["images"], state["record"]
+            for name in _FACTS:
+                setattr(self, name, state[name])
         except Exception as error:  # a damaged archive fails in as many ways as pickle, zip and torch have
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise PriorError(
@@ -129,16 +149,19 @@ class TrainState:
         """The averaged networks and the discriminator in half precision, without the optimisers' moments.
 
         About a ninth of the full state: small enough to be kept with the code. Training goes on from it, not to the
-        last bit but nearly where it was.
+        last bit but nearly where it was. The file at `path` is replaced only by a complete one.
         """
         kept = {"generator": self.average, "discriminator": self.discriminator, "encoder": self.average_encoder}
         tensors = {
-            f"{name}.{key}": value.half().contiguous()
+            f"{name}.{key}": value.half().cpu().contiguous()
             for name, module in kept.items()
             for key, value in module.state_dict().items()
             if not key.endswith("resample_filter")
         }
-        save_file(tensors, path, {"iteration": str(self.iteration), "images": str(self.images)})
+        facts = {"iteration": self.iteration, "images": self.images, "probability": self.probability}
+        partial = path.with_name(path.name + ".partial")
+        save_file(tensors, partial, {key: str(value) for key, value in facts.items()})
+        os.replace(partial, path)
 
     def load_snapshot(self, path: Path) -> None:
         """Start from what `save_snapshot` wrote. Raises PriorError for a file that is none, or of other networks."""
@@ -157,6 +180,7 @@ class TrainState:
                     filters = {k: v for k, v in module.state_dict().items() if k.endswith("resample_filter")}
                     module.load_state_dict(filters | mine)
             self.iteration, self.images = int(facts["iteration"]), int(facts["images"])
+            self.probability = float(facts.get("probability", 0.0))
         except Exception as error:  # as in `load`
             reason = str(error).strip().splitlines() or [type(error).__name__]
             raise PriorError(f"{path}: is no snapshot of this architecture ({reason[0]}); remove it") from error
