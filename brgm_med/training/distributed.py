@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
 
@@ -75,7 +75,7 @@ class WholeBatch(TorchFunctionMode):
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
-        if world() == 1 or func not in (torch.rand, torch.randn, torch.randint, torch.randn_like, torch.rand_like):
+        if func not in (torch.rand, torch.randn, torch.randint, torch.randn_like, torch.rand_like):
             return func(*args, **kwargs)
         if func in (torch.randn_like, torch.rand_like):
             like = args[0]
@@ -90,14 +90,9 @@ class WholeBatch(TorchFunctionMode):
         return func(*head, *((whole,) if head else whole), **options)[rank() :: world()]
 
 
-def on_whole_batch(change: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
-    """`change` of this process's images [N, ...], each treated independently, with the random numbers that they would
-    get in the whole batch. `change` is run on all places, those of other processes being empty."""
-    if world() == 1:
-        return change(image)
-    whole = image.new_zeros(len(image), world(), *image.shape[1:])
-    whole[:, rank()] = image
-    return change(whole.flatten(0, 1))[rank() :: world()]
+def shared_draws() -> AbstractContextManager[object]:
+    """`WholeBatch` where there are several processes, and nothing that costs time where there is one."""
+    return WholeBatch() if world() > 1 else nullcontext()
 
 
 def average(tensors: Iterable[Tensor]) -> None:

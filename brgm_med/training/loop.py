@@ -115,11 +115,11 @@ def draw(stacks: Stacks, count: int) -> tuple[Tensor, Tensor]:
 
 
 def native_precision(device: torch.device) -> torch.dtype:
-    """bfloat16 where `device` multiplies it natively (the CPU: as oneDNN says; a GPU: as CUDA says), else float32."""
+    """bfloat16 where `device` multiplies it in hardware, else float32."""
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        native = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    else:  # oneDNN's own answer is also yes where it would emulate
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return torch.bfloat16 if native else torch.float32
 
 
@@ -139,13 +139,13 @@ def train_iteration(
     playing = state.images >= recipe.reconstruction_only
     count = distributed.share(recipe.batch, _group(state) if playing else 1)
     reached = distributed.share(round(recipe.batch * recipe.reconstructed)) if playing else count
-    with distributed.WholeBatch():
+    with distributed.shared_draws():
         real, position = draw(stacks, count)
-    real = _augmented(Augmentation(noise=0.0), real, recipe.widened).to(state.device)
-    code = position_code(position, state.generator.c_dim).to(state.device)
-    losses, seen = _update_players(state, recipe, real, code, reached, perceptual, precision)
-    if playing:
-        losses |= _update_critic(state, recipe, real, seen, code, precision)
+        real = Augmentation(noise=0.0)(real, recipe.widened).to(state.device)
+        code = position_code(position, state.generator.c_dim).to(state.device)
+        losses, seen = _update_players(state, recipe, real, code, reached, perceptual, precision)
+        if playing:
+            losses |= _update_critic(state, recipe, real, seen, code, precision)
     found = distributed.floats(losses)
     state.iteration += 1
     state.images += recipe.batch
@@ -188,15 +188,14 @@ def _update_players(
             group["betas"] = (min(recipe.momentum, 0.5) if playing else recipe.momentum, 0.99)
     losses: Losses = {}
     loss, fakes = torch.zeros((), device=real.device), []
-    with distributed.WholeBatch():
-        if reached:
-            loss, reconstruction, losses = _reconstruct(state, recipe, real[:reached], perceptual, precision)
-            fakes.append(reconstruction)
-        if reached < len(real):
-            fakes.append(_sample(g, recipe, code[reached:], precision))
+    if reached:
+        loss, reconstruction, losses = _reconstruct(state, recipe, real[:reached], perceptual, precision)
+        fakes.append(reconstruction)
+    if reached < len(real):
+        fakes.append(_sample(g, recipe, code[reached:], precision))
     seen = torch.cat(fakes)
     if playing:
-        seen = _augmented(Augmentation(), seen, state.probability)
+        seen = Augmentation()(seen, state.probability)
         losses["generator"] = generator_loss(_judge(state, seen, code, precision))
         loss = loss + recipe.adversarial * losses["generator"]
     loss.backward()
@@ -240,9 +239,8 @@ def _sample(g: Any, recipe: Recipe, code: Tensor, precision: torch.dtype) -> Ten
 def _path(state: TrainState, code: Tensor) -> tuple[Tensor, Tensor]:
     """Mean path length, whose running mean is updated, and the penalty, for fresh samples in float32."""
     g = state.generator
-    with distributed.WholeBatch():
-        w = g.mapping(torch.randn(len(code), g.z_dim).to(code.device), code)
-        lengths = path_lengths(g.synthesis(g.broadcast(w), noise="random"), w)
+    w = g.mapping(torch.randn(len(code), g.z_dim).to(code.device), code)
+    lengths = path_lengths(g.synthesis(g.broadcast(w), noise="random"), w)
     mean = distributed.floats({"path": lengths.mean()})["path"]
     state.path_mean = PATH_DECAY * state.path_mean + (1 - PATH_DECAY) * mean if state.path_mean else mean
     return lengths.mean(), path_penalty(lengths, state.path_mean)
@@ -254,7 +252,7 @@ def _update_critic(
     """Update the discriminator, with R1 (in float32) every `recipe.r1_every` iterations. `fake` is augmented."""
     _set_grad(state, players=False)
     penalise = state.iteration % recipe.r1_every == 0
-    real = _augmented(Augmentation(), real, state.probability).detach().requires_grad_(penalise)
+    real = Augmentation()(real, state.probability).detach().requires_grad_(penalise)
     logits = _judge(state, real, code, torch.float32 if penalise else precision)
     loss = discriminator_loss(logits, _judge(state, fake, code, precision))
     losses = {"discriminator": loss, "sign": logits.detach().sign().mean()}
@@ -272,10 +270,6 @@ def _set_grad(state: TrainState, *, players: bool) -> None:
     state.generator.requires_grad_(players)
     state.encoder.requires_grad_(players)
     state.discriminator.requires_grad_(not players)
-
-
-def _augmented(change: Augmentation, image: Tensor, probability: float) -> Tensor:
-    return distributed.on_whole_batch(lambda whole: change(whole, probability), image)
 
 
 def _judge(state: TrainState, image: Tensor, code: Tensor, precision: torch.dtype) -> Tensor:
