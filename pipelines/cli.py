@@ -27,6 +27,16 @@ def _positive(kind: type[int] | type[float]) -> Callable[[str], Any]:
     return parse
 
 
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError
+    return value
+
+
+_count.__name__ = "count"
+
+
 def _sr(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.steps import super_resolve
 
@@ -70,7 +80,16 @@ def _degrade(a: argparse.Namespace) -> None:
 def _train(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.training import train
 
-    train(a.data, a.out, kimg=a.kimg, threads=a.threads, seed=a.seed, lpips_weights=a.lpips_weights, heads=a.heads)
+    train(
+        a.data,
+        a.out,
+        kimg=a.kimg,
+        heads=a.heads,
+        held_out=a.held_out,
+        threads=a.threads,
+        seed=a.seed,
+        lpips_weights=a.lpips_weights,
+    )
 
 
 def _prior(a: argparse.Namespace) -> None:
@@ -139,9 +158,21 @@ def parser() -> argparse.ArgumentParser:
 
     train = command("train", _train, "Train a prior on a folder of head scans.")
     train.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of NIfTI heads")
-    train.add_argument("--out", type=Path, required=True, metavar="RUN", help="folder of the run; resumed if it exists")
+    train.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="RUN",
+        help="folder of the run; resumed if it exists; a template in it is used",
+    )
     train.add_argument("--kimg", type=_positive(float), default=100.0, help="train until so many thousand images")
-    train.add_argument("--heads", type=_positive(int), metavar="N", help="use only the first N heads, ids sorted")
+    train.add_argument("--heads", type=_positive(int), metavar="N", help="train on the first N heads by name")
+    train.add_argument(
+        "--held-out",
+        type=_count,
+        metavar="M",
+        help="measure on the M heads after those, never trained on (default: a tenth of the folder's)",
+    )
     train.add_argument("--threads", type=_positive(int), metavar="N")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet weights, for offline use")

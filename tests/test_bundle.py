@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -14,9 +18,10 @@ import torch
 from brgm_med.errors import PriorError
 from brgm_med.networks.condition import position_code
 from brgm_med.priors import bundle
-from brgm_med.training.export import encode, export_bundle, neighbours, wplus_statistics
+from brgm_med.training.export import encode, export_bundle, inference_config, neighbours, wplus_statistics
 from brgm_med.training.loop import train_iteration
-from brgm_med.training.state import TrainState
+from brgm_med.training.state import Architecture, TrainState
+from brgm_med.transforms.slices import coronal_stack
 from tests import tiny
 
 AFFINE = [[2.0, 0, 0, -11], [0, 2.0, 0, -4], [0, 0, 2.0, -11], [0, 0, 0, 1]]
@@ -182,18 +187,115 @@ def test_shipped_priors_are_whole() -> None:
         assert prior.generator.image_shape == prior.discriminator.image_shape == (z, x)
 
 
+@pytest.mark.parametrize("ending", bundle.UNFINISHED)
+def test_what_a_killed_export_leaves_is_no_prior_and_goes_with_the_next(
+    trained: TrainState, folder: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    left = Path(shutil.copytree(folder, folder.with_name(folder.name + ending)))
+    monkeypatch.setattr(bundle, "SHIPPED", folder.parent)
+    assert bundle.names() == ["tiny"]
+    before = bundle.load("tiny").sha256
+    (left / "stray").write_text("x")
+    export(trained, folder)
+    assert not left.exists()
+    assert bundle.names() == ["tiny"]
+    assert bundle.load("tiny").sha256 == before
+
+
+# As MONAI sees it.
+
+MANDATORY = {"version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version", "task"}
+MANDATORY |= {"description", "authors", "copyright", "network_data_format"}
+FORMAT = {"type", "format", "modality", "num_channels", "spatial_shape", "dtype", "value_range", "is_patch_data"}
+
+
+def check_data_format(metadata: dict[str, Any], prior: bundle.PriorBundle) -> None:
+    """`network_data_format` is that of MONAI's bundle specification, and the network's."""
+    found = metadata["network_data_format"]
+    ((inputs,), (outputs,)) = (found["inputs"].items(), found["outputs"].items())
+    assert (inputs[0], outputs[0]) == ("image", "pred")  # so MONAI's tools name them
+    for shape in (inputs[1], outputs[1]):
+        assert set(shape) == FORMAT | {"channel_def"}
+        assert set(shape["channel_def"]) == {str(i) for i in range(shape["num_channels"])}
+    ws = torch.zeros(1, inputs[1]["num_channels"], *inputs[1]["spatial_shape"])
+    image = prior.generator.synthesis(ws)
+    assert image.shape == (1, outputs[1]["num_channels"], *outputs[1]["spatial_shape"])
+    assert str(image.dtype) == f"torch.{outputs[1]['dtype']}"
+
+
+def test_metadata_are_as_the_specification_says(exported: Path) -> None:
+    prior = bundle.load(str(exported))
+    check_data_format(prior.metadata, prior)
+    for name in bundle.names():
+        shipped = bundle.load(name)
+        assert set(shipped.metadata) >= MANDATORY
+        assert shipped.metadata["version"] in shipped.metadata["changelog"]
+        assert set(shipped.metadata["required_packages_version"]) >= {"brgm-med", "safetensors"}
+        check_data_format(shipped.metadata, shipped)
+        held = json.loads((shipped.folder / "configs" / "inference.json").read_text())
+        made = inference_config(Architecture())
+        assert all(held[key] == value for key, value in made.items() if not key.endswith("_def"))
+
+
 def test_monai_makes_the_networks_of_the_bundle(exported: Path) -> None:
     from monai.bundle import ConfigParser
 
-    parser = ConfigParser()
-    parser.read_config(exported / "configs" / "inference.json")
-    parser.read_meta(exported / "configs" / "metadata.json")
-    prior = bundle.load(str(exported))
-    for key, network in (("network_def", prior.generator), ("discriminator_def", prior.discriminator)):
-        made = parser.get_parsed_content(key)
-        assert type(made) is type(network)
-        made.load_state_dict(network.state_dict())
-        assert made.image_shape == network.image_shape == (12, 12)
+    for path in (exported, bundle.find(bundle.DEFAULT)):
+        parser = ConfigParser()
+        parser.read_config(path / "configs" / "inference.json")
+        parser.read_meta(path / "configs" / "metadata.json")
+        parser["bundle_root"] = str(path)
+        prior = bundle.load(str(path))
+        for key, network in (("network_def", prior.generator), ("discriminator_def", prior.discriminator)):
+            made = parser.get_parsed_content(key)
+            assert type(made) is type(network)
+            made.load_state_dict(network.state_dict())
+            assert made.image_shape == network.image_shape
+        loaded = parser.get_parsed_content("network").state_dict()
+        assert all(torch.equal(value, loaded[key]) for key, value in prior.generator.state_dict().items())
+
+
+def monai_bundle(folder: Path, program: str, *args: str) -> subprocess.CompletedProcess[str]:
+    """`python -m monai.bundle PROGRAM` on the bundle `folder`, from a folder beside it."""
+    configs = folder / "configs"
+    files = ["--config_file", str(configs / "inference.json"), "--meta_file", str(configs / "metadata.json")]
+    command = [sys.executable, "-m", "monai.bundle", program, *args, *files, "--bundle_root", str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=250)
+
+
+def check_sample(folder: Path, path: Path) -> None:
+    prior = bundle.load(str(folder))
+    image = nib.load(path)
+    assert isinstance(image, nib.nifti1.Nifti1Image)
+    np.testing.assert_allclose(image.affine, prior.metadata["grid"]["affine"])
+    assert image.shape == prior.grid_shape
+    expected = prior.sample(7)
+    torch.testing.assert_close(coronal_stack(torch.from_numpy(image.get_fdata())[None]).float(), expected)
+    assert not torch.allclose(prior.sample(8), expected)
+
+
+def test_monai_draws_a_head_from_a_bundle(exported: Path, tmp_path: Path) -> None:
+    done = monai_bundle(exported, "run", "--seed", "7", "--output", str(tmp_path / "head.nii.gz"))
+    assert done.returncode == 0, done.stderr
+    check_sample(exported, tmp_path / "head.nii.gz")
+
+
+@pytest.mark.slow
+def test_monai_runs_the_shipped_bundle_and_refuses_a_damaged_one(folder: Path, tmp_path: Path) -> None:
+    shipped = bundle.find(bundle.DEFAULT)
+    done = monai_bundle(shipped, "run", "--seed", "7", "--output", str(tmp_path / "head.nii.gz"))
+    assert done.returncode == 0, done.stderr
+    check_sample(shipped, tmp_path / "head.nii.gz")
+    for path in (folder, shipped):
+        done = monai_bundle(path, "verify_net_in_out", "--net_id", "synthesis")
+        assert done.returncode == 0, done.stderr
+        assert "verified with no error" in done.stdout + done.stderr
+    weights = folder / "models" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    done = monai_bundle(folder, "run", "--output", str(tmp_path / "damaged.nii.gz"))
+    assert done.returncode != 0
+    assert "model.safetensors: damaged" in done.stderr
+    assert not (tmp_path / "damaged.nii.gz").exists()
 
 
 # The statistics of encoded slices.
@@ -246,13 +348,15 @@ def test_directions_that_never_vary_keep_a_floor() -> None:
 
 def test_encoded_slices_and_exported_statistics(trained: TrainState, exported: Path) -> None:
     stacks = tiny.stacks()
-    latents = encode(trained, stacks, batch=4)
+    latents = encode(trained, stacks)
     assert latents.shape == (3, 5, 6 * 5)
-    one = torch.from_numpy(stacks[2, 3][None].astype(np.float32))
+    one = torch.as_tensor(stacks[2][3])[None].float()
     torch.testing.assert_close(latents[2, 3], trained.average_encoder(one).flatten())
     kept = neighbours(5)
     assert kept.tolist() == [0, 1, 1, 2, 2, 3, 3, 4]
-    expected = wplus_statistics(encode(trained, stacks[:, kept]), torch.linspace(-1, 1, 5)[kept], 4, 6)
+    some = encode(trained, stacks, kept.tolist())
+    torch.testing.assert_close(some, latents[:, torch.from_numpy(kept)])
+    expected = wplus_statistics(some, torch.linspace(-1, 1, 5)[kept], 4, 6)
     held = bundle.load(str(exported)).statistics
     assert held.basis.shape == (30, 6)
     torch.testing.assert_close(held.coefficients, expected.coefficients, rtol=1e-3, atol=1e-6)
@@ -280,6 +384,25 @@ def test_correlation_is_that_of_the_two_of_a_pair() -> None:
     same = torch.stack([first, first], 2).flatten(1, 2)
     found = wplus_statistics(same, torch.linspace(-1, 1, 10), c_dim=3, rank=3)
     assert bool(((found.correlation > 0.95) & (found.correlation < 1)).all())
+
+
+def test_samples_have_the_mean_the_covariance_and_the_correlation() -> None:
+    basis, _ = torch.linalg.qr(torch.randn(5, 2))
+    correlation, deviation = torch.tensor([0.9, 0.3]), torch.tensor([3.0, 0.5])
+    statistics = bundle.WPlusStatistics(torch.randn(5, 5), basis, deviation, correlation)
+    code = position_code(torch.linspace(-1, 1, 6), 4)
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([statistics.sample(code, generator) for _ in range(4000)])
+    assert drawn.shape == (4000, 6, 5)
+    rest = drawn - statistics.mean(code)
+    assert float(rest.mean(0).abs().max()) < 0.2
+    assert float((rest - rest @ basis @ basis.T).abs().max()) < 1e-4
+    a = rest @ basis / deviation
+    torch.testing.assert_close(a.std(0), torch.ones(6, 2), rtol=0, atol=0.05)
+    for step in (1, 2):
+        found = (a[:, :-step] * a[:, step:]).mean((0, 1))
+        torch.testing.assert_close(found, correlation**step, rtol=0, atol=0.05)
+    assert float((a[..., 0] * a[..., 1]).mean(0).abs().max()) < 0.06
 
 
 def test_half_precision_keeps_the_mean_of_a_whole_head() -> None:

@@ -1,32 +1,52 @@
-"""A folder of heads -> a template and the normalised coronal stacks that a prior is trained on."""
+"""A folder of heads -> the normalised coronal stacks that a prior is trained on, each kept in a file of its own."""
 
 from __future__ import annotations
 
+import hashlib
+import os
+import signal
+import threading
+import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children, connection, get_context, parent_process
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from monai.data import CacheDataset, MetaTensor, PersistentDataset
+from monai.transforms import Compose, Transform
 from torch import Tensor
 
-from brgm_med.errors import InputRefusedError
-from brgm_med.transforms.formats import FORMATS, for_reading
+from brgm_med.errors import BrgmError, InputRefusedError, PriorError
+from brgm_med.priors.bundle import digest
+from brgm_med.transforms.formats import FORMATS, for_reading, replacing
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.intensity import estimate
+from brgm_med.transforms.load import LoadScan
+from brgm_med.transforms.meta import grid_of, like
 from brgm_med.transforms.register import resample_cubic, rigid_pose
-from brgm_med.transforms.slices import coronal_stack
-from brgm_med.transforms.template import Pose, Template
+from brgm_med.transforms.slices import CoronalSlices
+from brgm_med.transforms.template import Template
+
+VERSION = b"1"
+"""Part of every kept file's key: to be raised when what is done to a head changes."""
 
 
-def heads_in(folder: Path) -> list[Path]:
-    """The scans in `folder` and below, sorted by name. Raises InputRefusedError where there are none."""
+def heads_in(folder: Path, without: Path | None = None) -> list[Path]:
+    """The scans in `folder` and below, sorted by name, but for those in the folder `without`.
+
+    Raises InputRefusedError where there are none.
+    """
     if not folder.is_dir():
         raise InputRefusedError(f"{folder}: is not a folder; give a folder of NIfTI heads")
-    found = sorted((p for p in folder.rglob("*") if p.name.endswith(tuple(FORMATS))), key=lambda p: p.name)
+    found = [p for p in folder.rglob("*") if p.name.endswith(tuple(FORMATS)) and p.is_file()]
+    if without is not None:
+        found = [p for p in found if not p.resolve().is_relative_to(without.resolve())]
     if not found:
         raise InputRefusedError(f"{folder}: holds no scan ({', '.join(FORMATS)}); give a folder of NIfTI heads")
-    return found
+    return sorted(found, key=lambda p: (p.name, p.as_posix()))
 
 
 class Heads(Sequence[tuple[Tensor, Grid]]):
@@ -44,28 +64,216 @@ class Heads(Sequence[tuple[Tensor, Grid]]):
         return torch.from_numpy(scan.array)[None], Grid(scan.header.shape, scan.affine)
 
 
-def normalised_stack(image: Tensor, grid: Grid, template: Template, pose: Pose) -> Tensor:
-    """A head [1, X, Y, Z] as normalised coronal slices on the template's box, [Y, 1, Z, X]."""
-    normalisation = estimate(image, grid, template, pose)
-    registered = resample_cubic(image, grid, template.box, pose, normalisation.low)
-    return coronal_stack(normalisation.forward(registered))
+class RegisterNormalised(Transform):
+    """MetaTensor [1, X, Y, Z] of a head -> the same on the template's box, air -1 and the mean of the brain 0.
 
-
-def prepare_stacks(
-    heads: Heads, template: Template, progress: Callable[[str], None]
-) -> tuple[NDArray[np.float16], list[Pose], list[float]]:
-    """Normalised stacks [heads, Y, 1, Z, X] (float16), the poses and the correlations with the template.
-
-    Raises InputRefusedError, naming the file, for a head that does not register.
+    `RegisterRigid` and `NormaliseIntensity` in one, because the brain reaches out of the box: its mean is taken before
+    the box is cut out, as it is for a scan that is to be reconstructed. Raises InputRefusedError as those two do.
     """
-    stacks, poses, correlations = [], [], []
-    for i, (image, grid) in enumerate(heads):
+
+    def __init__(self, template: Template) -> None:
+        self.template = template
+
+    def __call__(self, image: MetaTensor) -> MetaTensor:
+        values, grid = image.as_tensor(), grid_of(image)
+        pose, correlation = rigid_pose(values, grid, self.template)
+        normalisation = estimate(values, grid, self.template, pose)
+        registered = resample_cubic(values, grid, self.template.box, pose, normalisation.low)
+        box = self.template.box.affine
+        return like(
+            image,
+            normalisation.forward(registered),
+            box,
+            pose=torch.from_numpy(pose),
+            registration_correlation=correlation,
+        )
+
+
+class Packed(Transform):
+    """A registered stack -> what is kept of it: `stack` [Y, 1, Z, X] float16, `pose` [4, 4] float64, `correlation`."""
+
+    def __call__(self, stack: MetaTensor) -> dict[str, Tensor]:
+        return {
+            "stack": stack.as_tensor().half().contiguous(),
+            "pose": stack.meta["pose"],
+            "correlation": torch.tensor(stack.meta["registration_correlation"], dtype=torch.float64),
+        }
+
+
+def fingerprint(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values, hexadecimal."""
+    hashed = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        hashed.update(tensor.contiguous().numpy().tobytes())
+    return hashed.hexdigest()
+
+
+def read_kept(file: Path) -> dict[str, Tensor] | None:
+    """What `PreparedHeads` kept in `file`; None when that is damaged (torch alone does not see a turned bit)."""
+    try:
+        held = torch.load(file, weights_only=True)
+        return held["head"] if fingerprint(held["head"]) == held["sha256"] else None
+    except Exception:  # a damaged archive fails in as many ways as pickle, zip and torch have
+        return None
+
+
+class PreparedHeads(PersistentDataset):
+    """Heads as `Packed` leaves them, each kept in a file of `cache` under the hash of scan, template and version.
+
+    A file is there whole or not at all, and holds plain tensors and their SHA-256; a damaged one is made anew, and
+    `report` is told. Raises InputRefusedError, naming the scan, for one that cannot be read or does not register.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], template: Template, cache: Path, report: Callable[[str], None] = print
+    ) -> None:
+        numbers = {"image": template.image, "mask": template.mask}
+        numbers |= {name: torch.from_numpy(g.affine) for name, g in (("grid", template.grid), ("box", template.box))}
+        self.template = f"{fingerprint(numbers)} {template.box.shape}"
+        self.report = report
+        chain = Compose([LoadScan(), RegisterNormalised(template), CoronalSlices(), Packed()])
+        super().__init__([str(p) for p in paths], chain, cache, hash_func=self.key)
+        self.files = [cache / f"{self.key(path).decode()}.pt" for path in self.data]
+
+    def key(self, path: str) -> bytes:
+        """What the file of the head at `path` is called."""
         try:
-            pose, correlation = rigid_pose(image, grid, template)
-            stacks.append(normalised_stack(image, grid, template, pose).half().numpy())
-        except InputRefusedError as error:
-            raise InputRefusedError(f"{heads.paths[i]}: {error}; take it out of the folder") from error
-        poses.append(pose)
-        correlations.append(correlation)
-        progress(f"registered {i + 1} of {len(heads)} heads")
-    return np.stack(stacks), poses, correlations
+            content = digest(Path(path))
+        except OSError as error:
+            raise InputRefusedError(f"{path}: cannot be read ({error.strerror}); take it out of the folder") from error
+        return hashlib.sha256(VERSION + f"{content} {self.template}".encode()).hexdigest()[:32].encode()
+
+    def missing(self) -> list[int]:
+        """The heads that still have to be prepared. Damaged files are removed."""
+        found = []
+        for index, file in enumerate(self.files):
+            if file.is_file() and read_kept(file) is None:
+                self.report(f"{file}: damaged; {Path(self.data[index]).name} is prepared again")
+                file.unlink()
+            if not file.is_file():
+                found.append(index)
+        return found
+
+    def _transform(self, index: int) -> dict[str, Tensor]:
+        file = self.files[index]
+        head = read_kept(file) if file.is_file() else None
+        if head is None:
+            head = self._prepared(self.data[index])
+            with replacing(file, force=True) as temporary:
+                torch.save({"head": head, "sha256": fingerprint(head)}, temporary)
+        return head
+
+    def _prepared(self, path: str) -> dict[str, Tensor]:
+        try:
+            return self._pre_transform(path)
+        except Exception as error:
+            root = _root(error)
+            if not isinstance(root, InputRefusedError):
+                raise root from None
+            named = str(root) if path in str(root) else f"{path}: {root}"
+            raise InputRefusedError(f"{named}; take it out of the folder") from error
+
+
+class KeptStack(Transform):
+    """A file that `PreparedHeads` keeps -> its stack [Y, 1, Z, X], float16. Raises PriorError for a damaged one."""
+
+    def __call__(self, file: str) -> Tensor:
+        held = read_kept(Path(file))
+        if held is None:
+            raise PriorError(f"{file}: missing or damaged; run brgm-med train again, which makes it anew")
+        return held["stack"]
+
+
+def in_memory(files: Sequence[Path]) -> CacheDataset:
+    """Kept heads, read once: item h is head h's [Y, 1, Z, X], float16. Raises PriorError as `KeptStack` does."""
+    try:
+        return CacheDataset([str(f) for f in files], Compose([KeptStack()]), progress=False, copy_cache=False)
+    except Exception as error:
+        raise _root(error) from None
+
+
+def _root(error: BaseException) -> BaseException:
+    """What a transform raised: MONAI wraps it, and our own errors may have causes."""
+    while error.__cause__ is not None and not isinstance(error, BrgmError):
+        error = error.__cause__
+    return error
+
+
+def prepare_heads(
+    paths: Sequence[Path], run: Path, box: Grid, *, workers: int = 1, report: Callable[[str], None] = print
+) -> PreparedHeads:
+    """Register and normalise the heads at `paths` to the template in the folder `run`, into `run/cache`.
+
+    What is there already is not made again, so that an interrupted preparation goes on where it stopped. 3 s a head
+    on one core; `workers` processes. Raises as `PreparedHeads` does, and PriorError for an unreadable template.
+    """
+    cache = run / "cache"
+    heads = PreparedHeads(paths, Template.load(run, box), cache, report)
+    for stray in cache.glob(".brgm-*.part"):
+        stray.unlink()
+    missing = heads.missing()
+    if len(missing) < len(paths):
+        report(f"{len(paths) - len(missing)} of {len(paths)} heads were registered before")
+    begun = said = time.monotonic()
+    done = 0
+
+    def advance() -> None:
+        nonlocal said, done
+        done += 1
+        now = time.monotonic()
+        if done in (1, len(missing)) or now - said >= 10:
+            said, left = now, (now - begun) / done * (len(missing) - done) / 60
+            report(f"registered {done} of {len(missing)} heads, {left:.1f} min left")
+
+    if min(workers, len(missing)) < 2:
+        for index in missing:
+            heads[index]
+            advance()
+    else:
+        _share(missing, min(workers, len(missing)), (paths, run, box), advance)
+    return heads
+
+
+def _share(indices: list[int], workers: int, given: tuple[Any, ...], advance: Callable[[], None]) -> None:
+    """Have `workers` processes prepare the heads `indices`; `advance` after each. `given` is for `_begin`."""
+    others = set(active_children())
+    # Not forked: torch's and SimpleITK's threads do not survive that.
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, given)
+    try:
+        for future in as_completed([pool.submit(_work, index) for index in indices]):
+            future.result()
+            advance()
+    except BrokenProcessPool as error:
+        raise BrgmError(
+            "a process that registers heads was ended from outside, perhaps for want of memory; run the same command "
+            "again, with fewer --threads"
+        ) from error
+    except BaseException:  # refused or interrupted: what is under way is of no use, and files are written whole
+        for child in set(active_children()) - others:
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_worker: dict[str, Any] = {}
+
+
+def _begin(paths: Sequence[Path], run: Path, box: Grid) -> None:
+    """In a worker: one thread, deaf to Ctrl-C (the parent ends it), and never outliving the parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    parent = parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+    _worker["heads"] = PreparedHeads(paths, Template.load(run, box), run / "cache")
+
+
+def _work(index: int) -> None:
+    _worker["heads"][index]

@@ -1,7 +1,7 @@
 """Priors on disk: a MONAI bundle folder, its verification and its loading.
 
-configs/metadata.json   grid, data, licence, training record, and the SHA-256 of every other file
-configs/inference.json  `network_def`: the generator as MONAI instantiates it; `discriminator_def` likewise
+configs/metadata.json   what MONAI asks for, grid, training record, and the SHA-256 of every other file
+configs/inference.json  `network_def`, `discriminator_def` as MONAI instantiates them; a workflow that draws a head
 models/*.safetensors    weights, half precision
 template.nii.gz  mask.nii.gz  docs/README.md  LICENSE
 """
@@ -35,11 +35,14 @@ READ = (
     "mask.nii.gz",
 )
 """What is read of a prior: the metadata must name the SHA-256 of all of it."""
+UNFINISHED = (".partial", ".replaced")
+"""How the names of folders end that an export which was killed may leave behind."""
 
 
 def names() -> list[str]:
     """The names of the shipped priors."""
-    return sorted(p.parent.parent.name for p in SHIPPED.glob("*/configs/metadata.json"))
+    found = (p.parent.parent.name for p in SHIPPED.glob("*/configs/metadata.json"))
+    return sorted(name for name in found if not name.endswith(UNFINISHED))
 
 
 def find(prior: str) -> Path:
@@ -74,6 +77,20 @@ class WPlusStatistics:
     def mean(self, code: Tensor) -> Tensor:
         """Means [N, K] at position codes [N, c_dim]."""
         return self.coefficients[0] + code @ self.coefficients[1:]
+
+    def sample(self, code: Tensor, generator: torch.Generator) -> Tensor:
+        """W+ [N, K] of N neighbouring slices, drawn at position codes [N, c_dim]: a Gauss-Markov chain along them.
+
+        Coordinates are a_0 = e_0, a_i = r a_(i-1) + sqrt(1 - r^2) e_i with unit normal e and r the correlation, so
+        that each slice's w has this distribution and neighbours correlate as they do in a head.
+        """
+        import torch
+
+        steps = torch.randn(len(code), len(self.deviation), generator=generator)
+        chain = [steps[0]]
+        for step in steps[1:]:
+            chain.append(self.correlation * chain[-1] + (1 - self.correlation.square()).sqrt() * step)
+        return self.mean(code) + (torch.stack(chain) * self.deviation) @ self.basis.T
 
     def to(self, device: torch.device) -> WPlusStatistics:
         """The same on `device`."""
@@ -152,6 +169,18 @@ class PriorBundle:
     def statistics(self) -> WPlusStatistics:
         found = self._weights("w_statistics.safetensors")
         return WPlusStatistics(found["coefficients"], found["basis"], found["deviation"], found["correlation"])
+
+    def sample(self, seed: int = 0) -> Tensor:
+        """A head drawn from the prior on W+: normalised slices [Y, C, H, W], air -1, posterior first."""
+        import torch
+
+        from brgm_med.networks.condition import position_code
+
+        generator = torch.Generator().manual_seed(seed)
+        ws = self.statistics.sample(position_code(self.positions(), self.generator.c_dim), generator)
+        with torch.no_grad():
+            image: Tensor = self.generator.synthesis(ws.reshape(len(ws), self.generator.num_ws, -1), noise="none")
+        return image
 
 
 def load(prior: str = DEFAULT) -> PriorBundle:

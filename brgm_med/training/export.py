@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from brgm_med.networks.condition import position_code
-from brgm_med.priors.bundle import WPlusStatistics, digest
+from brgm_med.priors.bundle import UNFINISHED, WPlusStatistics, digest
 from brgm_med.training.state import Architecture, TrainState
 
 PAIRS = 16
@@ -27,15 +28,16 @@ def neighbours(positions: int) -> np.ndarray:
     return np.stack([first, first + 1], 1).ravel()
 
 
-def encode(state: TrainState, stacks: np.ndarray, batch: int = 64) -> Tensor:
-    """W+ [heads, positions, K] of the averaged encoder for slices [heads, positions, C, H, W]."""
-    flat = stacks.reshape(-1, *stacks.shape[2:])
+def encode(state: TrainState, stacks: Sequence[Tensor], chosen: Sequence[int] | None = None) -> Tensor:
+    """W+ [heads, positions, K] of the averaged encoder for the slices `chosen` (None: all) of `stacks`, whose item h
+    is head h's [Y, C, H, W]."""
+    latents = []
     with torch.no_grad():
-        parts = [
-            state.average_encoder(torch.from_numpy(flat[i : i + batch].astype(np.float32))).flatten(1)
-            for i in range(0, len(flat), batch)
-        ]
-    return torch.cat(parts).reshape(*stacks.shape[:2], -1)
+        for h in range(len(stacks)):
+            slices = torch.as_tensor(stacks[h]).float().to(state.device)
+            picked = slices if chosen is None else slices[torch.as_tensor(chosen, device=slices.device)]
+            latents.append(state.average_encoder(picked).flatten(1).cpu())
+    return torch.stack(latents)
 
 
 def wplus_statistics(latents: Tensor, position: Tensor, c_dim: int, rank: int) -> WPlusStatistics:
@@ -62,10 +64,85 @@ def wplus_statistics(latents: Tensor, position: Tensor, c_dim: int, rank: int) -
     return WPlusStatistics(coefficients.float(), basis, deviation.float(), correlation.float())
 
 
+def inference_config(architecture: Architecture) -> dict[str, Any]:
+    """`configs/inference.json`: the networks as MONAI instantiates them, and a workflow that draws a head.
+
+    `network_def` and `discriminator_def` are untrained networks, in plain numbers; `network` is the trained generator,
+    verified as every reader of a bundle does it, and `synthesis` its part from W+ to the image. `bundle_root` is to be
+    given where the working folder is another one.
+    """
+    common = {"c_dim": architecture.c_dim, "base_shape": list(architecture.base_shape)}
+    common |= {"image_channels": architecture.image_channels, "mapping_layers": architecture.mapping_layers}
+    return {
+        "imports": [
+            "$import torch",
+            "$from monai.data import MetaTensor",
+            "$from brgm_med.transforms.slices import restack",
+        ],
+        "bundle_root": ".",
+        "output": "sample.nii.gz",
+        "seed": 0,
+        "network_def": {
+            "_target_": "brgm_med.networks.stylegan2.StyleGAN2",
+            "z_dim": architecture.z_dim,
+            "w_dim": architecture.w_dim,
+            "channels": list(architecture.generator_channels),
+            **common,
+        },
+        "discriminator_def": {
+            "_target_": "brgm_med.networks.discriminator.Discriminator",
+            "channels": list(architecture.discriminator_channels),
+            **common,
+        },
+        "prior": {"_target_": "brgm_med.priors.bundle.load", "prior": "@bundle_root"},
+        "network": "$@prior.generator",
+        "synthesis": "$@network.synthesis",
+        "stack": "$@prior.sample(@seed)",
+        "affine": "$torch.tensor(@prior.metadata['grid']['affine'], dtype=torch.float64)",
+        "save": {
+            "_target_": "brgm_med.transforms.save.SaveScan",
+            "path": "@output",
+            "description": "brgm-med: a head drawn from a prior, nobody's",
+            "force": True,
+        },
+        "run": ["$@save(MetaTensor(restack(@stack), @affine))"],
+    }
+
+
+def data_format(architecture: Architecture) -> dict[str, Any]:
+    """`network_data_format` of MONAI's metadata, for `synthesis`: W+ in (MONAI's tools call every input "image")."""
+    levels = len(architecture.generator_channels) - 1
+    rows, columns = (n << levels for n in architecture.base_shape)
+    layers = 2 * len(architecture.generator_channels)
+    latent = {
+        "type": "tuples",
+        "format": "latent",
+        "modality": "n/a",
+        "num_channels": layers,
+        "spatial_shape": [architecture.w_dim],
+        "dtype": "float32",
+        "value_range": [],
+        "is_patch_data": False,
+        "channel_def": {str(i): f"w of layer {i}" for i in range(layers)},
+    }
+    image = {
+        "type": "image",
+        "format": "magnitude",
+        "modality": "MR",
+        "num_channels": architecture.image_channels,
+        "spatial_shape": [rows, columns],
+        "dtype": "float32",
+        "value_range": [],
+        "is_patch_data": False,
+        "channel_def": {str(i): "coronal slice, air -1, brain 0" for i in range(architecture.image_channels)},
+    }
+    return {"inputs": {"image": latent}, "outputs": {"pred": image}}
+
+
 def export_bundle(
     state: TrainState,
     architecture: Architecture,
-    stacks: np.ndarray,
+    stacks: Sequence[Tensor],
     out: Path,
     *,
     metadata: dict[str, Any],
@@ -77,11 +154,13 @@ def export_bundle(
 ) -> None:
     """Write the averaged generator, discriminator and W+ statistics as a MONAI bundle into the new folder `out`.
 
-    `metadata` needs `name` and `grid` ({"shape", "affine"}); everything else in it is carried along. Whatever
-    stood at `out` is replaced only once the new folder is complete.
+    `stacks`: item h holds head h's slices [Y, C, H, W]. `metadata` needs `name` and `grid` ({"shape", "affine"});
+    everything else in it is carried along. Whatever stood at `out` is replaced only once the new folder is complete;
+    until then, and where this is killed, the names at `out` are `UNFINISHED`.
     """
-    partial = out.with_name(out.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
+    partial, replaced = (out.with_name(out.name + ending) for ending in UNFINISHED)
+    for left in (partial, replaced):
+        shutil.rmtree(left, ignore_errors=True)
     for sub in ("configs", "models", "docs"):
         (partial / sub).mkdir(parents=True)
 
@@ -93,9 +172,10 @@ def export_bundle(
 
     half(weights(state.average), "model.safetensors")
     half(weights(state.discriminator), "discriminator.safetensors")
-    chosen = neighbours(stacks.shape[1])
-    position = torch.linspace(-1, 1, stacks.shape[1])[torch.from_numpy(chosen)]
-    found = wplus_statistics(encode(state, stacks[:, chosen]), position, architecture.c_dim, rank)
+    positions = len(stacks[0])
+    chosen = neighbours(positions)
+    place = torch.linspace(-1, 1, positions)[torch.from_numpy(chosen)]
+    found = wplus_statistics(encode(state, stacks, chosen.tolist()), place, architecture.c_dim, rank)
     half(
         {
             "coefficients": found.coefficients,
@@ -109,27 +189,17 @@ def export_bundle(
     shutil.copyfile(mask, partial / "mask.nii.gz")
     (partial / "docs" / "README.md").write_text(card)
     (partial / "LICENSE").write_text(licence)
-    common = {"c_dim": architecture.c_dim, "base_shape": list(architecture.base_shape)}
-    common |= {"image_channels": architecture.image_channels, "mapping_layers": architecture.mapping_layers}
-    inference = {
-        "network_def": {
-            "_target_": "brgm_med.networks.stylegan2.StyleGAN2",
-            "z_dim": architecture.z_dim,
-            "w_dim": architecture.w_dim,
-            "channels": list(architecture.generator_channels),
-            **common,
-        },
-        "discriminator_def": {
-            "_target_": "brgm_med.networks.discriminator.Discriminator",
-            "channels": list(architecture.discriminator_channels),
-            **common,
-        },
-    }
-    (partial / "configs" / "inference.json").write_text(json.dumps(inference, indent=2) + "\n")
+    (partial / "configs" / "inference.json").write_text(json.dumps(inference_config(architecture), indent=2) + "\n")
     files = sorted(p for p in partial.rglob("*") if p.is_file())
     hashes = {p.relative_to(partial).as_posix(): digest(p) for p in files}
-    record = {**metadata, "training": {"images": state.images, **state.record}, "sha256": hashes}
+    record = {
+        **metadata,
+        "network_data_format": data_format(architecture),
+        "training": {"images": state.images, **state.record},
+        "sha256": hashes,
+    }
     (partial / "configs" / "metadata.json").write_text(json.dumps(record, indent=2) + "\n")
     if out.exists():
-        shutil.rmtree(out)
+        os.replace(out, replaced)
     os.replace(partial, out)
+    shutil.rmtree(replaced, ignore_errors=True)
