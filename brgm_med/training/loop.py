@@ -345,6 +345,7 @@ def train(
             stopped = distributed.anyone(bool(interrupted), state.device)
             if record:
                 record.add(losses, time.monotonic() - begun, interrupted=stopped)
+        distributed.anyone(False, state.device)  # nobody leaves before the files are written
     if stopped:
         raise KeyboardInterrupt
 
