@@ -23,13 +23,14 @@ from brgm_med.errors import PriorError
 from brgm_med.networks.discriminator import Discriminator
 from brgm_med.training import loop
 from brgm_med.training.loop import draw, iteration_seed, train_iteration
-from brgm_med.training.losses import discriminator_loss, generator_loss, r1_penalty
+from brgm_med.training.losses import discriminator_loss, generator_loss, path_lengths, path_penalty, r1_penalty
 from brgm_med.training.state import TrainState, mean_w, update_average
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
+HALF = torch.bfloat16
 train = functools.partial(loop.train, precision=torch.float32)
 
 
@@ -73,6 +74,34 @@ def test_r1_gradient_is_that_of_finite_differences() -> None:
         weight.data.copy_(held + step * direction)
         ends.append(float(r1_penalty(d(x), x).detach()))
     assert float((gradient * direction).sum()) == pytest.approx((ends[0] - ends[1]) / 2e-6, rel=1e-4)
+
+
+def linear(weight: Tensor, w: Tensor) -> Tensor:
+    """The generator whose Jacobian is `weight` [12, K], as pictures of 3 x 4."""
+    return (w @ weight.T).reshape(-1, 1, 3, 4)
+
+
+def test_path_lengths_and_their_gradient_are_those_of_the_jacobian() -> None:
+    weight = torch.randn(12, 5, dtype=torch.float64).requires_grad_()
+    w = torch.randn(7, 5, dtype=torch.float64).requires_grad_()
+    torch.manual_seed(1)
+    lengths = path_lengths(linear(weight, w), w)
+    torch.manual_seed(1)
+    y = torch.randn(7, 1, 3, 4, dtype=torch.float64).flatten(1)
+    expected = (y @ weight / math.sqrt(12)).norm(dim=1)
+    torch.testing.assert_close(lengths, expected)
+    (found,) = torch.autograd.grad(path_penalty(lengths, 0.7), weight)
+    (explicit,) = torch.autograd.grad((expected - 0.7).square().mean(), weight)
+    torch.testing.assert_close(found, explicit)
+
+
+def test_path_length_of_a_scaled_isometry_is_known() -> None:
+    """J^T J = s^2 I: the mean square of |J^T y| is s^2 K / (H W)."""
+    basis = torch.linalg.qr(torch.randn(12, 5))[0]
+    w = torch.randn(20_000, 5).requires_grad_()
+    lengths = path_lengths(linear(3.0 * basis, w), w)
+    assert float(lengths.square().mean()) == pytest.approx(9 * 5 / 12, rel=0.02)
+    assert float(path_penalty(lengths, 2.0)) == pytest.approx(float(lengths.sub(2).pow(2).mean()))
 
 
 # What is drawn.
@@ -139,6 +168,110 @@ def test_reconstruction_learns() -> None:
     assert np.mean(losses[-10:]) < 0.7 * np.mean(losses[:5])
 
 
+PLAYING = dataclasses.replace(tiny.RECIPE, reconstruction_only=0)
+
+
+def test_running_mean_of_path_lengths_starts_at_the_first_and_follows_slowly() -> None:
+    state, recipe, mean = tiny.state(), dataclasses.replace(PLAYING, path_every=2), 0.0
+    for i in range(5):
+        losses = train_iteration(state, recipe, tiny.stacks())
+        assert ("path" in losses) == (i % 2 == 0)
+        if "path" in losses:
+            mean = 0.99 * mean + 0.01 * losses["path"] if mean else losses["path"]
+        assert state.path_mean == pytest.approx(mean, rel=1e-5)
+    assert mean > 0
+    assert "path" not in train_iteration(tiny.state(), dataclasses.replace(PLAYING, path=0.0), tiny.stacks())
+
+
+def test_path_length_regularisation_evens_out_the_lengths() -> None:
+    """Alone with a weight that rules, it brings the lengths to their running mean."""
+    recipe = dataclasses.replace(PLAYING, batch=16, path_every=1, path=2000.0, reconstructed=0.0, rate=0.01)
+    spread = []
+    for weight in (recipe.path, 1e-9):
+        state, chosen = tiny.state(), dataclasses.replace(recipe, path=weight)
+        for _ in range(25):
+            train_iteration(state, chosen, tiny.stacks())
+        g = state.generator.requires_grad_(True)
+        torch.manual_seed(0)
+        w = g.mapping(torch.randn(200, g.z_dim), torch.randn(200, g.c_dim))
+        lengths = path_lengths(g.synthesis(g.broadcast(w)), w).detach()
+        spread.append(float((lengths - state.path_mean).square().mean().sqrt()) / state.path_mean)
+    assert spread[0] < 0.8 * spread[1]
+
+
+def test_a_fraction_of_the_batch_is_reconstructed_once_the_adversary_plays() -> None:
+    none, every = (dataclasses.replace(PLAYING, reconstructed=fraction) for fraction in (0.0, 1.0))
+    state, before = tiny.state(), copy.deepcopy(tiny.numbers(tiny.state()))
+    losses = train_iteration(state, none, tiny.stacks())
+    after = tiny.numbers(state)
+    assert not {"pixel", "latent"} & losses.keys()
+    names = ("generator.mapping", "generator.synthesis", "discriminator", "encoder", "average_encoder")
+    assert [changed(before, after, n) for n in names] == [True, True, True, False, False]
+
+    state = tiny.state()
+    losses = train_iteration(state, dataclasses.replace(every, path=0.0), tiny.stacks())
+    assert {"pixel", "latent", "generator", "discriminator"} <= losses.keys()
+    assert [changed(before, tiny.numbers(state), n) for n in names] == [False, True, True, True, True]
+
+    state = tiny.state()  # before the adversary plays, everything is reconstructed
+    seen: list[int] = []
+    state.encoder.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    for _ in range(3):
+        train_iteration(state, dataclasses.replace(none, reconstruction_only=8), tiny.stacks())
+    assert seen == [4, 4]
+
+
+def test_the_probability_of_augmentation_is_driven_by_the_sign() -> None:
+    for target, start, expected in ((-0.99, 0.0, [0.0, 0.0, 0.0, 0.16]), (0.99, 0.5, [0.5, 0.5, 0.5, 0.34])):
+        state, recipe = tiny.state(), dataclasses.replace(PLAYING, sign_target=target, ramp=100.0)
+        state.probability, sign, found = start, 0.0, []
+        for _ in range(4):
+            losses = train_iteration(state, recipe, tiny.stacks())
+            assert -1 <= losses["sign"] <= 1
+            sign += (losses["sign"] - sign) / 4
+            found.append(state.probability)
+        assert found == pytest.approx(expected)
+        assert state.sign == pytest.approx(sign)
+
+
+def test_the_discriminator_sees_both_kinds_of_image_augmented_and_the_reconstruction_does_not() -> None:
+    def seen(probability: float) -> tuple[list[Tensor], list[Tensor]]:
+        state, judged, encoded = tiny.state(), [], []
+        state.probability = probability
+        state.discriminator.register_forward_pre_hook(lambda _, inputs: judged.append(inputs[0].detach().clone()))
+        state.encoder.register_forward_pre_hook(lambda _, inputs: encoded.append(inputs[0].detach().clone()))
+        train_iteration(state, dataclasses.replace(PLAYING, path=0.0), tiny.stacks())
+        return judged, encoded
+
+    (plain, (target,)), (augmented, (same,)) = seen(0.0), seen(1.0)
+    assert torch.equal(target, same)
+    assert torch.equal(plain[1][:2], target)  # the discriminator's real images, not augmented
+    assert len(plain) == len(augmented) == 3
+    for one, two in zip(plain, augmented, strict=True):
+        assert all(not torch.allclose(a, b, atol=0.02) for a, b in zip(one, two, strict=True))
+    assert torch.equal(augmented[0], augmented[2])  # the fakes of both players' updates
+
+
+def test_half_precision_losses_are_close_and_its_regularisers_are_not_half() -> None:
+    recipe = dataclasses.replace(PLAYING, path_every=1, r1_every=1)
+    exact, half = (train_iteration(tiny.state(), recipe, tiny.stacks(), None, p) for p in (torch.float32, HALF))
+    assert exact.keys() == half.keys() >= {"pixel", "latent", "generator", "discriminator", "r1", "path"}
+    for key in ("pixel", "latent", "generator", "discriminator"):
+        assert half[key] == pytest.approx(exact[key], rel=0.03, abs=1e-3), key
+    assert half["pixel"] != exact["pixel"]
+    assert half["r1"] == exact["r1"]
+    assert half["path"] == exact["path"]
+
+
+def test_native_precision_is_half_where_the_processor_has_it() -> None:
+    known = Path("/proc/cpuinfo")
+    if not known.is_file() or "flags" not in known.read_text():
+        pytest.skip("no x86 flags to compare with")
+    flags = known.read_text().split()
+    expected = torch.bfloat16 if {"avx512_bf16", "amx_bf16"} & set(flags) else torch.float32
+    assert loop.native_precision(torch.device("cpu")) == expected
+
+
 def test_average_is_exponential_with_the_stated_half_life() -> None:
     state = tiny.state()
     g, average = state.generator, state.average
@@ -164,6 +297,12 @@ def test_mean_of_w_is_tracked() -> None:
 # The state and its file.
 
 
+def differing(a: TrainState, b: TrainState) -> list[str]:
+    """Names of what is not equal to the last bit, of all that the weights depend on."""
+    numbers = ("probability", "sign", "path_mean")
+    return tiny.differing(a, b) + [name for name in numbers if getattr(a, name) != getattr(b, name)]
+
+
 def run(state: TrainState, iterations: int, precision: torch.dtype = torch.float32) -> None:
     for _ in range(iterations):
         train_iteration(state, tiny.RECIPE, tiny.stacks(), None, precision)
@@ -176,7 +315,7 @@ def test_state_survives_its_file(tmp_path: Path) -> None:
     state.save(tmp_path / "state.pt")
     found = TrainState.new(tiny.ARCHITECTURE, seed=9, rate=tiny.RECIPE.rate)
     found.load(tmp_path / "state.pt")
-    assert not tiny.differing(state, found)
+    assert not differing(state, found)
     assert found.record == state.record
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
 
@@ -198,17 +337,18 @@ def test_a_state_that_is_damaged_or_of_other_networks_is_named(tmp_path: Path) -
         tiny.state().load(path)
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("precision", [torch.float32, HALF])
+def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, precision: torch.dtype) -> None:
     whole = tiny.state()
-    run(whole, 10)
+    run(whole, 10, precision)
     first = tiny.state()
-    run(first, 5)
+    run(first, 5, precision)
     first.save(tmp_path / "state.pt")
     torch.manual_seed(1234)
     second = TrainState.new(tiny.ARCHITECTURE, seed=9, rate=tiny.RECIPE.rate)
     second.load(tmp_path / "state.pt")
-    run(second, 5)
-    assert not tiny.differing(whole, second)
+    run(second, 5, precision)
+    assert not differing(whole, second)
 
 
 def test_train_writes_state_and_losses(tmp_path: Path) -> None:
@@ -224,10 +364,10 @@ def test_train_writes_state_and_losses(tmp_path: Path) -> None:
     assert math.isfinite(float(rows[-1]["discriminator"]))
     expected = tiny.state()
     run(expected, 10)
-    assert not tiny.differing(state, expected)
+    assert not differing(state, expected)
     found = tiny.state()
     found.load(tmp_path / "state.pt")
-    assert not tiny.differing(state, found)
+    assert not differing(state, found)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -252,7 +392,7 @@ def test_an_interruption_ends_after_the_iteration_with_the_state_saved(tmp_path:
     whole = tiny.state()
     (tmp_path / "whole").mkdir()
     train(whole, tiny.RECIPE, tiny.stacks(), tmp_path / "whole", images=24, perceptual=perceptual, report=quiet)
-    assert not tiny.differing(found, whole)
+    assert not differing(found, whole)
 
 
 CHILD = """
@@ -302,7 +442,7 @@ def test_a_killed_run_resumes_to_the_last_bit(tmp_path: Path) -> None:
     torch.set_num_threads(1)
     run(whole, images // tiny.RECIPE.batch)
     torch.set_num_threads(threads)
-    assert not tiny.differing(resumed, whole)
+    assert not differing(resumed, whole)
 
 
 def test_a_snapshot_holds_the_averages_to_half_precision(tmp_path: Path) -> None:
