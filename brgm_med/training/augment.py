@@ -25,7 +25,8 @@ class Augmentation:
     Every operation is applied to each image independently, with the probability of the call. Strengths are drawn from
     the difference of two equal independent draws, hence from a triangular distribution around no change. Intensities
     are changed on image + 1, the brightness above air, so that air stays air but for noise; one resampling makes
-    rotation, scaling and elastic deformation together, and makes no value below air and the image's own minimum.
+    rotation, scaling and elastic deformation together, and makes no value below the image's own minimum. Outside the
+    picture its border goes on, so that a neck that the border cuts stays a neck.
 
     Non-leaking (section 2.2 and appendix C of the paper): on the distribution of images an operation acts as
     T = (1 - p) I + p A, where A averages over its draws. Where these form a group, the difference of two equal draws
@@ -44,7 +45,7 @@ class Augmentation:
     flip: bool = True
     """Whether the left-right axis (the last) is reversed, for half of the images for which it is drawn. Exact."""
     shift: int = 2
-    """Largest shift along either axis, whole pixels. Exact; air comes in."""
+    """Largest shift along either axis, whole pixels. Exact."""
     rotation: float = 4.0
     """Largest rotation about the centre, degrees."""
     scale: float = 0.04
@@ -146,17 +147,15 @@ def _changed(image: Tensor, chosen: Tensor, change: Callable[..., Tensor], *para
 def _moved(image: Tensor, mirrored: Tensor, shifts: Tensor) -> Tensor:
     """Flips [N] along W, then shifts [N, 2] by whole pixels along H and W: a gather, so exact."""
     n, c, h, w = image.shape
-    margin = int(shifts.abs().max())
-    padded = F.pad(image, (margin,) * 4, value=-1.0).flatten(2)
-    row = torch.arange(h) + margin - shifts[:, :1]
-    column = torch.arange(w) - shifts[:, 1:]
-    column = torch.where(mirrored[:, None], w - 1 - column, column) + margin
-    index = row[:, :, None] * (w + 2 * margin) + column[:, None, :]
-    return padded.gather(2, index.view(n, 1, h * w).expand(n, c, h * w).to(image.device)).view(image.shape)
+    row = (torch.arange(h) - shifts[:, :1]).clamp(0, h - 1)
+    column = (torch.arange(w) - shifts[:, 1:]).clamp(0, w - 1)
+    column = torch.where(mirrored[:, None], w - 1 - column, column)
+    index = row[:, :, None] * w + column[:, None, :]
+    return image.flatten(2).gather(2, index.view(n, 1, h * w).expand(n, c, h * w).to(image.device)).view(image.shape)
 
 
 def _resampled(above: Tensor, angle: Tensor, log_scale: Tensor, waves: Tensor) -> Tensor:
-    """Bicubic samples of `above` [N, C, H, W], 0 outside, at the rotated, scaled and displaced places of its pixels.
+    """Bicubic samples of `above` [N, C, H, W] at the rotated, scaled and displaced places of its pixels.
 
     `angle` in radians and `log_scale` are [N, 1, 1, 1]; `waves` [N, 2, K, L] are coefficients of the displacement.
     """
@@ -167,9 +166,9 @@ def _resampled(above: Tensor, angle: Tensor, log_scale: Tensor, waves: Tensor) -
     cos, sin = angle.cos() * (-log_scale).exp(), angle.sin() * (-log_scale).exp()
     along_x, along_y = cos * x + sin * y + moved[:, :1], cos * y - sin * x + moved[:, 1:]
     grid = torch.cat([along_x * (2 / w), along_y * (2 / h)], 1).movedim(1, 3)
-    sampled = F.grid_sample(above, grid, mode="bicubic", align_corners=False)
+    sampled = F.grid_sample(above, grid, mode="bicubic", padding_mode="border", align_corners=False)
     # Bicubic interpolation undershoots beside edges; a cut at the image's own minimum hides nothing of it.
-    return sampled.clamp(min=above.amin((1, 2, 3), keepdim=True).clamp(max=0))
+    return sampled.clamp(min=above.amin((1, 2, 3), keepdim=True))
 
 
 def _relit(above: Tensor, log_gamma: Tensor, log_gain: Tensor, shades: Tensor, grain: Tensor) -> Tensor:
