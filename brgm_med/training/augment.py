@@ -39,7 +39,7 @@ class Augmentation:
     themselves, every change is part of what is learned: give targets of a reconstruction noise = 0.
 
     R1 is to be taken with respect to the augmented image, the discriminator's own input: it is the penalty of the
-    game that is played, and needs no second derivative of the resampling (which exists from torch 2.13 on).
+    game that is played, and needs no second derivative of the resampling (which older torch versions lack).
     """
 
     flip: bool = True
