@@ -12,7 +12,17 @@ from torch import Tensor
 
 from brgm_med.networks.condition import position_code
 from brgm_med.networks.discriminator import Discriminator, DiscriminatorFeatures, Encoder, minibatch_deviation
-from brgm_med.networks.layers import Convolution, FullyConnected, modulated_convolution, unit_second_moment
+from brgm_med.networks.layers import (
+    Convolution,
+    FullyConnected,
+    Scaled,
+    SynthesisLayer,
+    ToImage,
+    channels_last,
+    demodulation,
+    modulated_convolution,
+    unit_second_moment,
+)
 from brgm_med.networks.stylegan2 import StyleGAN2, mix_styles, upsample2
 from brgm_med.ops import bias_act, fir_filter, upfirdn2d
 
@@ -155,7 +165,9 @@ def test_modulated_convolution_is_a_convolution_with_weights_per_image(demodulat
     n, inputs, outputs, h, w = 3, 2, 3, 3, 4
     x, weight, styles = double(n, inputs, h, w), double(outputs, inputs, kernel, kernel), double(n, inputs)
     taps = fir_filter().double()
-    y = modulated_convolution(x, weight, styles, demodulate=demodulate, up=up, filter=taps)
+    y = modulated_convolution(x, weight, styles, up=up, filter=taps)
+    if demodulate:
+        y = y * demodulation(weight, styles)[:, :, None, None]
 
     own = weight[None] * styles[:, None, :, None, None]
     if demodulate:
@@ -173,8 +185,8 @@ def test_modulated_convolution_is_a_convolution_with_weights_per_image(demodulat
 def test_upsampling_convolution_is_interpolation_then_convolution_away_from_the_edge() -> None:
     x, weight, styles = double(2, 3, 8, 8), double(4, 3, 3, 3), double(2, 3)
     taps = fir_filter().double()
-    y = modulated_convolution(x, weight, styles, demodulate=True, up=2, filter=taps)
-    flipped = modulated_convolution(upsample2(x, taps), weight.flip((2, 3)), styles, demodulate=True)
+    y = modulated_convolution(x, weight, styles, up=2, filter=taps)
+    flipped = modulated_convolution(upsample2(x, taps), weight.flip((2, 3)), styles)
     torch.testing.assert_close(y[:, :, 3:-3, 3:-3], flipped[:, :, 3:-3, 3:-3], rtol=0, atol=1e-10)
 
 
@@ -183,10 +195,80 @@ def test_modulated_convolution_has_both_derivatives() -> None:
     taps = fir_filter().double()
 
     def function(x: Tensor, weight: Tensor, styles: Tensor) -> Tensor:
-        return modulated_convolution(x, weight, styles, demodulate=True, up=2, filter=taps)
+        y = modulated_convolution(x, weight, styles, up=2, filter=taps)
+        return y * demodulation(weight, styles)[:, :, None, None]
 
     assert torch.autograd.gradcheck(function, arguments)
     assert torch.autograd.gradgradcheck(function, arguments)
+
+
+def same_derivatives(outputs: tuple[Tensor, Tensor], inputs: list[Tensor]) -> None:
+    """Two results of the same inputs agree in value, gradient, and the gradient of the gradient."""
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-9)
+    probe = torch.randn_like(outputs[0])
+    first = [torch.autograd.grad((y * probe).sum(), inputs, create_graph=True) for y in outputs]
+    probes = [torch.randn_like(x) for x in inputs]
+    scalars = [sum((g * p).sum() for g, p in zip(gradients, probes, strict=True)) for gradients in first]
+    second = [torch.autograd.grad(scalar, inputs, allow_unused=True, materialize_grads=True) for scalar in scalars]
+    for ours, plain in (first, second):
+        for a, b in zip(ours, plain, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize(("kernel", "down"), [(1, 1), (3, 1), (1, 2), (3, 2)])
+@pytest.mark.parametrize("act", ["lrelu", "linear"])
+def test_convolution_is_filter_convolution_bias_activation_and_gain(kernel: int, down: int, act: str) -> None:
+    layer = Convolution(2, 3, kernel, down=down, act=act).double()
+    layer.bias.data.normal_()
+    x = channels_last(double(2, 2, 7, 10)).requires_grad_()
+    taps, pad = fir_filter().double(), kernel // 2 + (down > 1)
+    y = F.pad(x, (pad,) * 4)
+    if down > 1:
+        y = F.conv2d(y, taps.expand(2, 1, 4, 4), groups=2)
+    y = F.conv2d(y, layer.weight / math.sqrt(2 * kernel**2), stride=down)
+    same_derivatives((layer(x, gain=0.6), bias_act(y, layer.bias, act=act) * 0.6), [x, layer.weight, layer.bias])
+
+
+@pytest.mark.parametrize("up", [1, 2])
+def test_synthesis_layer_is_demodulation_noise_bias_activation_and_gain(up: int) -> None:
+    layer = SynthesisLayer(2, 3, 4, (3 * up, 5 * up), up=up).double()
+    for parameter in (layer.bias, layer.noise_strength):
+        parameter.data.normal_()
+    x, factor, w = (
+        double(2, 2, 3, 5).requires_grad_(),
+        double(2, 2).exp().requires_grad_(),
+        double(2, 4).requires_grad_(),
+    )
+    styles = F.linear(w, layer.affine.weight / 2, layer.affine.bias)
+    y = (
+        modulated_convolution(x * factor[:, :, None, None], layer.weight, styles, up=up, filter=layer.resample_filter)
+        * demodulation(layer.weight, styles)[:, :, None, None]
+    )
+    y = bias_act(y + layer.noise_const * layer.noise_strength, layer.bias, act="lrelu") * 0.6
+    ours = layer(Scaled(x, factor), w, gain=0.6).product()
+    same_derivatives((ours, y), [x, factor, w, layer.weight, layer.bias, layer.noise_strength, layer.affine.weight])
+
+
+def test_image_layer_is_a_modulated_convolution_and_bias() -> None:
+    layer = ToImage(4, 3, 5).double()
+    layer.bias.data.normal_()
+    x, factor, w = (
+        double(2, 4, 3, 5).requires_grad_(),
+        double(2, 4).exp().requires_grad_(),
+        double(2, 5).requires_grad_(),
+    )
+    plain = modulated_convolution(x * factor[:, :, None, None], layer.weight, layer.affine(w) / 2)
+    ours = layer(Scaled(channels_last(x), factor), w)
+    same_derivatives((ours, bias_act(plain, layer.bias)), [x, factor, w, layer.weight, layer.bias])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_last_is_the_same_image_and_convolutions_of_it_stay_so(channels: int) -> None:
+    x = torch.randn(2, channels, 6, 8)
+    y = channels_last(x)
+    assert torch.equal(x, y)
+    assert y.stride(1) == 1
+    assert Convolution(channels, 4, 1)(y).is_contiguous(memory_format=torch.channels_last)
 
 
 # The generator.

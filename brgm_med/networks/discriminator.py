@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from brgm_med.networks.layers import Convolution, FullyConnected
+from brgm_med.networks.layers import Convolution, FullyConnected, channels_last
 from brgm_med.networks.stylegan2 import Mapping
 from brgm_med.perceptual import squared_distance
 
@@ -44,7 +44,7 @@ class DiscriminatorBlock(nn.Module):
         if self.first:
             x = self.fromrgb(x)
         y = self.skip(x, gain=math.sqrt(0.5))
-        return self.conv1(self.conv0(x), gain=math.sqrt(0.5)) + y
+        return y.add_(self.conv1(self.conv0(x), gain=math.sqrt(0.5)))
 
 
 class Epilogue(nn.Module):
@@ -84,7 +84,7 @@ class _Trunk(nn.Module):
 
     def features(self, image: Tensor, levels: int | None = None) -> list[Tensor]:
         """Activations after each of the first `levels` blocks (all when None), finest first."""
-        x = image.contiguous(memory_format=torch.channels_last)
+        x = channels_last(image)
         found = []
         for name in self.names[:levels]:
             x = getattr(self, name)(x)

@@ -7,6 +7,7 @@ weights load without a table of names.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,10 +21,22 @@ def unit_second_moment(x: Tensor) -> Tensor:
     return x * (x.square().mean(1, keepdim=True) + 1e-8).rsqrt()
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """`x` [N, C, H, W] in channels-last memory, with strides that say so for a single channel too.
+
+    For one channel both orders are the same memory, and a convolution that is shown the strides of the other one
+    answers in the slower order.
+    """
+    if x.shape[1] == 1:
+        return x[:, 0, :, :, None].permute(0, 3, 1, 2)
+    return x.contiguous(memory_format=torch.channels_last)
+
+
 class FullyConnected(nn.Module):
     """y = act(gain W x + b), the equalised learning rate of Karras et al. 2018 (arXiv 1710.10196).
 
-    Weights are stored at variance `1 / rate_multiplier**2` and scaled at run time, [N, in] -> [N, out].
+    Weights are stored at variance `1 / rate_multiplier**2` and scaled at run time, [N, in] -> [N, out]. Computed and
+    returned in the weights' precision, under autocast too: next to the convolutions it costs nothing.
     """
 
     def __init__(
@@ -37,8 +50,14 @@ class FullyConnected(nn.Module):
         self.bias_gain = rate_multiplier
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.linear(x, self.weight.to(x.dtype) * self.weight_gain)
-        return bias_act(y, self.bias * self.bias_gain, act=self.act)
+        with torch.autocast(x.device.type, enabled=False):
+            y = F.linear(x.to(self.weight.dtype) * self.weight_gain, self.weight, self.bias * self.bias_gain)
+            return bias_act(y, act=self.act)
+
+
+def rectify_(x: Tensor) -> Tensor:
+    """The leaky rectifier act(x) = max(x, x / 5), in place. No gain: it belongs to the factors before it."""
+    return F.leaky_relu_(x, 0.2)
 
 
 class Convolution(nn.Module):
@@ -60,50 +79,62 @@ class Convolution(nn.Module):
         self.weight_gain = 1.0 / math.sqrt(inputs * kernel * kernel)
 
     def forward(self, x: Tensor, gain: float = 1.0) -> Tensor:
-        weight = (self.weight * self.weight_gain).to(x.dtype)
+        gain *= math.sqrt(2.0) if self.act == "lrelu" else 1.0  # act(gain x) = gain act(x): scale the small tensors
+        weight = (self.weight * (self.weight_gain * gain)).to(x.dtype)
+        bias = None if self.bias is None else (self.bias * gain).to(x.dtype)
         half = self.kernel // 2
         if self.down == 1:
-            x = F.conv2d(x, weight, padding=half)
+            y = F.conv2d(x, weight, bias, padding=half)
         elif self.kernel == 1:
-            x = F.conv2d(upfirdn2d(x, self.resample_filter, down=2, padding=(1, 1, 1, 1)), weight)
+            y = F.conv2d(upfirdn2d(x, self.resample_filter, down=2, padding=(1, 1, 1, 1)), weight, bias)
         else:
             pad = half + 1
-            x = F.conv2d(upfirdn2d(x, self.resample_filter, padding=(pad,) * 4), weight, stride=2)
-        own = math.sqrt(2.0) if self.act == "lrelu" else 1.0
-        return bias_act(x, self.bias, act=self.act, gain=own * gain)
+            y = F.conv2d(upfirdn2d(x, self.resample_filter, padding=(pad,) * 4), weight, bias, stride=2)
+        return rectify_(y) if self.act == "lrelu" else y
+
+
+class Scaled(NamedTuple):
+    """Activations `values` * `factor`, whose product the next layer forms together with its own factors."""
+
+    values: Tensor  # [N, C, H, W]
+    factor: Tensor  # [N, C], positive
+
+    def product(self) -> Tensor:
+        """The activations themselves, [N, C, H, W]."""
+        return self.values * self.factor.to(self.values.dtype)[:, :, None, None]
 
 
 def modulated_convolution(
-    x: Tensor, weight: Tensor, styles: Tensor, *, demodulate: bool, up: int = 1, filter: Tensor | None = None
+    x: Tensor, weight: Tensor, styles: Tensor, *, up: int = 1, filter: Tensor | None = None
 ) -> Tensor:
     """Convolve every image with weights whose input channels are scaled by that image's style.
 
-    x [N, I, H, W], weight [O, I, k, k], styles [N, I]. Scaling the weights and scaling the input channels are
-    the same thing, and demodulation (Eq. 3 of arXiv 1912.04958) is a factor per output channel, so the
-    convolution itself shares its weights over the batch:
-    y_o = d_o * conv(x * s, W)_o with d_o = (sum_{i,k} (s_i W_oik)^2 + 1e-8)^(-1/2).
+    x [N, I, H, W], weight [O, I, k, k], styles [N, I] -> [N, O, H up, W up]. Scaling the weights and scaling the
+    input channels are the same thing, so the convolution itself shares its weights over the batch.
     """
     y = x * styles.to(x.dtype)[:, :, None, None]
     half = weight.shape[-1] // 2
     kernel = weight.to(x.dtype)
     if up == 1:
-        y = F.conv2d(y, kernel, padding=half)
-    else:
-        assert filter is not None
-        y = F.conv_transpose2d(y, kernel.transpose(0, 1), stride=2)
-        pad = 2 - half  # the transposed convolution already reaches `half` beyond the image on either side
-        y = upfirdn2d(y, filter, padding=(pad,) * 4, gain=4.0)
-    if demodulate:
-        power = weight.square().sum((2, 3))
-        factor = (styles.square() @ power.T + 1e-8).rsqrt()
-        y = y * factor.to(y.dtype)[:, :, None, None]
-    return y
+        return F.conv2d(y, kernel, padding=half)
+    assert filter is not None
+    y = F.conv_transpose2d(y, kernel.transpose(0, 1), stride=2)
+    pad = 2 - half  # the transposed convolution already reaches `half` beyond the image on either side
+    return upfirdn2d(y, filter, padding=(pad,) * 4, gain=4.0)
+
+
+def demodulation(weight: Tensor, styles: Tensor) -> Tensor:
+    """d_o = (sum_{i,k} (s_i W_oik)^2 + 1e-8)^(-1/2), weight [O, I, k, k], styles [N, I] -> [N, O]. Eq. 3."""
+    return (styles.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt()
 
 
 class SynthesisLayer(nn.Module):
     """Modulated 3x3 convolution, noise, bias and leaky rectifier: [N, I, H, W], w [N, w_dim] -> [N, O, H', W'].
 
-    `noise` is "const" (the layer's stored image), "random" (drawn anew) or "none".
+    With c the convolution, d the demodulation, n the noise and b the bias the result is
+    gain act(d c + n + b) = (gain d) act(c + (n + b) / d), since d > 0 and act(d x) = d act(x): the factor gain d
+    stays apart and costs no pass over the image. `noise` is "const" (the layer's stored image), "random" (drawn
+    anew) or "none".
     """
 
     noise_const: Tensor
@@ -119,18 +150,27 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(shape))
         self.register_buffer("resample_filter", fir_filter())
 
-    def forward(self, x: Tensor, w: Tensor, noise: str = "const", gain: float = 1.0) -> Tensor:
-        y = modulated_convolution(
-            x, self.weight, self.affine(w), demodulate=True, up=self.up, filter=self.resample_filter
+    def forward(self, x: Scaled, w: Tensor, noise: str = "const", gain: float = 1.0) -> Scaled:
+        styles = self.affine(w)
+        with torch.autocast(w.device.type, enabled=False):
+            factor = demodulation(self.weight, styles)
+        y = modulated_convolution(x.values, self.weight, styles * x.factor, up=self.up, filter=self.resample_filter)
+        n, _, height, width = y.shape
+        columns, rows = [torch.ones(1, height * width, device=y.device)], [self.bias / factor]
+        if noise != "none":
+            if noise == "const":
+                drawn = self.noise_const.reshape(1, -1)
+            elif noise == "random":
+                drawn = torch.randn(n, height * width, device=y.device)
+            else:
+                raise ValueError(f"noise is const, random or none, not {noise!r}")
+            columns.append(drawn)
+            rows.append(self.noise_strength / factor)
+        added = torch.bmm(
+            torch.stack([column.expand(n, -1) for column in columns], 2).to(y.dtype), torch.stack(rows, 1).to(y.dtype)
         )
-        if noise == "const":
-            y = y + (self.noise_const * self.noise_strength).to(y.dtype)
-        elif noise == "random":
-            drawn = torch.randn(y.shape[0], 1, *y.shape[2:], dtype=y.dtype, device=y.device)
-            y = y + drawn * self.noise_strength.to(y.dtype)
-        elif noise != "none":
-            raise ValueError(f"noise is const, random or none, not {noise!r}")
-        return bias_act(y, self.bias, act="lrelu", gain=math.sqrt(2.0) * gain)
+        y = rectify_(y.add_(added.reshape(n, height, width, -1).permute(0, 3, 1, 2)))
+        return Scaled(y, factor * (math.sqrt(2.0) * gain))
 
 
 class ToImage(nn.Module):
@@ -143,6 +183,10 @@ class ToImage(nn.Module):
         self.bias = nn.Parameter(torch.zeros(image_channels))
         self.weight_gain = 1.0 / math.sqrt(inputs)
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        styles = self.affine(w) * self.weight_gain
-        return bias_act(modulated_convolution(x, self.weight, styles, demodulate=False), self.bias)
+    def forward(self, x: Scaled, w: Tensor) -> Tensor:
+        values = x.values
+        styles = self.affine(w) * x.factor * self.weight_gain
+        kernels = (self.weight[None, :, :, 0, 0] * styles[:, None]).to(values.dtype)  # [N, C, I]: few, so one an image
+        pixels = values.permute(0, 2, 3, 1).flatten(1, 2)  # [N, H W, I]
+        y = torch.bmm(kernels, pixels.transpose(1, 2)).reshape(len(values), -1, *values.shape[2:])
+        return bias_act(y, self.bias)

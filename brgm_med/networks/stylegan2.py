@@ -8,13 +8,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from brgm_med.networks.layers import Convolution, FullyConnected, SynthesisLayer, ToImage, unit_second_moment
+from brgm_med.networks.layers import Convolution, FullyConnected, Scaled, SynthesisLayer, ToImage, unit_second_moment
 from brgm_med.ops import fir_filter, upfirdn2d
 
 
 def upsample2(x: Tensor, filter: Tensor) -> Tensor:
     """Twice the size: [N, C, H, W] -> [N, C, 2 H, 2 W], low-pass filtered."""
     return upfirdn2d(x, filter, up=2, padding=(2, 1, 2, 1), gain=4.0)
+
+
+def _plain(x: Tensor) -> Scaled:
+    return Scaled(x, torch.ones(x.shape[:2], device=x.device))
 
 
 class Mapping(nn.Module):
@@ -86,17 +90,18 @@ class SynthesisBlock(nn.Module):
             self.torgb = ToImage(outputs, image_channels, w_dim)
 
     def forward(
-        self, x: Tensor | None, image: Tensor | None, ws: Tensor, noise: str, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor | None]:
+        self, x: Scaled | None, image: Tensor | None, ws: Tensor, noise: str, dtype: torch.dtype
+    ) -> tuple[Scaled, Tensor | None]:
         w = iter(ws.unbind(1))
         if self.first:
-            x = self.const.to(dtype).expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
-            x = self.conv1(x, next(w), noise)
+            const = self.const.to(dtype).expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
+            x = self.conv1(_plain(const), next(w), noise)
         elif self.residual:
             assert x is not None
-            y = upsample2(self.skip(x, gain=math.sqrt(0.5)), self.resample_filter)
-            x = self.conv1(self.conv0(x, next(w), noise), next(w), noise, gain=math.sqrt(0.5))
-            x = x + y
+            before = x.product()
+            y = upsample2(self.skip(before, gain=math.sqrt(0.5)), self.resample_filter)
+            x = self.conv1(self.conv0(_plain(before), next(w), noise), next(w), noise, gain=math.sqrt(0.5))
+            x = _plain(x.product() + y)
         else:
             assert x is not None
             x = self.conv1(self.conv0(x, next(w), noise), next(w), noise)
@@ -138,7 +143,7 @@ class Synthesis(nn.Module):
             setattr(self, name, block)
 
     def forward(self, ws: Tensor, noise: str = "const", dtype: torch.dtype = torch.float32) -> Tensor:
-        x: Tensor | None = None
+        x: Scaled | None = None
         image: Tensor | None = None
         start = 0
         for name in self.names:
