@@ -264,10 +264,9 @@ def train(
             state.load_snapshot(out / SNAPSHOT)
             say(f"went on from {SNAPSHOT} at {state.images / 1000:.1f} kimg, with new optimisers")
         perceptual = lpips_distance(lpips_weights)
-        say(
-            f"{len(stacks)} heads x {len(stacks[0])} slices, {len(measured)} heads held out, "
-            f"{torch.get_num_threads()} threads, to {kimg:g} kimg"
-        )
+        held = f"{len(measured)} head{'s' * (len(measured) != 1)} held out"
+        threads = torch.get_num_threads()
+        say(f"{len(stacks)} heads x {len(stacks[0])} slices, {held}, {threads} threads, to {kimg:g} kimg")
         run_training(state, recipe, stacks, out, images=int(kimg * 1000), perceptual=perceptual, report=say)
         if distributed.rank() == 0:
             finish(data, out)

@@ -16,12 +16,17 @@ import numpy as np
 import pytest
 import torch
 
+from brgm_med.errors import PriorError, UsageError
+from brgm_med.pipelines.training import export, slices_of, split
 from brgm_med.priors.bundle import load
+from brgm_med.training.state import Architecture, TrainState
 from brgm_med.transforms.geometry import Grid
+from brgm_med.transforms.prepare import fingerprint
 from brgm_med.transforms.template import BOX_SHAPE, centred_grid
 from tests import phantom
 
 COMMAND = Path(sys.executable).with_name("brgm-med")
+CLOSE = {"rtol": 1e-2, "atol": 1e-2}
 POSES = (
     phantom.rigid(6.0, -4.0, 3.0, (5.0, -8.0, 10.0)),
     phantom.rigid(-5.0, 3.0, -2.0, (-6.0, 4.0, -5.0)),
@@ -75,48 +80,152 @@ def test_four_heads_make_a_prior_and_resuming_changes_nothing(tmp_path: Path) ->
     data, run, whole = save_heads(tmp_path / "data", 4), tmp_path / "run", tmp_path / "whole"
     done = train(tmp_path, "--data", data, "--out", run, "--kimg", 0.048)
     assert done.returncode == 0, done.stderr
+    # Progress all the way.
+    for line in ("template: round 1", "registered 4 of 4 heads", "3 heads x 61 slices, 1 head held out", "images/s"):
+        assert line in done.stdout
     assert "training without a perceptual term" in done.stdout
-    assert "images/s" in done.stdout
+    assert f"wrote {run / 'prior'}" in done.stdout
 
-    slices = np.load(run / "slices.npy", mmap_mode="r")
     x, y, z = BOX_SHAPE
-    assert slices.shape == (4, y, 1, z, x)
-    assert slices.dtype == np.float16
+    slices, held_out = slices_of(run), slices_of(run, "held_out")
+    assert (len(slices), len(held_out)) == (3, 1)
+    stacks = [slices[0], slices[1], slices[2], held_out[0]]
+    assert all(stack.shape == (y, 1, z, x) and stack.dtype == torch.float16 for stack in stacks)
     # Air is -1; the middle of the heads is tissue, and after registration they are nearly the same picture.
-    assert abs(float(np.median(slices[:, :, 0, 0, 0].astype(np.float32))) + 1) < 0.1
-    middle = slices[:, y // 2, 0].astype(np.float32)
-    assert all(np.corrcoef(middle[0].ravel(), m.ravel())[0, 1] > 0.9 for m in middle[1:])
+    assert all(abs(float(stack[:, 0, 0, 0].float().median()) + 1) < 0.1 for stack in stacks)
+    middle = [stack[y // 2, 0].float().flatten() for stack in stacks]
+    assert all(float(torch.corrcoef(torch.stack([middle[0], m]))[0, 1]) > 0.9 for m in middle[1:])
     prepared = json.loads((run / "prepared.json").read_text())
-    assert prepared["heads"] == [f"head{i}.nii.gz" for i in range(4)]
+    assert [head["name"] for head in prepared["heads"]] == [f"head{i}.nii.gz" for i in range(3)]
+    assert [head["name"] for head in prepared["held_out"]] == ["head3.nii.gz"]
     assert prepared["grid"]["shape"] == [x, y, z]
-    for pose in prepared["poses"]:
-        rotation = np.asarray(pose)[:3, :3]
+    for head in prepared["heads"]:
+        rotation = np.asarray(head["pose"])[:3, :3]
         np.testing.assert_allclose(rotation @ rotation.T, np.eye(3), atol=1e-6)
     with open(run / "losses.csv", newline="") as file:
         assert int(list(csv.DictReader(file))[-1]["images"]) == 48
 
-    shutil.copytree(run, whole)
-    for name in ("state.pt", "losses.csv"):
-        (whole / name).unlink()
-    shutil.rmtree(whole / "prior")
+    # The prepared heads and the template alone: what a run is made of.
+    whole.mkdir()
+    for name in ("template.nii.gz", "mask.nii.gz"):
+        shutil.copy(run / name, whole / name)
+    shutil.copytree(run / "cache", whole / "cache")
 
     done = train(tmp_path, "--data", data, "--out", run, "--kimg", 0.08)
     assert done.returncode == 0, done.stderr
     assert "resumed at 0.0 kimg" in done.stdout
-    assert "registered" not in done.stdout
+    assert "registered 1" not in done.stdout
     done = train(tmp_path, "--data", data, "--out", whole, "--kimg", 0.08)
     assert done.returncode == 0, done.stderr
+    assert f"template: the one that {whole} holds" in done.stdout
     assert "resumed" not in done.stdout
+    assert "registered 1" not in done.stdout
     resumed, expected = (torch.load(r / "state.pt", weights_only=True) for r in (run, whole))
     assert resumed["images"] == 80
-    assert same(resumed, expected)
+    for key in expected:
+        assert key == "record" or same(resumed[key], expected[key]), key
 
     prior = load(str(run / "prior"))
     assert prior.grid_shape == BOX_SHAPE
     assert prior.generator.image_shape == (z, x)
-    assert prior.metadata["training"]["images"] == 80
+    assert prior.metadata["heads"] == [f"head{i}.nii.gz" for i in range(3)]
+    assert prior.metadata["held_out"] == ["head3.nii.gz"]
+    assert prior.metadata["training"]["images_at_the_end"] == 80
     image = prior.generator.synthesis(prior.statistics.mean(torch.zeros(1, prior.generator.c_dim)).reshape(1, -1, 128))
     assert bool(torch.isfinite(image).all())
+
+    # Other heads, or another seed, are not that run's.
+    before = (run / "state.pt").read_bytes()
+    (data / "head0.nii.gz").rename(tmp_path / "head0.nii.gz")
+    for extra, named in (
+        (("--held-out", 1), "was trained on 3 other heads, with 1 held out"),
+        (("--heads", 3, "--held-out", 0), "was trained on 3 other heads"),
+    ):
+        done = train(tmp_path, "--data", data, "--out", run, "--kimg", 1, *extra)
+        assert done.returncode == 5, done.stderr
+        assert named in done.stderr
+        assert done.stderr.count("\n") == 1
+    (tmp_path / "head0.nii.gz").rename(data / "head0.nii.gz")
+    done = train(tmp_path, "--data", data, "--out", run, "--kimg", 1, "--seed", 1)
+    assert done.returncode == 5, done.stderr
+    assert "seed 0, not 1" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert (run / "state.pt").read_bytes() == before
+
+
+def test_a_tenth_is_held_out_unless_said_otherwise() -> None:
+    assert [split(n) for n in (1, 3, 4, 9, 10, 25, 150)] == [(1, 0), (3, 0), (3, 1), (8, 1), (9, 1), (23, 2), (135, 15)]
+    assert split(150, heads=120) == (120, 15)
+    assert split(150, heads=140) == (140, 10)
+    assert split(150, heads=150) == (150, 0)
+    assert split(150, held_out=30) == (120, 30)
+    assert split(150, 120, 0) == (120, 0)
+    for wrong in ((4, 5, None), (4, 3, 2), (4, None, 4), (4, None, 5)):
+        with pytest.raises(UsageError, match="the folder holds 4 heads"):
+            split(*wrong)
+
+
+def save_run(run: Path, heads: int = 2) -> TrainState:
+    """A run folder that was trained for 32 images, without the hours."""
+    (run / "cache").mkdir(parents=True)
+    phantom.template().save(run)
+    x, y, z = BOX_SHAPE
+    entries = []
+    for h in range(heads + 1):
+        head = {"stack": torch.rand(y, 1, z, x, generator=torch.Generator().manual_seed(h)).half()}
+        torch.save({"head": head, "sha256": fingerprint(head)}, run / "cache" / f"{h}.pt")
+        entries.append({"name": f"head{h}.nii.gz", "sha256": str(h), "file": f"{h}.pt"})
+    grid = {"shape": BOX_SHAPE, "affine": phantom.template().box.affine.tolist()}
+    record = {"grid": grid, "heads": entries[:heads], "held_out": entries[heads:]}
+    (run / "prepared.json").write_text(json.dumps(record))
+    state = TrainState.new(Architecture(), seed=0, rate=0.0)
+    state.images, state.iteration = 32, 2
+    state.record = {
+        "snapshots": [{"images": 16, "seconds": 1.5, "score": 3.0}, {"images": 32, "seconds": 3, "score": 2}]
+    }
+    state.save(run / "state.pt")
+    return state
+
+
+def test_the_snapshot_that_measured_best_is_exported(tmp_path: Path) -> None:
+    state, run = save_run(tmp_path / "run"), tmp_path / "run"
+    about = {"name": "p", "description": "d", "licence": "l", "card": "c"}
+    export(run, tmp_path / "last", **about)
+    last = load(str(tmp_path / "last"))
+    assert last.metadata["training"]["exported"] == "the last state"
+    assert last.metadata["training"]["images"] == 32
+    assert last.metadata["eval_metrics"] == {"score": 2}
+    for parameter in state.average.parameters():
+        parameter.add_(0.25)
+    state.images = 16
+    state.save_snapshot(run / "best.safetensors")
+    export(run, tmp_path / "best", **about)
+    best = load(str(tmp_path / "best"))
+    assert best.metadata["training"]["exported"] == "the snapshot of the highest score"
+    assert best.metadata["training"]["images"] == 16
+    assert best.metadata["training"]["images_at_the_end"] == 32
+    assert best.metadata["training"]["snapshots"] == state.record["snapshots"]
+    assert best.metadata["eval_metrics"] == {"score": 3.0}
+    name = "synthesis.b5.const"
+    torch.testing.assert_close(best.generator.state_dict()[name], last.generator.state_dict()[name] + 0.25, **CLOSE)
+
+
+def test_a_damaged_run_is_named(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    save_run(run)
+    assert len(slices_of(run)) == 2
+    (run / "cache" / "1.pt").write_bytes(b"x")
+    assert len(slices_of(run, "held_out")) == 1
+    with pytest.raises(PriorError, match=r"1\.pt: missing or damaged"):
+        slices_of(run)
+    for content in ("", "{}", "[]", '{"heads": ["head0.nii.gz"], "held_out": []}'):
+        (run / "prepared.json").write_text(content)
+        with pytest.raises(PriorError, match=r"prepared\.json: missing or damaged"):
+            slices_of(run)
+    (run / "state.pt").unlink()
+    with pytest.raises(PriorError, match="holds no training state"):
+        export(run, tmp_path / "out", name="p", description="d", licence="l", card="c")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
@@ -151,6 +260,7 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path) -> None:
         (tmp_path / "missing", tmp_path / "never", 3, "missing"),
         (tmp_path / "empty", tmp_path / "never", 3, "empty"),
         (few, tmp_path / "run", 3, "2 heads"),
+        (few, tmp_path / "few" / "run", 3, "2 heads"),
         (few, tmp_path / "file", 4, "file"),
         (few, tmp_path / "file" / "run", 4, "file"),
     )
