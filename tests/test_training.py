@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from brgm_med.errors import PriorError
@@ -24,6 +25,7 @@ from brgm_med.networks.discriminator import Discriminator
 from brgm_med.training import loop
 from brgm_med.training.loop import draw, iteration_seed, train_iteration
 from brgm_med.training.losses import discriminator_loss, generator_loss, path_lengths, path_penalty, r1_penalty
+from brgm_med.training.record import Record, pictures
 from brgm_med.training.state import TrainState, mean_w, update_average
 from tests import tiny
 
@@ -357,8 +359,7 @@ def test_train_writes_state_and_losses(tmp_path: Path) -> None:
     assert state.images == 40
     assert len(lines) == 10
     assert "images/s" in lines[-1]
-    with open(tmp_path / "losses.csv", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = table(tmp_path / "losses.csv")
     assert [int(r["images"]) for r in rows] == list(range(4, 41, 4))
     assert rows[0]["discriminator"] == ""
     assert math.isfinite(float(rows[-1]["discriminator"]))
@@ -368,6 +369,135 @@ def test_train_writes_state_and_losses(tmp_path: Path) -> None:
     found = tiny.state()
     found.load(tmp_path / "state.pt")
     assert not differing(state, found)
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_snapshots_are_measured_and_the_best_is_kept(tmp_path: Path) -> None:
+    scores, measured = iter([1.0, 3.0, math.nan, 2.0]), []
+
+    def measure(state: TrainState) -> dict[str, float]:
+        torch.randn(1000)  # what is measured changes nothing of the training
+        measured.append(copy.deepcopy(state.average.state_dict()))
+        return {"inversion_psnr": 20.0 + len(measured), "score": next(scores)}
+
+    state = tiny.state()
+    train(state, tiny.RECIPE, tiny.stacks(), tmp_path, images=16, measure=measure, snapshot_every=0.0, report=quiet)
+    snapshots = state.record["snapshots"]
+    assert [s["images"] for s in snapshots] == [4, 8, 12, 16]
+    assert [s["inversion_psnr"] for s in snapshots] == [21.0, 22.0, 23.0, 24.0]
+    rows = table(tmp_path / "quality.csv")
+    assert [(int(r["images"]), float(r["score"])) for r in rows][1::2] == [(8, 3.0), (16, 2.0)]
+    best = tiny.state()
+    best.load_snapshot(tmp_path / "best.safetensors")
+    assert best.images == 8
+    torch.testing.assert_close(best.average.state_dict(), measured[1], rtol=1e-3, atol=1e-4)
+    unmeasured, found = tiny.state(), tiny.state()
+    run(unmeasured, 4)
+    assert not differing(state, unmeasured)
+
+    found.load(tmp_path / "state.pt")  # a resumed run knows what was best
+    scores = iter([2.5])
+    train(found, tiny.RECIPE, tiny.stacks(), tmp_path, images=20, measure=measure, report=quiet)
+    best.load_snapshot(tmp_path / "best.safetensors")
+    assert best.images == 8
+    assert [int(r["images"]) for r in table(tmp_path / "quality.csv")] == [4, 8, 12, 16, 20]
+
+
+def test_snapshots_come_at_intervals_of_training_and_at_the_end(tmp_path: Path) -> None:
+    taken: list[int] = []
+
+    def measure(state: TrainState) -> dict[str, float]:
+        taken.append(state.images)
+        return {"score": 0.0}
+
+    record = Record(tiny.state(), tmp_path, 40, torch.float32, measure, report=quiet, snapshot_every=10.0)
+    for i in range(1, 11):
+        record.state.images = 4 * i
+        record.add({"pixel": 1.0}, 4.0)
+    record.close()
+    assert taken == [12, 24, 36, 40]
+    resumed = tiny.state()
+    resumed.load(tmp_path / "state.pt")
+    assert resumed.record["seconds"] == 40.0
+    record = Record(resumed, tmp_path, 80, torch.float32, measure, report=quiet, snapshot_every=10.0)
+    for i in range(11, 14):
+        resumed.images = 4 * i
+        record.add({"pixel": 1.0}, 4.0)
+    record.close()
+    assert taken[4:] == [52]
+
+
+def test_curves_of_a_resumed_run_have_no_row_twice(tmp_path: Path) -> None:
+    state = tiny.state()
+    train(state, tiny.RECIPE, tiny.stacks(), tmp_path, images=8, report=quiet, report_every=0.0)
+    kept = (tmp_path / "state.pt").read_bytes()
+    train(state, tiny.RECIPE, tiny.stacks(), tmp_path, images=20, report=quiet, report_every=0.0)
+    first = table(tmp_path / "losses.csv")
+    (tmp_path / "state.pt").write_bytes(kept)  # as if the last three rows were written, and the state was not
+    with open(tmp_path / "losses.csv", "a") as file:
+        file.write("24,1.")
+    resumed, lines = tiny.state(), []
+    resumed.load(tmp_path / "state.pt")
+    train(resumed, tiny.RECIPE, tiny.stacks(), tmp_path, images=20, report=lines.append, report_every=0.0)
+    again = table(tmp_path / "losses.csv")
+    assert [int(r["images"]) for r in again] == [4, 8, 12, 16, 20]
+    assert [{k: v for k, v in r.items() if k != "seconds"} for r in again] == [
+        {k: v for k, v in r.items() if k != "seconds"} for r in first
+    ]
+    assert [float(r["seconds"]) for r in again] == sorted(float(r["seconds"]) for r in again)
+    assert all("min left" in line for line in lines)
+
+
+def test_pictures_and_curves_are_there_to_be_looked_at(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shown = torch.from_numpy(tiny.stacks()[0]), torch.linspace(-1, 1, 5)
+    state = tiny.state()
+    settings = {"shown": shown, "measure": lambda _: {"score": 1.5}, "report": quiet, "report_every": 0.0}
+    train(state, tiny.RECIPE, tiny.stacks(), tmp_path, images=12, **settings)
+    grid = pictures(state, *shown)
+    with Image.open(tmp_path / "pictures" / "000000.png") as image:
+        written = torch.from_numpy(np.asarray(image).copy())
+    assert written.shape == (4 * 14 + 2, 5 * 14 + 2, 3)  # rows of truth, reconstruction and samples, a border of 2
+    torch.testing.assert_close(written.permute(2, 0, 1) / 255, grid, rtol=0, atol=1 / 255)
+    torch.testing.assert_close(grid[:, 2:14, 2:14], (shown[0][0].float().expand(3, -1, -1) + 1) / 2)
+    assert torch.equal(pictures(state, *shown), grid)
+
+    board = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [e.step for e in board.Scalars("losses/pixel")] == [4, 8, 12]
+    rows = table(tmp_path / "losses.csv")
+    assert [e.value for e in board.Scalars("losses/pixel")] == pytest.approx(
+        [float(r["pixel"]) for r in rows], abs=1e-6
+    )
+    assert [(e.step, e.value) for e in board.Scalars("quality/score")] == [(12, 1.5)]
+    assert [e.step for e in board.Images("pictures")] == [12]
+
+
+def test_a_run_of_other_data_or_another_recipe_is_refused(tmp_path: Path) -> None:
+    train(tiny.state(), tiny.RECIPE, tiny.stacks(), tmp_path, images=4, report=quiet)
+    brighter = tiny.stacks() + np.float16(0.1)
+    cases = (
+        (tiny.stacks(), dataclasses.replace(tiny.RECIPE, seed=4), r"seed 0, not 4;"),
+        (tiny.stacks(), dataclasses.replace(tiny.RECIPE, pixel=3.0, batch=8), r"batch 4, not 8; pixel 4\.0, not 3\.0;"),
+        (tiny.stacks(4), tiny.RECIPE, r"heads 3, not 4; data \w+, not \w+;"),
+        (brighter, tiny.RECIPE, r"with data \w+, not \w+;"),
+    )
+    for stacks, recipe, named in cases:
+        state = tiny.state()
+        state.load(tmp_path / "state.pt")
+        with pytest.raises(PriorError, match=named):
+            train(state, recipe, stacks, tmp_path, images=8, report=quiet)
+    state, lines = tiny.state(), []
+    state.load(tmp_path / "state.pt")
+    heads = [torch.from_numpy(head).float() for head in tiny.stacks()]  # the same numbers, held otherwise
+    loop.train(state, tiny.RECIPE, heads, tmp_path, images=8, precision=HALF, report=lines.append)
+    assert "precision float32, now bfloat16" in lines[0]
+    assert [run["precision"] for run in state.record["runs"]] == ["float32", "bfloat16"]
+    assert [run["images"] for run in state.record["runs"]] == [0, 4]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
