@@ -10,139 +10,36 @@ RUN/prior/                         the bundle
 from __future__ import annotations
 
 import importlib.metadata
-import json
-import os
-import tempfile
-import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
-from monai.data import CacheDataset
 from torch import Tensor
 
 from brgm_med._version import __version__
-from brgm_med.errors import CannotWriteError, PriorError, UsageError
-from brgm_med.pipelines.provenance import write_json
+from brgm_med.errors import CannotWriteError, PriorError
+from brgm_med.pipelines.preparation import prepare, prepared, say, slices_of
 from brgm_med.pipelines.steps import set_up_torch
-from brgm_med.priors.bundle import digest
 from brgm_med.training import distributed
 from brgm_med.training.export import export_bundle
-from brgm_med.training.loop import Features, Recipe
+from brgm_med.training.loop import Recipe
 from brgm_med.training.loop import train as run_training
+from brgm_med.training.measure import spread
 from brgm_med.training.state import Architecture, TrainState
-from brgm_med.transforms.geometry import Grid
-from brgm_med.transforms.prepare import Heads, heads_in, in_memory, prepare_heads
-from brgm_med.transforms.template import BOX_SHAPE, SPACING, centred_grid
+from brgm_med.transforms.prepare import heads_in
+
+if TYPE_CHECKING:
+    from brgm_med.perceptual import LPIPS
 
 SNAPSHOT = "snapshot.safetensors"
 BEST = "best.safetensors"
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
-FEWEST_TO_HOLD_OUT = 4
-Part = Literal["heads", "held_out"]
+PICTURED = 8
+"""Slices in the pictures of a snapshot."""
 
 
-def say(line: str) -> None:
-    if distributed.rank() == 0:
-        print(line, flush=True)
-
-
-def split(total: int, heads: int | None = None, held_out: int | None = None) -> tuple[int, int]:
-    """How many of `total` heads are trained on, and how many of those after them are held out.
-
-    By default one tenth is held out, at least one, of four heads or more, and all others are trained on. Raises
-    UsageError where there are not so many.
-    """
-    if held_out is None:
-        held_out = max(1, total // 10) if total >= FEWEST_TO_HOLD_OUT else 0
-        if heads is not None:
-            held_out = max(0, min(held_out, total - heads))
-    if heads is None:
-        heads = total - held_out
-    if heads < 1 or heads + held_out > total:
-        raise UsageError(f"{heads} heads to train on and {held_out} to hold out: the folder holds {total} heads")
-    return heads, held_out
-
-
-class Watched(Heads):
-    """Heads that say, every 10 s, which of them is read."""
-
-    _said = time.monotonic()
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Grid]:  # type: ignore[override]
-        if time.monotonic() - self._said >= 10:
-            self._said = time.monotonic()
-            say(f"template: at head {index + 1} of {len(self)}")
-        return super().__getitem__(index)
-
-
-def find_template(paths: list[Path], out: Path) -> None:
-    """Build the template of the heads at `paths` in `out`, unless it is there."""
-    from brgm_med.transforms.average import build_template
-
-    names = ("template.nii.gz", "mask.nii.gz")
-    if all((out / name).is_file() for name in names):
-        say(f"template: the one that {out} holds")
-        return
-    template, _ = build_template(Watched(paths), progress=say)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".brgm-", dir=out) as folder:
-            template.save(Path(folder))
-            for name in names:
-                os.replace(Path(folder) / name, out / name)
-    except OSError as error:
-        raise CannotWriteError(f"{out}: the template cannot be written ({error.strerror}); free space") from error
-
-
-def prepare(data: Path, out: Path, heads: int | None, held_out: int | None, workers: int) -> None:
-    """Register the heads of `data` that are used to their template; what `out` holds already is not made again.
-
-    Raises PriorError where `out` was trained on other heads.
-    """
-    paths = heads_in(data, without=out)
-    first, after = split(len(paths), heads, held_out)
-    paths = paths[: first + after]
-    hashes = [digest(path) for path in paths]
-    if (out / "state.pt").is_file() and (out / "prepared.json").is_file():
-        before = [[head["sha256"] for head in prepared(out)[part]] for part in ("heads", "held_out")]
-        if before != [hashes[:first], hashes[first:]]:
-            raise PriorError(
-                f"{out}: was trained on {len(before[0])} other heads, with {len(before[1])} held out; give the same "
-                "--data, --heads and --held-out again, or another --out"
-            )
-    find_template(paths[:first], out)
-    box = centred_grid(BOX_SHAPE, SPACING, (0.0, 0.0, 0.0))
-    made = prepare_heads(paths, out, box, workers=workers, report=say)
-    entries = []
-    for path, known, file, head in zip(paths, hashes, made.files, made, strict=True):
-        entry = {"name": path.name, "sha256": known, "file": file.name}
-        entries.append(entry | {"correlation": float(head["correlation"]), "pose": head["pose"].tolist()})
-    grid = {"shape": list(box.shape), "affine": box.affine.tolist()}
-    record = {"grid": grid, "heads": entries[:first], "held_out": entries[first:]}
-    write_json(out / "prepared.json", record, force=True)
-
-
-def prepared(run: Path) -> dict[str, Any]:
-    """A run's `prepared.json`. Raises PriorError where there is none, or a damaged one."""
-    try:
-        record: dict[str, Any] = json.loads((run / "prepared.json").read_text())
-        if all(isinstance(head["file"], str) for part in ("heads", "held_out") for head in record[part]):
-            return record
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise PriorError(f"{run / 'prepared.json'}: missing or damaged; remove it and run brgm-med train again")
-
-
-def slices_of(run: Path, part: Part = "heads") -> CacheDataset:
-    """The slices of a run: item h is training (or held-out) head h's [Y, 1, Z, X], float16, in memory.
-
-    Raises PriorError where a file is missing or damaged: `brgm-med train` makes it anew.
-    """
-    files = [run / "cache" / head["file"] for head in prepared(run)[part]]
-    return in_memory(files)
-
-
-def lpips_distance(weights: Path | None) -> Features | None:
+def lpips_distance(weights: Path | None) -> LPIPS | None:
     """LPIPS on AlexNet as the reconstruction's perceptual term; None, and said so, where no weights are at hand."""
     from brgm_med.perceptual import LPIPS
     from brgm_med.weights import HOW_TO, lpips_features, lpips_heads
@@ -154,6 +51,28 @@ def lpips_distance(weights: Path | None) -> Features | None:
             raise
         say(f"training without a perceptual term: {error if HOW_TO in str(error) else HOW_TO}")
         return None
+
+
+def every_second(stacks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Every second slice of all heads: [N, C, H, W] and positions [N], -1 (back) to 1 (front)."""
+    heads = [stacks[h] for h in range(len(stacks))]
+    places = torch.cat([torch.linspace(-1, 1, len(stack))[::2] for stack in heads])
+    return torch.cat([stack[::2] for stack in heads]), places
+
+
+def quality(slices: Tensor, positions: Tensor, lpips: LPIPS | None) -> Callable[[TrainState], dict[str, float]]:
+    """What a snapshot is worth on held-out `slices` [N, C, H, W], in features of `lpips`, else of its discriminator."""
+    from brgm_med.networks.discriminator import DiscriminatorFeatures
+    from brgm_med.training.measure import measure, score
+
+    def numbers(state: TrainState) -> dict[str, float]:
+        say(f"{state.images / 1000:.1f} kimg  measuring on held-out slices")
+        features = DiscriminatorFeatures(state.discriminator) if lpips is None else lpips
+        seen, places = slices.to(state.device), positions.to(state.device)
+        found = measure(state.average, state.average_encoder, seen, places, features)
+        return {**found, "score": score(found)}
+
+    return numbers
 
 
 def export(run: Path, out: Path, *, name: str, description: str, licence: str, card: str) -> None:
@@ -267,7 +186,19 @@ def train(
         held = f"{len(measured)} head{'s' * (len(measured) != 1)} held out"
         threads = torch.get_num_threads()
         say(f"{len(stacks)} heads x {len(stacks[0])} slices, {held}, {threads} threads, to {kimg:g} kimg")
-        run_training(state, recipe, stacks, out, images=int(kimg * 1000), perceptual=perceptual, report=say)
+        pictured = every_second(measured if len(measured) else stacks)
+        few = spread(pictured[1], PICTURED)
+        run_training(
+            state,
+            recipe,
+            stacks,
+            out,
+            images=int(kimg * 1000),
+            perceptual=perceptual,
+            measure=quality(*pictured, perceptual) if len(measured) else None,
+            shown=(pictured[0][few], pictured[1][few]),
+            report=say,
+        )
         if distributed.rank() == 0:
             finish(data, out)
 

@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from brgm_med.errors import PriorError, UsageError
-from brgm_med.pipelines.training import export, slices_of, split
+from brgm_med.pipelines.preparation import slices_of, split
+from brgm_med.pipelines.training import export
 from brgm_med.priors.bundle import load
 from brgm_med.training.state import Architecture, TrainState
 from brgm_med.transforms.geometry import Grid
@@ -115,7 +116,7 @@ def test_four_heads_make_a_prior_and_resuming_changes_nothing(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert "resumed at 0.0 kimg" in done.stdout
     assert "registered 1" not in done.stdout
-    done = train(tmp_path, "--data", data, "--out", whole, "--kimg", 0.08)
+    done = train(tmp_path, "--data", data, "--out", whole, "--kimg", 0.08, "--heads", 3, "--held-out", 0)
     assert done.returncode == 0, done.stderr
     assert f"template: the one that {whole} holds" in done.stdout
     assert "resumed" not in done.stdout
@@ -125,12 +126,25 @@ def test_four_heads_make_a_prior_and_resuming_changes_nothing(tmp_path: Path) ->
     for key in expected:
         assert key == "record" or same(resumed[key], expected[key]), key
 
+    # Snapshots are measured on the head that was held out, and the best of them is the prior.
+    assert expected["record"]["snapshots"] == []
+    snapshots = resumed["record"]["snapshots"]
+    assert [s["images"] for s in snapshots] == [48, 80]
+    assert all(np.isfinite([s["inversion_psnr"], s["frechet"], s["score"]]).all() for s in snapshots)
+    best = max(snapshots, key=lambda s: s["score"])
+    assert (run / "best.safetensors").is_file()
+    assert not (whole / "best.safetensors").exists()
+    assert (run / "pictures" / "000000.png").is_file()
+
     prior = load(str(run / "prior"))
     assert prior.grid_shape == BOX_SHAPE
     assert prior.generator.image_shape == (z, x)
     assert prior.metadata["heads"] == [f"head{i}.nii.gz" for i in range(3)]
     assert prior.metadata["held_out"] == ["head3.nii.gz"]
     assert prior.metadata["training"]["images_at_the_end"] == 80
+    assert prior.metadata["training"]["images"] == best["images"]
+    assert prior.metadata["training"]["snapshots"] == snapshots
+    assert prior.metadata["eval_metrics"]["inversion_psnr"] == best["inversion_psnr"]
     image = prior.generator.synthesis(prior.statistics.mean(torch.zeros(1, prior.generator.c_dim)).reshape(1, -1, 128))
     assert bool(torch.isfinite(image).all())
 
