@@ -215,15 +215,18 @@ def prepare_heads(
     missing = heads.missing()
     if len(missing) < len(paths):
         report(f"{len(paths) - len(missing)} of {len(paths)} heads were registered before")
-    begun = said = time.monotonic()
+    first = said = 0.0
     done = 0
 
     def advance() -> None:
-        nonlocal said, done
+        nonlocal first, said, done
         done += 1
         now = time.monotonic()
-        if done in (1, len(missing)) or now - said >= 10:
-            said, left = now, (now - begun) / done * (len(missing) - done) / 60
+        if done == 1:  # until here processes were started: no measure of the rest
+            first = said = now
+            report(f"registered 1 of {len(missing)} heads")
+        elif done == len(missing) or now - said >= 10:
+            said, left = now, (now - first) / (done - 1) * (len(missing) - done) / 60
             report(f"registered {done} of {len(missing)} heads, {left:.1f} min left")
 
     if min(workers, len(missing)) < 2:
