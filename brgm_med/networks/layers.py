@@ -186,7 +186,8 @@ class ToImage(nn.Module):
     def forward(self, x: Scaled, w: Tensor) -> Tensor:
         values = x.values
         styles = self.affine(w) * x.factor * self.weight_gain
-        kernels = (self.weight[None, :, :, 0, 0] * styles[:, None]).to(values.dtype)  # [N, C, I]: few, so one an image
-        pixels = values.permute(0, 2, 3, 1).flatten(1, 2)  # [N, H W, I]
-        y = torch.bmm(kernels, pixels.transpose(1, 2)).reshape(len(values), -1, *values.shape[2:])
+        # One kernel [I, C] an image, which is small, and a matrix product over pixels, which keeps channels last.
+        kernels = (self.weight[None, :, :, 0, 0] * styles[:, None]).to(values.dtype).transpose(1, 2)
+        y = torch.bmm(values.permute(0, 2, 3, 1).flatten(1, 2), kernels)
+        y = y.transpose(1, 2).reshape(len(values), -1, *values.shape[2:])
         return bias_act(y, self.bias)
