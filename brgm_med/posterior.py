@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from brgm_med.energies import Colinear, Gaussian, GaussMarkov, Likelihood, Perceptual, Pixel, Prior
+from brgm_med.networks.noise import Noise, Shapes, split_maps
 from brgm_med.perceptual import PerceptualFeatures
 
 
@@ -28,7 +29,7 @@ class Generator(Protocol):
         """z [N, z_dim] (and condition) -> w [N, w_dim]."""
         ...
 
-    def synthesis(self, ws: Tensor, noise: str = "const") -> Tensor:
+    def synthesis(self, ws: Tensor, noise: Noise = "const") -> Tensor:
         """W+ [N, num_ws, w_dim] -> image [N, C, H, W], about [-1, 1]."""
         ...
 
@@ -105,11 +106,13 @@ def brgm_posterior(
 
 @dataclass(frozen=True)
 class Whitened:
-    """A generator in whitened coordinates of W+: w = mean + basis (deviation * a), with a ~ N(0, 1) a priori.
+    """A generator in coordinates that are N(0, 1) a priori: all its latent inputs, W+ whitened and noise maps.
 
-    `mean` [N or 1, num_ws * w_dim], `basis` [num_ws * w_dim, R] orthonormal, `deviation` [R]: the Gaussian that was
-    fitted to encoded training slices; `correlation` [R]: that of neighbouring slices' coordinates. Coordinates are
-    [N, 1, R], so every solver can use it as a generator. Along directions outside the basis w stays at its mean.
+    Coordinates [N, 1, R + M] are R numbers a, for w = mean + basis (deviation * a), and then the M pixels of noise
+    maps, so every solver can use it as a generator. `mean` [N or 1, num_ws * w_dim], `basis` [num_ws * w_dim, R]
+    orthonormal, `deviation` [R]: the Gaussian that was fitted to encoded training slices; along directions outside the
+    basis w stays at its mean. `correlation` [R + M]: that of neighbouring slices' coordinates. `shapes`: of the maps
+    that are searched; by default none (M = 0), and the coordinates are those of W+ alone.
     """
 
     generator: Generator
@@ -117,6 +120,7 @@ class Whitened:
     basis: Tensor
     deviation: Tensor
     correlation: Tensor
+    shapes: Shapes = field(default_factory=dict)
 
     @property
     def z_dim(self) -> int:
@@ -128,24 +132,30 @@ class Whitened:
 
     @property
     def w_dim(self) -> int:
-        return len(self.deviation)
+        return len(self.correlation)
 
     @property
     def image_shape(self) -> tuple[int, int]:
         return self.generator.image_shape
 
-    def ws(self, a: Tensor) -> Tensor:
-        """Coordinates [N, 1, R] -> W+ [N, num_ws, w_dim]."""
-        flat = self.mean + (a[:, 0] * self.deviation) @ self.basis.T
+    def ws(self, coordinates: Tensor) -> Tensor:
+        """Coordinates [N, 1, R + M] -> W+ [N, num_ws, w_dim]."""
+        flat = self.mean + (coordinates[:, 0, : len(self.deviation)] * self.deviation) @ self.basis.T
         return flat.reshape(len(flat), self.generator.num_ws, -1)
 
-    def mapping(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """z -> w as the generator maps it, then whitened: [N, R]."""
-        w = self.generator.mapping(z, c).repeat(1, self.generator.num_ws)
-        return (w - self.mean) @ self.basis / self.deviation
+    def maps(self, coordinates: Tensor) -> dict[str, Tensor]:
+        """Coordinates [N, 1, R + M] -> noise maps [N, 1, h, w] by the name of their block; none where M is 0."""
+        return split_maps(coordinates[:, 0, len(self.deviation) :], self.shapes)
 
-    def synthesis(self, ws: Tensor, noise: str = "const") -> Tensor:
-        return self.generator.synthesis(self.ws(ws), noise=noise)
+    def mapping(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """z -> w as the generator maps it, then whitened, and maps of 0: [N, R + M]."""
+        w = self.generator.mapping(z, c).repeat(1, self.generator.num_ws)
+        a = (w - self.mean) @ self.basis / self.deviation
+        return torch.nn.functional.pad(a, (0, self.w_dim - a.shape[1]))
+
+    def synthesis(self, ws: Tensor, noise: Noise = "none") -> Tensor:
+        """The image at coordinates `ws` [N, 1, R + M]; without maps, `noise` as the generator takes it."""
+        return self.generator.synthesis(self.ws(ws), noise=self.maps(ws) or noise)
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from brgm_med.consistency import SeparableCovariance, project, stationary_covariance
 from brgm_med.corruptions import AxisBlur, Mask, SliceProfile, profile_kernel
-from brgm_med.networks.condition import position_code
 from brgm_med.perceptual import PerceptualFeatures
-from brgm_med.posterior import Weights, Whitened, whitened_posterior
+from brgm_med.posterior import Weights, whitened_posterior
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.solvers import fit_map
 from brgm_med.transforms.acquire import AcquisitionModel, fine_grid, interpolate
@@ -126,14 +125,11 @@ def infer_stack(
     corruption = nn.Sequential(approximate_corruption(problem, box), Mask(seen))
     where = torch.device("cpu") if device is None else device
     stack, corruption = stack.to(where), corruption.to(where)
-    statistics = bundle.statistics.to(where)
-    generator = bundle.generator.to(where)
-    mean = statistics.mean(position_code(bundle.positions().to(where), generator.c_dim))
-    whitened = Whitened(generator, mean, statistics.basis, statistics.deviation, statistics.correlation)
+    whitened = bundle.whitened(where)
     with torch.no_grad():
         measured = corruption(stack)
     posterior = whitened_posterior(whitened, corruption, measured, features, weights)
-    start = torch.zeros(len(mean), 1, whitened.w_dim, device=where)
+    start = torch.zeros(len(stack), 1, whitened.w_dim, device=where)
     return fit_map(posterior, start, steps=steps, rate=RATE, callback=callback).image.cpu()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -313,7 +314,7 @@ def test_statistics_are_least_squares_and_principal_components() -> None:
     values = latents()
     heads, positions, k = values.shape
     place = torch.linspace(-1, 1, positions)
-    found = wplus_statistics(values, place, c_dim=4, rank=3)
+    found = wplus_statistics(values, {}, place, c_dim=4, rank=3)
 
     code = position_code(place, 4).double().numpy()
     design = np.concatenate([np.ones((positions, 1)), code], 1)
@@ -332,7 +333,7 @@ def test_statistics_are_least_squares_and_principal_components() -> None:
 
 def test_statistics_of_full_rank_whiten_their_latents() -> None:
     values = latents()
-    found = wplus_statistics(values, torch.linspace(-1, 1, 10), c_dim=4, rank=100)
+    found = wplus_statistics(values, {}, torch.linspace(-1, 1, 10), c_dim=4, rank=100)
     assert found.basis.shape == (7, 7)
     mean = found.mean(position_code(torch.linspace(-1, 1, 10), 4))
     white = ((values - mean) @ found.basis / found.deviation).flatten(0, 1)
@@ -342,21 +343,24 @@ def test_statistics_of_full_rank_whiten_their_latents() -> None:
 def test_directions_that_never_vary_keep_a_floor() -> None:
     values = latents()
     values[..., 6] = 1.0
-    found = wplus_statistics(values, torch.linspace(-1, 1, 10), c_dim=4, rank=100)
+    found = wplus_statistics(values, {}, torch.linspace(-1, 1, 10), c_dim=4, rank=100)
     assert float(found.deviation.min()) >= 0.99e-3 * float(found.deviation.max())
 
 
 def test_encoded_slices_and_exported_statistics(trained: TrainState, exported: Path) -> None:
     stacks = tiny.stacks()
-    latents = encode(trained, stacks)
+    latents, maps = encode(trained, stacks)
     assert latents.shape == (3, 5, 6 * 5)
+    assert maps["b6"].shape == (3, 5, 6, 6)
     one = torch.as_tensor(stacks[2][3])[None].float()
-    torch.testing.assert_close(latents[2, 3], trained.average_encoder(one).flatten())
+    ws, found = trained.average_encoder(one)
+    torch.testing.assert_close(latents[2, 3], ws.flatten())
+    torch.testing.assert_close(maps["b6"][2, 3], found["b6"][0, 0])
     kept = neighbours(5)
     assert kept.tolist() == [0, 1, 1, 2, 2, 3, 3, 4]
-    some = encode(trained, stacks, kept.tolist())
+    some, some_maps = encode(trained, stacks, kept.tolist())
     torch.testing.assert_close(some, latents[:, torch.from_numpy(kept)])
-    expected = wplus_statistics(some, torch.linspace(-1, 1, 5)[kept], 4, 6)
+    expected = wplus_statistics(some, some_maps, torch.linspace(-1, 1, 5)[kept], 4, 6)
     held = bundle.load(str(exported)).statistics
     assert held.basis.shape == (30, 6)
     torch.testing.assert_close(held.coefficients, expected.coefficients, rtol=1e-3, atol=1e-6)
@@ -370,26 +374,46 @@ def test_encoded_slices_and_exported_statistics(trained: TrainState, exported: P
     )
 
 
+def test_map_correlation_is_that_of_neighbours_pixels() -> None:
+    first = torch.randn(200, 5, 4, 4)
+    second = 0.6 * first + 0.8 * torch.randn(200, 5, 4, 4)
+    maps = {"b6": torch.stack([first, second], 2).flatten(1, 2), "b12": torch.randn(200, 10, 4, 4)}
+    found = wplus_statistics(torch.randn(200, 10, 3), maps, torch.linspace(-1, 1, 10), c_dim=3, rank=3)
+    torch.testing.assert_close(found.map_correlation, torch.tensor([0.6, 0.0]), rtol=0, atol=0.03)
+
+
+def test_coordinates_of_a_prior_are_its_w_and_its_maps(exported: Path) -> None:
+    prior = bundle.load(str(exported))
+    whitened = prior.whitened()
+    rank, pixels = len(prior.statistics.deviation), 6 * 6
+    assert whitened.w_dim == rank + pixels
+    torch.testing.assert_close(whitened.correlation[rank:], prior.statistics.map_correlation.expand(pixels))
+    coordinates = torch.randn(5, 1, rank + pixels)
+    maps = {"b6": coordinates[:, 0, rank:].reshape(5, 1, 6, 6)}
+    expected = prior.generator.synthesis(whitened.ws(coordinates), maps)
+    torch.testing.assert_close(whitened.synthesis(coordinates), expected)
+
+
 def test_correlation_is_that_of_the_two_of_a_pair() -> None:
     rho = torch.tensor([0.9, 0.5, 0.0])
     first, second = torch.randn(2, 400, 5, 3)
     second = rho * first + (1 - rho.square()).sqrt() * second
     pairs = torch.stack([first, second], 2).flatten(1, 2) * torch.tensor([9.0, 3.0, 1.0])
-    found = wplus_statistics(pairs, torch.linspace(-1, 1, 10), c_dim=3, rank=3)
+    found = wplus_statistics(pairs, {}, torch.linspace(-1, 1, 10), c_dim=3, rank=3)
     torch.testing.assert_close(found.correlation, rho, rtol=0, atol=0.05)
     torch.testing.assert_close(found.deviation, torch.tensor([9.0, 3.0, 1.0]), rtol=0.05, atol=0)
     opposed = torch.stack([first, -first], 2).flatten(1, 2)
-    found = wplus_statistics(opposed, torch.linspace(-1, 1, 10), c_dim=3, rank=3)
+    found = wplus_statistics(opposed, {}, torch.linspace(-1, 1, 10), c_dim=3, rank=3)
     assert torch.equal(found.correlation, torch.zeros(3))  # never negative: neighbours are alike or unrelated
     same = torch.stack([first, first], 2).flatten(1, 2)
-    found = wplus_statistics(same, torch.linspace(-1, 1, 10), c_dim=3, rank=3)
+    found = wplus_statistics(same, {}, torch.linspace(-1, 1, 10), c_dim=3, rank=3)
     assert bool(((found.correlation > 0.95) & (found.correlation < 1)).all())
 
 
 def test_samples_have_the_mean_the_covariance_and_the_correlation() -> None:
     basis, _ = torch.linalg.qr(torch.randn(5, 2))
     correlation, deviation = torch.tensor([0.9, 0.3]), torch.tensor([3.0, 0.5])
-    statistics = bundle.WPlusStatistics(torch.randn(5, 5), basis, deviation, correlation)
+    statistics = bundle.WPlusStatistics(torch.randn(5, 5), basis, deviation, correlation, torch.zeros(0))
     code = position_code(torch.linspace(-1, 1, 6), 4)
     generator = torch.Generator().manual_seed(0)
     drawn = torch.stack([statistics.sample(code, generator) for _ in range(4000)])
@@ -410,7 +434,7 @@ def test_half_precision_keeps_the_mean_of_a_whole_head() -> None:
     positions, c_dim = 61, 8
     place = torch.linspace(-1, 1, positions)[:, None]
     moving = torch.sin(3 * place + torch.arange(20.0)) + 0.3 * torch.cos(9 * place * torch.arange(20.0) / 20)
-    found = wplus_statistics((moving + 0.5 * torch.randn(30, positions, 20))[:, :-1], place[:-1, 0], c_dim, 10)
+    found = wplus_statistics((moving + 0.5 * torch.randn(30, positions, 20))[:, :-1], {}, place[:-1, 0], c_dim, 10)
     code = position_code(place[:, 0], c_dim)
-    half = bundle.WPlusStatistics(found.coefficients.half().float(), found.basis, found.deviation, found.correlation)
+    half = dataclasses.replace(found, coefficients=found.coefficients.half().float())
     assert float((half.mean(code) - found.mean(code)).abs().max()) < 0.02

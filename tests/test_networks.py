@@ -23,6 +23,7 @@ from brgm_med.networks.layers import (
     modulated_convolution,
     unit_second_moment,
 )
+from brgm_med.networks.noise import join_maps, split_maps
 from brgm_med.networks.stylegan2 import StyleGAN2, mix_styles, upsample2
 from brgm_med.ops import bias_act, fir_filter, upfirdn2d
 
@@ -293,7 +294,7 @@ def test_generator_shapes_and_every_w_counts(base: tuple[int, int], architecture
     assert d.image_shape == g.image_shape
     assert d(image).shape == (2, 1)
     e = Encoder(g.num_ws, g.w_dim, base, (8, 6, 4), colours)
-    assert e(image).shape == ws.shape
+    assert e(image)[0].shape == ws.shape
 
 
 def test_published_base_shapes_give_published_images() -> None:
@@ -468,3 +469,33 @@ def test_networks_are_monai_targets() -> None:
     g, d = parser.get_parsed_content("network_def"), parser.get_parsed_content("discriminator_def")
     assert isinstance(g, StyleGAN2)
     assert d(g(torch.randn(2, 6))).shape == (2, 1)
+
+
+def test_a_noise_map_is_what_its_blocks_first_layer_adds() -> None:
+    torch.manual_seed(0)
+    g = StyleGAN2(z_dim=6, w_dim=5, base_shape=(3, 4), channels=(8, 6, 4, 4), mapping_layers=2)
+    assert g.noise_shapes == {"b6": (6, 8), "b12": (12, 16)}
+    ws, h, w = torch.randn(2, g.num_ws, 5), 6, 8
+    with torch.no_grad():
+        for name in g.noise_shapes:
+            getattr(g.synthesis, name).conv0.noise_strength.fill_(0.7)
+        maps = split_maps(torch.randn(2, 6 * 8 + 12 * 16), g.noise_shapes)
+        torch.testing.assert_close(split_maps(join_maps(maps), g.noise_shapes), maps)
+        none, zero = g.synthesis(ws, "none"), {name: torch.zeros_like(m) for name, m in maps.items()}
+        torch.testing.assert_close(g.synthesis(ws, zero), none)
+        alone = g.synthesis(ws, {"b6": maps["b6"]})
+        assert float((alone - none).abs().max()) > 0.01
+        torch.testing.assert_close(g.synthesis(ws, zero | {"b6": maps["b6"]}), alone)
+        g.synthesis.b12.conv0.noise_strength.zero_()
+        g.synthesis.b6.conv0.noise_const.copy_(maps["b6"][0, 0].reshape(h, w))  # the same map for both images
+        torch.testing.assert_close(g.synthesis(ws[:1], "const"), g.synthesis(ws[:1], {"b6": maps["b6"][:1]}))
+
+
+def test_an_encoder_has_no_bottleneck_below_w_plus() -> None:
+    torch.manual_seed(0)
+    e = Encoder(6, 5, (3, 3), (8, 6, 4))
+    with torch.no_grad():
+        ws, maps = e(torch.randn(200, 1, 12, 12) * 3)
+    assert ws.shape == (200, 6, 5)
+    assert {name: m.shape[1:] for name, m in maps.items()} == {"b6": (1, 6, 6)}
+    assert int(torch.linalg.matrix_rank(ws.flatten(1) - ws.flatten(1).mean(0))) == 30

@@ -137,7 +137,7 @@ def test_reconstruction_leaves_the_discriminator_alone() -> None:
     before = copy.deepcopy(tiny.numbers(state))
     losses = train_iteration(state, tiny.RECIPE, tiny.stacks(), None)
     after = tiny.numbers(state)
-    assert set(losses) == {"pixel", "latent"}
+    assert set(losses) == {"pixel", "latent", "information"}
     assert [changed(before, after, n) for n in ("generator", "encoder", "discriminator")] == [True, True, False]
     assert changed(before, after, "average")
     assert changed(before, after, "average_encoder")
@@ -153,7 +153,7 @@ def test_every_network_changes_in_the_adversarial_phase() -> None:
         before = copy.deepcopy(tiny.numbers(state))
         losses = train_iteration(state, recipe, stacks, lambda a, b: (a - b).square().mean((1, 2, 3)))
         after = tiny.numbers(state)
-        expected = {"pixel", "latent", "perceptual", "generator", "discriminator", "sign", "probability"}
+        expected = {"pixel", "latent", "information", "perceptual", "generator", "discriminator", "sign", "probability"}
         assert set(losses) == expected | ({"r1", "path"} if lazy else set())
         assert all(math.isfinite(v) for v in losses.values())
         for name in ("generator", "generator.mapping", "generator.synthesis", "encoder", "discriminator"):
@@ -462,7 +462,7 @@ def test_pictures_and_curves_are_there_to_be_looked_at(tmp_path: Path) -> None:
     grid = pictures(state, *shown)
     with Image.open(tmp_path / "pictures" / "000000.png") as image:
         written = torch.from_numpy(np.asarray(image).copy())
-    assert written.shape == (4 * 14 + 2, 5 * 14 + 2, 3)  # rows of truth, reconstruction and samples, a border of 2
+    assert written.shape == (5 * 14 + 2, 5 * 14 + 2, 3)  # truth, two reconstructions, two samples; a border of 2
     torch.testing.assert_close(written.permute(2, 0, 1) / 255, grid, rtol=0, atol=1 / 255)
     torch.testing.assert_close(grid[:, 2:14, 2:14], (shown[0][0].float().expand(3, -1, -1) + 1) / 2)
     assert torch.equal(pictures(state, *shown), grid)

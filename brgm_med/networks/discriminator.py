@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from brgm_med.networks.layers import Convolution, FullyConnected, channels_last
+from brgm_med.networks.noise import map_shapes
 from brgm_med.networks.stylegan2 import Mapping
 from brgm_med.perceptual import squared_distance
 
@@ -66,11 +67,9 @@ class Epilogue(nn.Module):
 class _Trunk(nn.Module):
     """Blocks from the image down to the base shape, finest first, named by their rows."""
 
-    def __init__(
-        self, base_shape: Sequence[int], channels: Sequence[int], image_channels: int, outputs: int, group: int | None
-    ) -> None:
+    def __init__(self, base_shape: Sequence[int], channels: Sequence[int], image_channels: int) -> None:
         super().__init__()
-        base = (int(base_shape[0]), int(base_shape[1]))
+        self.base_shape = base = (int(base_shape[0]), int(base_shape[1]))
         self.image_channels = image_channels
         self.image_shape = (base[0] << (len(channels) - 1), base[1] << (len(channels) - 1))
         self.names = []
@@ -79,8 +78,6 @@ class _Trunk(nn.Module):
             first = image_channels if level == len(channels) - 1 else 0
             setattr(self, name, DiscriminatorBlock(channels[level], channels[level - 1], first))
             self.names.append(name)
-        self.epilogue = f"b{base[0]}"
-        setattr(self, self.epilogue, Epilogue(channels[0], base, outputs, group))
 
     def features(self, image: Tensor, levels: int | None = None) -> list[Tensor]:
         """Activations after each of the first `levels` blocks (all when None), finest first."""
@@ -109,7 +106,9 @@ class Discriminator(_Trunk):
         mapping_layers: int = 8,
     ) -> None:
         width = channels[0] if c_dim else 1
-        super().__init__(base_shape, channels, image_channels, width, group)
+        super().__init__(base_shape, channels, image_channels)
+        self.epilogue = f"b{self.base_shape[0]}"
+        setattr(self, self.epilogue, Epilogue(channels[0], self.base_shape, width, group))
         self.c_dim = c_dim
         if c_dim:
             self.mapping = Mapping(0, c_dim, width, mapping_layers)
@@ -122,22 +121,40 @@ class Discriminator(_Trunk):
 
 
 class Encoder(_Trunk):
-    """Image [N, C, H, W] -> W+ [N, num_ws, w_dim]: amortised inversion, used to train the generator's reach."""
+    """Image [N, C, H, W] -> W+ [N, num_ws, w_dim], and noise maps: amortised inversion, with which a generator learns
+    to reach every image.
+
+    At the base shape every layer's w is a linear function of its own 24 channels, so that no bottleneck is narrower
+    than W+ itself. The map of a block is a convolution of the features of its resolution; `log_deviation` holds, for
+    each map, the logarithm of the deviation with which its pixels are known.
+    """
+
+    WIDTH = 24
 
     def __init__(
-        self,
-        num_ws: int,
-        w_dim: int,
-        base_shape: Sequence[int],
-        channels: Sequence[int],
-        image_channels: int = 1,
+        self, num_ws: int, w_dim: int, base_shape: Sequence[int], channels: Sequence[int], image_channels: int = 1
     ) -> None:
-        super().__init__(base_shape, channels, image_channels, num_ws * w_dim, None)
+        super().__init__(base_shape, channels, image_channels)
         self.num_ws, self.w_dim = num_ws, w_dim
+        self.conv = Convolution(channels[0], channels[0], 3, act="lrelu")
+        self.split = Convolution(channels[0], num_ws * self.WIDTH, 1, act="lrelu")
+        inputs = self.WIDTH * self.base_shape[0] * self.base_shape[1]
+        # A tenth of the usual size: w starts near 0, where the generator is well behaved.
+        self.weight = nn.Parameter(0.1 * torch.randn(num_ws, inputs, w_dim))
+        self.bias = nn.Parameter(torch.zeros(num_ws, 1, w_dim))
+        self.weight_gain = 1.0 / math.sqrt(inputs)
+        self.noise_shapes = map_shapes(self.base_shape, len(channels))
+        for level, name in enumerate(self.noise_shapes, 1):
+            setattr(self, f"map_{name}", Convolution(channels[level], 1, 3))
+        self.log_deviation = nn.Parameter(torch.zeros(len(self.noise_shapes)))
 
-    def forward(self, image: Tensor) -> Tensor:
-        y = getattr(self, self.epilogue)(self.features(image)[-1])
-        return y.reshape(-1, self.num_ws, self.w_dim)
+    def forward(self, image: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """W+ [N, num_ws, w_dim] and the means of the noise maps [N, 1, h, w], coarsest first."""
+        features = self.features(image)
+        x = self.split(self.conv(features[-1])).reshape(len(image), self.num_ws, -1).transpose(0, 1)
+        ws = torch.bmm(x, (self.weight * self.weight_gain).to(x.dtype)) + self.bias.to(x.dtype)
+        maps = {n: getattr(self, f"map_{n}")(features[-1 - i]) for i, n in enumerate(self.noise_shapes, 1)}
+        return ws.transpose(0, 1), maps
 
 
 class DiscriminatorFeatures:

@@ -150,15 +150,17 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("noise_const", torch.randn(shape))
         self.register_buffer("resample_filter", fir_filter())
 
-    def forward(self, x: Scaled, w: Tensor, noise: str = "const", gain: float = 1.0) -> Scaled:
+    def forward(self, x: Scaled, w: Tensor, noise: str | Tensor = "const", gain: float = 1.0) -> Scaled:
         styles = self.affine(w)
         with torch.autocast(w.device.type, enabled=False):
             factor = demodulation(self.weight, styles)
         y = modulated_convolution(x.values, self.weight, styles * x.factor, up=self.up, filter=self.resample_filter)
         n, _, height, width = y.shape
         columns, rows = [torch.ones(1, height * width, device=y.device)], [self.bias / factor]
-        if noise != "none":
-            if noise == "const":
+        if isinstance(noise, Tensor) or noise != "none":
+            if isinstance(noise, Tensor):
+                drawn = noise.flatten(1)
+            elif noise == "const":
                 drawn = self.noise_const.reshape(1, -1)
             elif noise == "random":
                 drawn = torch.randn(n, height * width, device=y.device)

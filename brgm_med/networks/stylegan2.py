@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from brgm_med.networks.layers import Convolution, FullyConnected, Scaled, SynthesisLayer, ToImage, unit_second_moment
+from brgm_med.networks.noise import Noise, map_shapes
 from brgm_med.ops import fir_filter, upfirdn2d
 
 
@@ -90,21 +91,22 @@ class SynthesisBlock(nn.Module):
             self.torgb = ToImage(outputs, image_channels, w_dim)
 
     def forward(
-        self, x: Scaled | None, image: Tensor | None, ws: Tensor, noise: str, dtype: torch.dtype
+        self, x: Scaled | None, image: Tensor | None, ws: Tensor, noise: str | Tensor, dtype: torch.dtype
     ) -> tuple[Scaled, Tensor | None]:
         w = iter(ws.unbind(1))
+        first, second = (noise, "none") if isinstance(noise, Tensor) else (noise, noise)
         if self.first:
             const = self.const.to(dtype).expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
-            x = self.conv1(_plain(const), next(w), noise)
+            x = self.conv1(_plain(const), next(w), second)
         elif self.residual:
             assert x is not None
             before = x.product()
             y = upsample2(self.skip(before, gain=math.sqrt(0.5)), self.resample_filter)
-            x = self.conv1(self.conv0(_plain(before), next(w), noise), next(w), noise, gain=math.sqrt(0.5))
+            x = self.conv1(self.conv0(_plain(before), next(w), first), next(w), second, gain=math.sqrt(0.5))
             x = _plain(x.product() + y)
         else:
             assert x is not None
-            x = self.conv1(self.conv0(x, next(w), noise), next(w), noise)
+            x = self.conv1(self.conv0(x, next(w), first), next(w), second)
         if self.to_image:
             y = self.torgb(x, next(w)).float()
             image = y if image is None else y + upsample2(image, self.resample_filter)
@@ -142,14 +144,15 @@ class Synthesis(nn.Module):
             )
             setattr(self, name, block)
 
-    def forward(self, ws: Tensor, noise: str = "const", dtype: torch.dtype = torch.float32) -> Tensor:
+    def forward(self, ws: Tensor, noise: Noise = "const", dtype: torch.dtype = torch.float32) -> Tensor:
         x: Scaled | None = None
         image: Tensor | None = None
         start = 0
         for name in self.names:
             block: SynthesisBlock = getattr(self, name)
             # A block's image layer shares its w with the next block's first convolution.
-            x, image = block(x, image, ws[:, start : start + block.convolutions + 1], noise, dtype)
+            own = noise if isinstance(noise, str) else noise.get(name, "none")
+            x, image = block(x, image, ws[:, start : start + block.convolutions + 1], own, dtype)
             start += block.convolutions
         assert image is not None
         return image
@@ -188,6 +191,7 @@ class StyleGAN2(nn.Module):
         self.mapping = Mapping(z_dim, c_dim, w_dim, mapping_layers)
         self.synthesis = Synthesis(w_dim, base, channels, image_channels, architecture)
         self.num_ws = self.synthesis.num_ws
+        self.noise_shapes = map_shapes(base, len(channels))
 
     def broadcast(self, w: Tensor) -> Tensor:
         """The same w for every layer: [N, w_dim] -> W+ [N, num_ws, w_dim]."""

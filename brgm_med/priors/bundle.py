@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from brgm_med.networks.discriminator import Discriminator
     from brgm_med.networks.stylegan2 import StyleGAN2
+    from brgm_med.posterior import Whitened
 
 SHIPPED = Path(__file__).parent
 DEFAULT = "brain-t1-coronal"
@@ -66,13 +67,14 @@ class WPlusStatistics:
 
     The mean at a position is `[1, code(position)] @ coefficients`, `coefficients` [1 + c_dim, K]; `basis` [K, R] holds
     orthonormal principal directions around it, `deviation` [R] the standard deviations along them, `correlation` [R]
-    that between neighbouring slices.
+    that between neighbouring slices. `map_correlation` [L] is that of each noise map's pixels, which are N(0, 1).
     """
 
     coefficients: Tensor
     basis: Tensor
     deviation: Tensor
     correlation: Tensor
+    map_correlation: Tensor
 
     def mean(self, code: Tensor) -> Tensor:
         """Means [N, K] at position codes [N, c_dim]."""
@@ -94,9 +96,7 @@ class WPlusStatistics:
 
     def to(self, device: torch.device) -> WPlusStatistics:
         """The same on `device`."""
-        names = (self.coefficients, self.basis, self.deviation, self.correlation)
-        coefficients, basis, deviation, correlation = (t.to(device) for t in names)
-        return WPlusStatistics(coefficients, basis, deviation, correlation)
+        return WPlusStatistics(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,21 @@ class PriorBundle:
     @cached_property
     def statistics(self) -> WPlusStatistics:
         found = self._weights("w_statistics.safetensors")
-        return WPlusStatistics(found["coefficients"], found["basis"], found["deviation"], found["correlation"])
+        return WPlusStatistics(**found)
+
+    def whitened(self, device: torch.device | str = "cpu") -> Whitened:
+        """The prior over all latent inputs of its box's slices: W+ and, where they were learned, noise maps."""
+        import torch
+
+        from brgm_med.networks.condition import position_code
+        from brgm_med.posterior import Whitened
+
+        statistics, generator = self.statistics.to(torch.device(device)), self.generator.to(device)
+        mean = statistics.mean(position_code(self.positions().to(device), generator.c_dim))
+        shapes = generator.noise_shapes if len(statistics.map_correlation) else {}
+        pairs = zip(statistics.map_correlation, shapes.values(), strict=True)
+        correlation = [statistics.correlation, *(c.expand(h * w) for c, (h, w) in pairs)]
+        return Whitened(generator, mean, statistics.basis, statistics.deviation, torch.cat(correlation), shapes)
 
     def sample(self, seed: int = 0) -> Tensor:
         """A head drawn from the prior on W+: normalised slices [Y, C, H, W], air -1, posterior first."""

@@ -28,23 +28,29 @@ def neighbours(positions: int) -> np.ndarray:
     return np.stack([first, first + 1], 1).ravel()
 
 
-def encode(state: TrainState, stacks: Sequence[Tensor], chosen: Sequence[int] | None = None) -> Tensor:
-    """W+ [heads, positions, K] of the averaged encoder for the slices `chosen` (None: all) of `stacks`, whose item h
-    is head h's [Y, C, H, W]."""
-    latents = []
+def encode(
+    state: TrainState, stacks: Sequence[Tensor], chosen: Sequence[int] | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """W+ [heads, positions, K] and noise maps [heads, positions, h, w] of the averaged encoder for the slices `chosen`
+    (None: all) of `stacks`, whose item h is head h's [Y, C, H, W]."""
+    latents, maps = [], []
     with torch.no_grad():
         for h in range(len(stacks)):
             slices = torch.as_tensor(stacks[h]).float().to(state.device)
             picked = slices if chosen is None else slices[torch.as_tensor(chosen, device=slices.device)]
-            latents.append(state.average_encoder(picked).flatten(1).cpu())
-    return torch.stack(latents)
+            ws, found = state.average_encoder(picked)
+            latents.append(ws.flatten(1).cpu())
+            maps.append({name: m[:, 0].cpu() for name, m in found.items()})
+    return torch.stack(latents), {name: torch.stack([m[name] for m in maps]) for name in maps[0]}
 
 
-def wplus_statistics(latents: Tensor, position: Tensor, c_dim: int, rank: int) -> WPlusStatistics:
+def wplus_statistics(
+    latents: Tensor, maps: dict[str, Tensor], position: Tensor, c_dim: int, rank: int
+) -> WPlusStatistics:
     """Mean (a linear function of the position's code), principal covariance, and correlation of neighbours.
 
-    `latents` [heads, positions, K] and `position` [positions] in [-1, 1]: pairs of neighbouring slices, one pair
-    after the other.
+    `latents` [heads, positions, K] and `maps` [heads, positions, h, w] as `encode` gives them, at `position`
+    [positions] in [-1, 1]: pairs of neighbouring slices, one pair after the other.
     """
     heads, positions, k = latents.shape
     code = position_code(position, c_dim)
@@ -61,7 +67,10 @@ def wplus_statistics(latents: Tensor, position: Tensor, c_dim: int, rank: int) -
     product = (pairs[:, :, 0] * pairs[:, :, 1]).mean((0, 1))
     correlation = (product / pairs.square().mean((0, 1, 2)).clamp_min(1e-12)).clamp(0.0, 0.98)
     basis = vectors[:, :rank].float().contiguous()
-    return WPlusStatistics(coefficients.float(), basis, deviation.float(), correlation.float())
+    # A map's pixels are known up to noise that neighbours do not share: part of their unit variance.
+    shared = [(m[:, 0::2] * m[:, 1::2]).mean().clamp(0.0, 0.98) for m in maps.values()]
+    map_correlation = torch.stack(shared) if shared else torch.zeros(0)
+    return WPlusStatistics(coefficients.float(), basis, deviation.float(), correlation.float(), map_correlation)
 
 
 def inference_config(architecture: Architecture) -> dict[str, Any]:
@@ -175,16 +184,8 @@ def export_bundle(
     positions = len(stacks[0])
     chosen = neighbours(positions)
     place = torch.linspace(-1, 1, positions)[torch.from_numpy(chosen)]
-    found = wplus_statistics(encode(state, stacks, chosen.tolist()), place, architecture.c_dim, rank)
-    half(
-        {
-            "coefficients": found.coefficients,
-            "basis": found.basis,
-            "deviation": found.deviation,
-            "correlation": found.correlation,
-        },
-        "w_statistics.safetensors",
-    )
+    found = wplus_statistics(*encode(state, stacks, chosen.tolist()), place, architecture.c_dim, rank)
+    half(vars(found), "w_statistics.safetensors")
     shutil.copyfile(template, partial / "template.nii.gz")
     shutil.copyfile(mask, partial / "mask.nii.gz")
     (partial / "docs" / "README.md").write_text(card)

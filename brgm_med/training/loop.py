@@ -22,7 +22,14 @@ from brgm_med.networks.condition import position_code
 from brgm_med.networks.stylegan2 import mix_styles
 from brgm_med.training import distributed
 from brgm_med.training.augment import Augmentation, adapted
-from brgm_med.training.losses import discriminator_loss, generator_loss, path_lengths, path_penalty, r1_penalty
+from brgm_med.training.losses import (
+    discriminator_loss,
+    generator_loss,
+    information,
+    path_lengths,
+    path_penalty,
+    r1_penalty,
+)
 from brgm_med.training.state import TrainState, mean_w, update_average
 
 Features = Callable[[Tensor, Tensor], Tensor]
@@ -55,6 +62,7 @@ class Recipe:
         adversarial: weight of the generator's adversarial loss.
         latent: weight of the mean square of the encoder's W+.
         w_noise: standard deviation of the noise added to the encoder's W+.
+        information: weight of each nat that the noise maps tell of an image (see `losses.information`).
         r1_gamma: weight gamma of R1 (gamma / 2 times the squared gradient).
         r1_every: updates of the discriminator from one R1 to the next.
         path: weight of the path length regularisation relative to that of the adversarial loss; 0: none.
@@ -77,6 +85,7 @@ class Recipe:
     adversarial: float = 0.05
     latent: float = 0.002
     w_noise: float = 0.1
+    information: float = 3e-5
     r1_gamma: float = 0.3
     r1_every: int = 16
     path: float = 2.0
@@ -211,12 +220,25 @@ def _update_players(
 def _reconstruct(
     state: TrainState, recipe: Recipe, target: Tensor, perceptual: Features | None, precision: torch.dtype
 ) -> tuple[Tensor, Tensor, Losses]:
-    """The weighted sum of the reconstruction's losses, the reconstruction [N, C, H, W], and the losses by name."""
-    latent = state.encoder(target.to(precision)).float()
+    """The weighted sum of the reconstruction's losses, the reconstruction [N, C, H, W], and the losses by name.
+
+    Every image is given its W+ and, of its noise maps, the coarsest k, k drawn evenly from none to all; the finer ones
+    are 0. So each further map only adds what the coarser inputs do not tell, and these tell all that they can.
+    """
+    latent, means = state.encoder(target.to(precision))
+    latent = latent.float()
     ws = latent + recipe.w_noise * torch.randn(latent.shape).to(latent.device)
-    image = state.generator.synthesis(ws, noise="none", dtype=precision)
-    losses = {"pixel": (image - target).abs().mean(), "latent": latent.square().mean()}
-    loss = recipe.pixel * losses["pixel"] + recipe.latent * losses["latent"]
+    kept = torch.randint(len(means) + 1, (len(target),)).to(target.device)
+    maps, told = {}, torch.zeros((), device=target.device)
+    for level, (name, mean) in enumerate(means.items()):
+        mean, log_deviation = mean.float(), state.encoder.log_deviation[level]
+        given = (kept > level).float()[:, None, None, None]
+        drawn = torch.randn(mean.shape).to(mean.device)
+        maps[name] = given * (mean + log_deviation.exp() * drawn)
+        told = told + (given[:, 0, 0, 0] * information(mean, log_deviation)).mean()
+    image = state.generator.synthesis(ws, noise=maps or "none", dtype=precision)
+    losses = {"pixel": (image - target).abs().mean(), "latent": latent.square().mean(), "information": told}
+    loss = recipe.pixel * losses["pixel"] + recipe.latent * losses["latent"] + recipe.information * told
     if perceptual is not None:
         losses["perceptual"] = perceptual(image, target).mean()
         loss = loss + recipe.perceptual * losses["perceptual"]

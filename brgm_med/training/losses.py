@@ -37,3 +37,10 @@ def path_lengths(image: Tensor, w: Tensor) -> Tensor:
 def path_penalty(lengths: Tensor, mean: float | Tensor) -> Tensor:
     """Mean squared difference of path lengths [N] to their running mean. Karras et al. 2020, Eq. 4."""
     return (lengths - mean).square().mean()
+
+
+def information(mean: Tensor, log_deviation: Tensor) -> Tensor:
+    """Nats [N] that a map [N, 1, h, w] known as N(mean, deviation^2) tells beyond the prior N(0, 1): the
+    Kullback-Leibler divergence of the two, summed over pixels. Kingma & Welling 2014, Appendix B."""
+    variance = (2 * log_deviation).exp()
+    return 0.5 * (mean.square() + variance - 1 - 2 * log_deviation).sum((1, 2, 3))

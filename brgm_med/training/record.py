@@ -23,6 +23,7 @@ COLUMNS = (
     "pixel",
     "perceptual",
     "latent",
+    "information",
     "generator",
     "path",
     "discriminator",
@@ -144,7 +145,8 @@ class Record:
 
 def pictures(state: TrainState, slices: Tensor, positions: Tensor, samples: int = 2) -> Tensor:
     """A grid [3, H', W'] in [0, 1]: a row of `slices` [N, C, H, W], a row of what the averaged encoder and generator
-    make of them, and `samples` rows of samples at the same `positions` [N], always of the same z.
+    make of them, a row without noise maps, and `samples` rows of samples at the same `positions` [N], always of the
+    same z.
     """
     from torchvision.utils import make_grid
 
@@ -153,7 +155,8 @@ def pictures(state: TrainState, slices: Tensor, positions: Tensor, samples: int 
     code = position_code(positions.float(), g.c_dim).to(device)
     slices = slices.float().to(device)
     with torch.no_grad():
-        rows = [slices, g.synthesis(state.average_encoder(slices), noise="none"), *(g(row, code) for row in z)]
+        ws, maps = state.average_encoder(slices)
+        rows = [slices, g.synthesis(ws, maps or "none"), g.synthesis(ws, "none"), *(g(row, code) for row in z)]
     return make_grid((torch.cat(rows).cpu() + 1) / 2, nrow=len(slices)).clamp(0, 1)
 
 

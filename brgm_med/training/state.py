@@ -90,8 +90,6 @@ class TrainState:
         torch.manual_seed(seed)
         g, d = architecture.generator(), architecture.discriminator()
         e = architecture.encoder(g.num_ws)
-        with torch.no_grad():  # start near w = 0, where the generator is well behaved
-            getattr(e, e.epilogue).out.weight.mul_(0.1)
         modules: list[nn.Module] = [g, d, e]
         for module in modules:
             module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
