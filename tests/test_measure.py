@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -15,7 +16,7 @@ from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.perceptual import LPIPS
 from brgm_med.posterior import Posterior
 from brgm_med.solvers import fit_map
-from brgm_med.training.measure import fit_lbfgs, invert, mean_ws, measure, sample, score, spread
+from brgm_med.training.measure import all_latents, fit_lbfgs, invert, mean_ws, measure, sample, score, spread
 from brgm_med.training.state import TrainState
 from brgm_med.weights import CONVOLUTIONS, lpips_heads
 from tests import tiny
@@ -151,6 +152,26 @@ def test_a_posterior_that_couples_images_is_refused() -> None:
         fit_lbfgs(posterior, torch.zeros(2, 2, 3))
 
 
+def test_w_and_noise_maps_are_one_variable(state: TrainState, generator: StyleGAN2) -> None:
+    """Coordinates stand for the encoder's answer, and from there each latent input is searched."""
+    images, _ = slices()
+    noisy = copy.deepcopy(generator)
+    for block in noisy.noise_shapes:  # as training would have it: the maps matter
+        getattr(noisy.synthesis, block).conv0.noise_strength.data.fill_(0.5)
+    with torch.no_grad():
+        ws, maps = state.average_encoder(images)
+        joint, start = all_latents(noisy, ws, maps)
+        assert maps
+        assert start.shape == (len(images), 1, ws[0].numel() + sum(m[0].numel() for m in maps.values()))
+        torch.testing.assert_close(joint.synthesis(start), noisy.synthesis(ws, maps))
+        torch.testing.assert_close(joint.ws(start), ws)
+    found = invert(joint, images, start=start, steps=15)
+    alone = invert(noisy, images, start=ws, steps=15)
+    assert float(found.history[-1].sum()) < float(alone.history[-1].sum())
+    for name, m in joint.maps(found.ws).items():
+        assert not torch.equal(m, maps[name])
+
+
 # What is measured, and on what.
 
 
@@ -197,7 +218,7 @@ def test_measures_of_a_tiny_prior(state: TrainState) -> None:
     found = measure(
         state.average, state.average_encoder, images, positions, critic(state), steps=20, inverted=4, samples=12
     )
-    names = {"inversion_psnr", "encoded_psnr", "frechet", "kernel", "precision", "recall"}
+    names = {"inversion_psnr", "wplus_psnr", "encoded_psnr", "frechet", "kernel", "precision", "recall"}
     assert found.keys() == names  # no LPIPS without LPIPS
     assert found["inversion_psnr"] > found["encoded_psnr"] + 1
     assert all(math.isfinite(v) for v in found.values())
@@ -207,9 +228,13 @@ def test_measures_of_a_tiny_prior(state: TrainState) -> None:
     assert again == found  # the pictures were half precision to begin with
     chosen = spread(positions, 4)
     truth = images[chosen]
-    start = state.average_encoder(truth)
-    best = invert(state.average, truth, start=start.detach(), steps=20)
-    assert found["inversion_psnr"] == pytest.approx(float((10 * (4 * 144 / best.history[-1]).log10()).mean()), abs=1e-3)
+    with torch.no_grad():
+        start, maps = state.average_encoder(truth)
+        encoded = state.average.synthesis(start, maps)
+    assert found["encoded_psnr"] == pytest.approx(float(psnr(encoded, truth, 2.0).mean()))
+    best = invert(state.average, truth, start=start, steps=20)
+    assert found["wplus_psnr"] == pytest.approx(float((10 * (4 * 144 / best.history[-1]).log10()).mean()), abs=1e-3)
+    assert found["inversion_psnr"] > found["wplus_psnr"]  # noise maps add to the reach
 
 
 def test_without_an_encoder_it_starts_at_the_mean(state: TrainState) -> None:
@@ -218,6 +243,7 @@ def test_without_an_encoder_it_starts_at_the_mean(state: TrainState) -> None:
     assert "encoded_psnr" not in found
     chosen = spread(positions, 3)
     at_mean = state.average.synthesis(mean_ws(state.average, positions[chosen], seed=0), noise="none").detach()
+    assert found["inversion_psnr"] == found["wplus_psnr"]  # and there are no maps to search
     assert found["inversion_psnr"] == pytest.approx(float(psnr(at_mean, images[chosen], 2.0).mean()))
 
 

@@ -1,4 +1,4 @@
-"""What a prior is worth on held-out slices: how well w alone reaches them, and how its samples are distributed."""
+"""What a prior is worth on held-out slices: how well its latent inputs reach them, how its samples are distributed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from brgm_med.energies import Pixel
 from brgm_med.metrics import lpips, psnr
 from brgm_med.networks.condition import position_code
 from brgm_med.networks.discriminator import Encoder
+from brgm_med.networks.noise import join_maps
 from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.perceptual import LPIPS, PerceptualFeatures
-from brgm_med.posterior import Generator, Posterior
+from brgm_med.posterior import Generator, Posterior, Whitened
 from brgm_med.solvers import Estimate
 
 STEPS = 100
@@ -87,8 +88,8 @@ def invert(
     """The best G(w) for clean images [N, C, H, W]: the MAP over W+ with f = identity and no prior on w.
 
     It minimises the squared error and so tells the reach of the generator, not how probable an image is. `start`
-    [N, num_ws, w_dim]: the encoder's answer, or a mean w. The generator's noise inputs are off, as grain that is
-    no function of w cannot be found. `batch` images at a time.
+    [N, num_ws, w_dim]: the encoder's answer, or a mean w. The generator's noise inputs are off: w alone. (Noise maps
+    are searched as well where `generator` is a `posterior.Whitened` with maps.) `batch` images at a time.
     """
     parts = []
     for image, ws in zip(images.split(batch), start.split(batch), strict=True):
@@ -99,6 +100,17 @@ def invert(
         torch.cat([p.image for p in parts]),
         torch.cat([p.history for p in parts], 1),
     )
+
+
+def all_latents(generator: StyleGAN2, ws: Tensor, maps: dict[str, Tensor]) -> tuple[Whitened, Tensor]:
+    """W+ and noise maps as one variable: the generator of coordinates [N, 1, K + M], and those of `ws` and `maps`."""
+    flat = ws.flatten(1)
+    k = flat.shape[1]
+    one = torch.ones(k, device=flat.device)
+    coordinates = torch.cat([flat, join_maps(maps)], 1) if maps else flat
+    free = torch.zeros(coordinates.shape[1], device=flat.device)
+    shapes = generator.noise_shapes if maps else {}
+    return Whitened(generator, torch.zeros_like(flat[:1]), torch.diag(one), one, free, shapes), coordinates[:, None]
 
 
 def spread(positions: Tensor, count: int) -> Tensor:
@@ -151,27 +163,33 @@ def measure(
     from the mean w at their position); `samples` images are drawn at positions that are spread alike, and compared
     with all slices in the pooled `features`.
 
-    - inversion_psnr, encoded_psnr: dB, of the inversion and of the encoder alone (absent without one). Mean over
+    - inversion_psnr, wplus_psnr, encoded_psnr: dB, of the inversion by all latent inputs (W+ and the noise maps), by
+      W+ alone, and of the encoder's answer (the last is absent without one, and so are the noise maps). Mean over
       slices; over the whole slice and data_range 2, the width of [-1, 1], on which a generator is defined.
     - inversion_lpips: mean LPIPS of the inversion, at the slices' own size, clipped to [-1, 1]. Absent where
       `features` is no LPIPS.
     - frechet, kernel, precision, recall: see `brgm_med.distribution`. They only compare where N, `samples` and
       `features` are the same; features of a discriminator change as it is trained.
 
-    Deterministic. With the defaults and 80 x 96 slices it takes about a minute of one core, nearly all of it in the
-    inversions. Raises ValueError for fewer than four slices or samples.
+    Deterministic. With the defaults and 80 x 96 slices it takes about a minute of one core for each of the two
+    inversions, and little else. Raises ValueError for fewer than four slices or samples.
     """
     slices = slices.float()
     chosen = spread(positions, inverted)
     truth = slices[chosen]
     found: dict[str, float] = {}
+    maps: dict[str, Tensor] = {}
     if encoder is None:
         start = mean_ws(generator, positions[chosen], seed)
     else:
         with torch.no_grad():
-            start = encoder(truth)
-            found["encoded_psnr"] = float(psnr(generator.synthesis(start, noise="none"), truth, 2.0).mean())
+            start, maps = encoder(truth)
+            found["encoded_psnr"] = float(psnr(generator.synthesis(start, maps or "none"), truth, 2.0).mean())
     reached = invert(generator, truth, start=start, steps=steps).image
+    found["wplus_psnr"] = float(psnr(reached, truth, 2.0).mean())
+    if maps:
+        every, coordinates = all_latents(generator, start, maps)
+        reached = invert(every, truth, start=coordinates, steps=steps).image
     found["inversion_psnr"] = float(psnr(reached, truth, 2.0).mean())
     if isinstance(features, LPIPS):
         found["inversion_lpips"] = float(lpips(reached, truth, (-1.0, 1.0), features).mean())
