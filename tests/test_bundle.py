@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import dataclasses
+import hashlib
 import json
 import shutil
 import subprocess
@@ -15,6 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from brgm_med.errors import PriorError
 from brgm_med.networks.condition import position_code
@@ -165,6 +166,18 @@ def test_weights_that_are_no_safetensors_are_named(folder: Path) -> None:
     prior = bundle.load(str(folder))
     with pytest.raises(PriorError, match=r"model\.safetensors: cannot be read"):
         _ = prior.generator
+
+
+@pytest.mark.parametrize("name", ["model", "discriminator", "w_statistics"])
+def test_weights_of_another_version_are_named(folder: Path, name: str) -> None:
+    path = folder / "models" / f"{name}.safetensors"
+    save_file({"other": torch.zeros(3)}, path)
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    metadata["sha256"][f"models/{name}.safetensors"] = bundle.digest(path)
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    prior = bundle.load(str(folder))
+    with pytest.raises(PriorError, match=rf"{name}\.safetensors: is not what this version"):
+        _ = prior.generator, prior.discriminator, prior.statistics
 
 
 def test_an_unknown_prior_is_named_with_those_that_are_known(tmp_path: Path) -> None:
@@ -410,20 +423,13 @@ def test_correlation_is_that_of_the_two_of_a_pair() -> None:
     assert bool(((found.correlation > 0.95) & (found.correlation < 1)).all())
 
 
-def test_samples_have_the_mean_the_covariance_and_the_correlation() -> None:
-    basis, _ = torch.linalg.qr(torch.randn(5, 2))
-    correlation, deviation = torch.tensor([0.9, 0.3]), torch.tensor([3.0, 0.5])
-    statistics = bundle.WPlusStatistics(torch.randn(5, 5), basis, deviation, correlation, torch.zeros(0))
-    code = position_code(torch.linspace(-1, 1, 6), 4)
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.stack([statistics.sample(code, generator) for _ in range(4000)])
-    assert drawn.shape == (4000, 6, 5)
-    rest = drawn - statistics.mean(code)
-    assert float(rest.mean(0).abs().max()) < 0.2
-    assert float((rest - rest @ basis @ basis.T).abs().max()) < 1e-4
-    a = rest @ basis / deviation
-    torch.testing.assert_close(a.std(0), torch.ones(6, 2), rtol=0, atol=0.05)
-    for step in (1, 2):
+def test_neighbours_are_drawn_with_unit_variance_and_their_correlation() -> None:
+    correlation, generator = torch.tensor([0.9, 0.3, 0.0]), torch.Generator().manual_seed(0)
+    a = torch.stack([bundle.gauss_markov(correlation, 6, generator) for _ in range(4000)])
+    assert a.shape == (4000, 6, 3)
+    assert float(a.mean(0).abs().max()) < 0.06
+    torch.testing.assert_close(a.std(0), torch.ones(6, 3), rtol=0, atol=0.05)
+    for step in (1, 2, 5):
         found = (a[:, :-step] * a[:, step:]).mean((0, 1))
         torch.testing.assert_close(found, correlation**step, rtol=0, atol=0.05)
     assert float((a[..., 0] * a[..., 1]).mean(0).abs().max()) < 0.06

@@ -80,20 +80,6 @@ class WPlusStatistics:
         """Means [N, K] at position codes [N, c_dim]."""
         return self.coefficients[0] + code @ self.coefficients[1:]
 
-    def sample(self, code: Tensor, generator: torch.Generator) -> Tensor:
-        """W+ [N, K] of N neighbouring slices, drawn at position codes [N, c_dim]: a Gauss-Markov chain along them.
-
-        Coordinates are a_0 = e_0, a_i = r a_(i-1) + sqrt(1 - r^2) e_i with unit normal e and r the correlation, so
-        that each slice's w has this distribution and neighbours correlate as they do in a head.
-        """
-        import torch
-
-        steps = torch.randn(len(code), len(self.deviation), generator=generator)
-        chain = [steps[0]]
-        for step in steps[1:]:
-            chain.append(self.correlation * chain[-1] + (1 - self.correlation.square()).sqrt() * step)
-        return self.mean(code) + (torch.stack(chain) * self.deviation) @ self.basis.T
-
     def to(self, device: torch.device) -> WPlusStatistics:
         """The same on `device`."""
         return WPlusStatistics(**{name: tensor.to(device) for name, tensor in vars(self).items()})
@@ -143,12 +129,20 @@ class PriorBundle:
                 f"{self.folder / 'models' / file}: cannot be read ({error}); reinstall the prior"
             ) from error
 
+    def _other(self, file: str) -> PriorError:
+        return PriorError(
+            f"{self.folder / 'models' / file}: is not what this version expects; take a prior of this version"
+        )
+
     def _network(self, key: str, kind: type, file: str) -> Any:
         import torch
 
         config = json.loads((self.folder / "configs" / "inference.json").read_text())[key]
         network = kind(**{k: v for k, v in config.items() if k != "_target_"})
-        network.load_state_dict(self._weights(file))
+        try:
+            network.load_state_dict(self._weights(file))
+        except RuntimeError as error:
+            raise self._other(file) from error
         return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     @cached_property
@@ -167,8 +161,11 @@ class PriorBundle:
 
     @cached_property
     def statistics(self) -> WPlusStatistics:
-        found = self._weights("w_statistics.safetensors")
-        return WPlusStatistics(**found)
+        file = "w_statistics.safetensors"
+        try:
+            return WPlusStatistics(**self._weights(file))
+        except TypeError as error:
+            raise self._other(file) from error
 
     def whitened(self, device: torch.device | str = "cpu") -> Whitened:
         """The prior over all latent inputs of its box's slices: W+ and, where they were learned, noise maps."""
@@ -185,16 +182,26 @@ class PriorBundle:
         return Whitened(generator, mean, statistics.basis, statistics.deviation, torch.cat(correlation), shapes)
 
     def sample(self, seed: int = 0) -> Tensor:
-        """A head drawn from the prior on W+: normalised slices [Y, C, H, W], air -1, posterior first."""
+        """A head drawn from the prior over all latent inputs: normalised slices [Y, C, H, W], air -1, from the back."""
         import torch
 
-        from brgm_med.networks.condition import position_code
-
-        generator = torch.Generator().manual_seed(seed)
-        ws = self.statistics.sample(position_code(self.positions(), self.generator.c_dim), generator)
+        whitened = self.whitened()
+        coordinates = gauss_markov(whitened.correlation, self.grid_shape[1], torch.Generator().manual_seed(seed))
         with torch.no_grad():
-            image: Tensor = self.generator.synthesis(ws.reshape(len(ws), self.generator.num_ws, -1), noise="none")
+            image: Tensor = whitened.synthesis(coordinates[:, None])
         return image
+
+
+def gauss_markov(correlation: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Coordinates [count, R] of neighbouring slices, each N(0, 1), with `correlation` r [R] from one to the next:
+    a_0 = e_0, a_i = r a_(i-1) + sqrt(1 - r^2) e_i, with unit normal e."""
+    import torch
+
+    steps = torch.randn(count, len(correlation), generator=generator)
+    chain = [steps[0]]
+    for step in steps[1:]:
+        chain.append(correlation * chain[-1] + (1 - correlation.square()).sqrt() * step)
+    return torch.stack(chain)
 
 
 def load(prior: str = DEFAULT) -> PriorBundle:
