@@ -24,7 +24,7 @@ def minibatch_deviation(x: Tensor, group: int) -> Tensor:
     if n % size:
         raise ValueError(f"a batch of {n} does not divide into groups of {size}")
     y = x.float().reshape(size, n // size, c, h, w)
-    y = (y.var(0, unbiased=False) + 1e-8).sqrt().mean((1, 2, 3))
+    y = ((y - y.mean(0)).square().mean(0) + 1e-8).sqrt().mean((1, 2, 3))
     y = y.repeat(size)[:, None, None, None].expand(-1, 1, h, w)
     return torch.cat([x, y.to(x.dtype)], 1)
 

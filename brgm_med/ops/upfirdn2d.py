@@ -46,16 +46,19 @@ def upfirdn2d(
 def _resample(x: Tensor, taps: Tensor, up: int, down: int, padding: tuple[int, int, int, int]) -> Tensor:
     """The four steps of `upfirdn2d`, correlating with `taps` [fh, fw]: the specification."""
     n, c, h, w = x.shape
-    if up > 1:
-        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-        spread = torch.empty(n, c, h * up, w * up, dtype=x.dtype, device=x.device, memory_format=layout).zero_()
-        spread[:, :, ::up, ::up] = x
-        x = spread
     left, right, top, bottom = padding
+    if up > 1:
+        # Zeros and padding in one piece of memory; what is cropped instead is cropped after.
+        edges = [max(p, 0) for p in padding]
+        shape = (n, c, h * up + edges[2] + edges[3], w * up + edges[0] + edges[1])
+        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
+        spread = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout).zero_()
+        spread[:, :, edges[2] : edges[2] + h * up : up, edges[0] : edges[0] + w * up : up] = x
+        x, (left, right, top, bottom) = spread, (min(p, 0) for p in padding)
     if left == right >= 0 and top == bottom >= 0:  # the convolution pads without a copy
         pad = (top, left)
     else:
-        x, pad = F.pad(x, list(padding)), (0, 0)
+        x, pad = F.pad(x, (left, right, top, bottom)), (0, 0)
     with torch.autocast(x.device.type, enabled=False):
         return F.conv2d(x, taps.expand(c, 1, -1, -1), stride=down, padding=pad, groups=c)
 
