@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+    from brgm_med.gaussian import LinearGaussian
     from brgm_med.networks.discriminator import Discriminator
     from brgm_med.networks.stylegan2 import StyleGAN2
     from brgm_med.posterior import Whitened
@@ -32,6 +33,7 @@ READ = (
     "models/model.safetensors",
     "models/discriminator.safetensors",
     "models/w_statistics.safetensors",
+    "models/linear.safetensors",
     "template.nii.gz",
     "mask.nii.gz",
 )
@@ -165,6 +167,24 @@ class PriorBundle:
         try:
             return WPlusStatistics(**self._weights(file))
         except TypeError as error:
+            raise self._other(file) from error
+
+    @cached_property
+    def linear(self) -> LinearGaussian:
+        """The linear-Gaussian prior of the same training slices, as it was stored (components in 8 bits)."""
+        from brgm_med.gaussian import LinearGaussian, unfolded
+
+        file = "linear.safetensors"
+        found = self._weights(file)
+        try:
+            half = found["half"] * found["scale"][:, None, None]
+            mean = unfolded(found["mean"], found["parity"].new_ones(len(found["mean"]))).T
+            basis = unfolded(half, found["parity"])
+            rows = half.shape[1]
+            return LinearGaussian(
+                mean.reshape(len(mean), 1, rows, -1), basis, found["deviation"], float(found["nugget"])
+            )
+        except KeyError as error:
             raise self._other(file) from error
 
     def whitened(self, device: torch.device | str = "cpu") -> Whitened:

@@ -14,9 +14,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from brgm_med.gaussian import LinearGaussian
 from brgm_med.networks.condition import position_code
 from brgm_med.priors.bundle import UNFINISHED, WPlusStatistics, digest
 from brgm_med.training.state import Architecture, TrainState
+
+LINEAR_RANK = 768
+"""Components of the linear-Gaussian prior that are kept: 3 MB."""
 
 PAIRS = 16
 """So many pairs of neighbouring slices a head, spread evenly, are enough for the statistics of W+."""
@@ -71,6 +75,20 @@ def wplus_statistics(
     shared = [(m[:, 0::2] * m[:, 1::2]).mean().clamp(0.0, 0.98) for m in maps.values()]
     map_correlation = torch.stack(shared) if shared else torch.zeros(0)
     return WPlusStatistics(coefficients.float(), basis, deviation.float(), correlation.float(), map_correlation)
+
+
+def stored(linear: LinearGaussian) -> dict[str, Tensor]:
+    """A linear-Gaussian prior in few bytes: left halves, the components' in 8 bits, each with its own scale."""
+    half, parity = linear.half()
+    scale = half.abs().amax((1, 2)) / 127
+    return {
+        "half": (half / scale[:, None, None]).round().to(torch.int8),
+        "scale": scale,
+        "parity": parity,
+        "deviation": linear.deviation,
+        "mean": linear.mean[:, 0, :, : linear.mean.shape[3] // 2].half().contiguous(),
+        "nugget": torch.tensor(linear.nugget),
+    }
 
 
 def inference_config(architecture: Architecture) -> dict[str, Any]:
@@ -186,6 +204,7 @@ def export_bundle(
     place = torch.linspace(-1, 1, positions)[torch.from_numpy(chosen)]
     found = wplus_statistics(*encode(state, stacks, chosen.tolist()), place, architecture.c_dim, rank)
     half(vars(found), "w_statistics.safetensors")
+    save_file(stored(LinearGaussian.fit(stacks, LINEAR_RANK)), partial / "models" / "linear.safetensors")
     shutil.copyfile(template, partial / "template.nii.gz")
     shutil.copyfile(mask, partial / "mask.nii.gz")
     (partial / "docs" / "README.md").write_text(card)
