@@ -34,6 +34,7 @@ FILES = {
     "docs/README.md",
     "mask.nii.gz",
     "models/discriminator.safetensors",
+    "models/linear.safetensors",
     "models/model.safetensors",
     "models/w_statistics.safetensors",
     "template.nii.gz",
