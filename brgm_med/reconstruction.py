@@ -14,16 +14,46 @@ from brgm_med.posterior import Posterior
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.solvers import fit_map
 
-NOISE = 0.04
+NOISE = 0.08
 """Standard deviation of what the generator leaves unexplained of a measurement, in units of the [-1, 1] range."""
 
-TRUST = 0.6
+TRUST = 0.7
 """Weight of the generator's MAP, the rest being the linear-Gaussian posterior mean. Their errors differ, so that their
 mean is nearer to the truth than either; the MAP alone is the sharper one. Chosen on the choosing heads."""
 
 STEPS, RATE = 50, 0.1
 CORRELATION = 0.5
 """Correlation length, in pixels, of the error that the final projection corrects."""
+
+
+def map_slices(
+    prior: PriorBundle,
+    index: Sequence[int],
+    corruption: nn.Module,
+    measured: Tensor,
+    *,
+    noise: float = NOISE,
+    steps: int = STEPS,
+) -> Tensor:
+    """G at the MAP of all its latent inputs, W+ and noise maps, N(0, 1) in whitened coordinates: [N, 1, H, W].
+
+    Arguments as those of `reconstruct_slices`; `corruption` need not be linear. Every slice is sought on its own.
+    """
+    whitened = prior.whitened(measured.device)
+    whitened = dataclasses.replace(whitened, mean=whitened.mean[list(index)])
+    normal = Gaussian(torch.zeros(whitened.w_dim, device=measured.device), torch.ones(()), 0.5)
+    posterior = Posterior(whitened, corruption, measured, (Pixel(0.5 / noise**2),), (normal,), noise="none")
+    start = torch.zeros(len(measured), 1, whitened.w_dim, device=measured.device)
+    return fit_map(posterior, start, steps=steps, rate=RATE).image
+
+
+def consistent(image: Tensor, corruption: nn.Module, measured: Tensor) -> Tensor:
+    """The most probable correction of `image` that gives back `measured`, for errors that are correlated over
+    `CORRELATION` pixels. Raises ValueError when the corruption is not linear."""
+    rows, columns = stationary_covariance(image.shape[2:], CORRELATION).matrices
+    assert rows is not None
+    assert columns is not None
+    return project(image, corruption, measured, lambda x: rows.to(x) @ x @ columns.to(x))
 
 
 def reconstruct_slices(
@@ -39,24 +69,11 @@ def reconstruct_slices(
     """The slices [N, 1, H, W] at positions `index` of the prior's box that most probably caused `measured`.
 
     Normalised as the prior's slices are (air -1, brain 0). `corruption` is a linear module, `measured` [N, ...] what it
-    makes of the slices, free of noise: the result gives `measured` back. Every slice is sought on its own: the MAP over
-    all latent inputs of the generator, W+ and noise maps, N(0, 1) in whitened coordinates; blended by `trust` with the
-    posterior mean of the linear-Gaussian prior of the same training slices; projected onto what was measured.
-    Raises ValueError when the corruption is not linear.
+    makes of the slices, free of noise: the result gives `measured` back. The generator's MAP is blended, by `trust`,
+    with the posterior mean of the linear-Gaussian prior of the same training slices, and the blend is projected onto
+    what was measured. `noise`: standard deviation of what the priors leave unexplained of a measurement. Raises
+    ValueError when the corruption is not linear.
     """
-    whitened = prior.whitened(measured.device)
-    whitened = dataclasses.replace(whitened, mean=whitened.mean[list(index)])
-    normal = Gaussian(torch.zeros(whitened.w_dim, device=measured.device), torch.ones(()), 0.5)
-    posterior = Posterior(whitened, corruption, measured, (Pixel(0.5 / noise**2),), (normal,), noise="none")
-    start = torch.zeros(len(index), 1, whitened.w_dim, device=measured.device)
-    image = fit_map(posterior, start, steps=steps, rate=RATE).image
-    if trust < 1:
-        image = trust * image + (1 - trust) * prior.linear.at(index).estimate(corruption, measured, noise).to(image)
-    rows, columns = stationary_covariance(image.shape[2:], CORRELATION).matrices
-    assert rows is not None
-    assert columns is not None
-
-    def covariance(x: Tensor) -> Tensor:
-        return rows.to(x) @ x @ columns.to(x)
-
-    return project(image, corruption, measured, covariance)
+    image = map_slices(prior, index, corruption, measured, noise=noise, steps=steps)
+    mean = prior.linear.at(list(index)).estimate(corruption, measured, noise)
+    return consistent(trust * image + (1 - trust) * mean.to(image), corruption, measured)
