@@ -1,0 +1,68 @@
+"""Single slices on a prior's own grid: consistent, between its two parts, and better than either starts from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from brgm_med.corruptions import Downsample
+from brgm_med.gaussian import LinearGaussian
+from brgm_med.priors.bundle import PriorBundle, load
+from brgm_med.reconstruction import consistent, map_slices, reconstruct_slices
+from brgm_med.training.loop import train_iteration
+from tests import tiny
+from tests.test_bundle import export
+
+INDEX = (0, 2, 4)
+
+
+@pytest.fixture(scope="module")
+def prior(tmp_path_factory: pytest.TempPathFactory) -> PriorBundle:
+    torch.manual_seed(0)
+    state = tiny.state()
+    for _ in range(40):
+        train_iteration(state, tiny.RECIPE, tiny.stacks(), None)
+    return load(str(export(state, tmp_path_factory.mktemp("priors") / "tiny")))
+
+
+@pytest.fixture(scope="module")
+def truth() -> Tensor:
+    return torch.as_tensor(tiny.stacks()[1]).float()[list(INDEX)]
+
+
+def test_the_measurement_is_given_back_exactly(prior: PriorBundle, truth: Tensor) -> None:
+    f = Downsample(3)
+    found = reconstruct_slices(prior, INDEX, f, f(truth), steps=5)
+    assert found.shape == truth.shape
+    torch.testing.assert_close(f(found), f(truth), rtol=0, atol=1e-5)
+
+
+def test_trust_goes_from_the_linear_mean_to_the_generator(prior: PriorBundle, truth: Tensor) -> None:
+    f = Downsample(3)
+    y = f(truth)
+    generator = consistent(map_slices(prior, INDEX, f, y, noise=0.1, steps=5), f, y)
+    linear = consistent(prior.linear.at(INDEX).estimate(f, y, 0.1), f, y)
+    for trust, expected in ((1.0, generator), (0.0, linear), (0.25, 0.25 * generator + 0.75 * linear)):
+        found = reconstruct_slices(prior, INDEX, f, y, noise=0.1, trust=trust, steps=5)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_the_map_fits_the_measurement_better_than_its_start(prior: PriorBundle, truth: Tensor) -> None:
+    f = Downsample(2)
+    start, found = (map_slices(prior, INDEX, f, f(truth), steps=n) for n in (1, 60))
+    assert float((f(found) - f(truth)).square().mean()) < 0.99 * float((f(start) - f(truth)).square().mean())
+    # Every slice is sought on its own.
+    alone = map_slices(prior, INDEX[1:2], f, f(truth[1:2]), steps=60)
+    torch.testing.assert_close(found[1:2], alone, rtol=0, atol=1e-4)
+
+
+def test_the_stored_linear_prior_is_that_of_the_training_slices(prior: PriorBundle) -> None:
+    fitted = LinearGaussian.fit([torch.as_tensor(s) for s in tiny.stacks()], 768)
+    torch.testing.assert_close(prior.linear.mean, fitted.mean, rtol=0, atol=1e-3)
+    torch.testing.assert_close(prior.linear.deviation, fitted.deviation, rtol=1e-2, atol=1e-4)
+    x = torch.randn(2, 1, 12, 12)
+    size = float(fitted.covariance(x).abs().max())
+    torch.testing.assert_close(prior.linear.covariance(x), fitted.covariance(x), rtol=0, atol=0.02 * size)
