@@ -49,10 +49,10 @@ class LinearGaussian:
         mean = sum((_double(stacks[h]) for h in range(1, heads)), _double(stacks[0])) / heads
         mean = (mean + mean.flip(3)) / 2
         found = []
-        for parity in (1, -1):
-            parts = (folded(_double(stacks[h]) - mean, parity) for h in range(heads))
+        for sign in (1, -1):
+            parts = (folded(_double(stacks[h]) - mean, sign) for h in range(heads))
             values, vectors = _principal(parts, heads * positions, rank)
-            found.append((values, vectors, torch.full((len(values),), parity, dtype=torch.int8)))
+            found.append((values, vectors, torch.full((len(values),), sign, dtype=torch.int8)))
         values, vectors, parity = (torch.cat(both) for both in zip(*found, strict=True))
         total = sum(float((_double(stacks[h]) - mean).square().sum()) for h in range(heads)) / (heads * positions)
         best = values.argsort(descending=True, stable=True)[:rank]
