@@ -168,7 +168,7 @@ class Weights:
     the Gaussian that was fitted to the training stacks).
     """
 
-    noise: float = 0.1
+    noise: float = 0.15
     perceptual: float = 0.5
     prior: float = 0.5
 

@@ -197,7 +197,6 @@ def super_resolve(
             "perceptual": perceptual,
             "weights": vars(Weights()),
             "covariance_mm": sr.CORRELATION_MM,
-            "trust": sr.TRUST,
             "device": str(where),
         },
         "registration": {

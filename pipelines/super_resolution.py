@@ -28,10 +28,6 @@ CORRELATION_MM = 1.0
 TAPER_MM = 6.0
 """Over this distance from the edge of what the prior covers, its answer gives way to interpolation."""
 
-TRUST = 0.45
-"""How much of the prior's detail between the samples is kept. The MAP is one sharp answer, and only part of its
-detail is right: about the factor that minimises the squared error (chosen on the choosing heads)."""
-
 RATE = 0.2
 STEPS = 40
 
@@ -54,7 +50,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Result:
-    """`image` [1, X, Y, Z] on the fine grid, consistent with the scan; `weight` [1, X, Y, Z] in [0, `TRUST`]: how
+    """`image` [1, X, Y, Z] on the fine grid, consistent with the scan; `weight` [1, X, Y, Z] in [0, 1]: how
     far the prior is trusted (0: interpolation alone); `unprojected` the same before the final projection."""
 
     image: Tensor
@@ -143,6 +139,6 @@ def combine(problem: Problem, stack: Tensor, box: Grid) -> Result:
         place = torch.minimum(torch.arange(n) + 0.5, n - torch.arange(n) - 0.5) * s
         ramp = (place / TAPER_MM).clamp(max=1.0)
         edge = edge * (0.5 - 0.5 * torch.cos(torch.pi * ramp)).reshape([-1 if a == axis + 1 else 1 for a in range(4)])
-    weight = TRUST * resample(edge, box, problem.fine, back)
+    weight = resample(edge, box, problem.fine, back)
     image = problem.interpolated.lerp(volume.to(problem.interpolated.dtype), weight.to(problem.interpolated.dtype))
     return Result(project(image, problem.corruption, problem.scan, problem.covariance), image, weight)
