@@ -142,7 +142,9 @@ class LPIPS(nn.Module):
         It is linear: that of v / scale, a single one for three equal channels, and that of -shift / scale, the same
         for all images.
         """
-        index, stride, padding = _STEPS[self.net][0]
+        first = _STEPS[self.net][0]
+        assert isinstance(first, tuple)
+        index, stride, padding = first
         weight = self.get_buffer(f"weight{index}") / self.get_buffer("scale")
         constant = (weight * -self.get_buffer("shift")).sum(1, keepdim=True)
         if images.shape[1] == 1:
