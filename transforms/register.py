@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -103,7 +104,10 @@ def _optimise(
     step: float,
     iterations: int,
 ) -> tuple[sitk.Euler3DTransform, float]:
-    """Maximise Mattes mutual information from `start`. Deterministic: every voxel, one thread."""
+    """Maximise Mattes mutual information from `start`. Deterministic: every voxel, one thread.
+
+    Returns the transform and the negative information: infinite, and `start`, where the images do not overlap.
+    """
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)
     method.SetMetricAsMattesMutualInformation(32)
@@ -115,7 +119,12 @@ def _optimise(
     method.SetOptimizerScalesFromPhysicalShift()
     transform = sitk.Euler3DTransform(start)
     method.SetInitialTransform(transform, inPlace=True)
-    method.Execute(fixed, moving)
+    try:
+        method.Execute(fixed, moving)
+    except RuntimeError as error:
+        if "outside" not in str(error):
+            raise
+        return sitk.Euler3DTransform(start), math.inf
     return transform, float(method.GetMetricValue())
 
 
