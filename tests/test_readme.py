@@ -39,5 +39,11 @@ def test_every_command_and_flag_that_it_names_exists() -> None:
     for command in actions.choices.values():
         flags |= {option for action in command._actions for option in action.option_strings}
     assert commands == set(actions.choices)
-    others = {"--which", "--nproc-per-node", "--config_file", "--bundle_root"}  # of benchmarks, torchrun and MONAI
+    others = {
+        "--which",
+        "--first",
+        "--nproc-per-node",
+        "--config_file",
+        "--bundle_root",
+    }  # of benchmarks, torchrun and MONAI
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z_-]+", README)) <= flags | others
