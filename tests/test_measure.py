@@ -152,12 +152,18 @@ def test_a_posterior_that_couples_images_is_refused() -> None:
         fit_lbfgs(posterior, torch.zeros(2, 2, 3))
 
 
+def with_grain(generator: StyleGAN2) -> StyleGAN2:
+    """A copy whose noise maps matter, as training would have it."""
+    noisy = copy.deepcopy(generator)
+    for block in noisy.noise_shapes:
+        getattr(noisy.synthesis, block).conv0.noise_strength.data.fill_(0.5)
+    return noisy
+
+
 def test_w_and_noise_maps_are_one_variable(state: TrainState, generator: StyleGAN2) -> None:
     """Coordinates stand for the encoder's answer, and from there each latent input is searched."""
     images, _ = slices()
-    noisy = copy.deepcopy(generator)
-    for block in noisy.noise_shapes:  # as training would have it: the maps matter
-        getattr(noisy.synthesis, block).conv0.noise_strength.data.fill_(0.5)
+    noisy = with_grain(generator)
     with torch.no_grad():
         ws, maps = state.average_encoder(images)
         joint, start = all_latents(noisy, ws, maps)
@@ -215,24 +221,23 @@ def critic(state: TrainState) -> DiscriminatorFeatures:
 
 def test_measures_of_a_tiny_prior(state: TrainState) -> None:
     images, positions = slices()
-    found = measure(
-        state.average, state.average_encoder, images, positions, critic(state), steps=20, inverted=4, samples=12
-    )
+    average = with_grain(state.average)
+    found = measure(average, state.average_encoder, images, positions, critic(state), steps=20, inverted=4, samples=12)
     names = {"inversion_psnr", "wplus_psnr", "encoded_psnr", "frechet", "kernel", "precision", "recall"}
     assert found.keys() == names  # no LPIPS without LPIPS
     assert found["inversion_psnr"] > found["encoded_psnr"] + 1
     assert all(math.isfinite(v) for v in found.values())
     again = measure(
-        state.average, state.average_encoder, images.half(), positions, critic(state), steps=20, inverted=4, samples=12
+        average, state.average_encoder, images.half(), positions, critic(state), steps=20, inverted=4, samples=12
     )
     assert again == found  # the pictures were half precision to begin with
     chosen = spread(positions, 4)
     truth = images[chosen]
     with torch.no_grad():
         start, maps = state.average_encoder(truth)
-        encoded = state.average.synthesis(start, maps)
+        encoded = average.synthesis(start, maps)
     assert found["encoded_psnr"] == pytest.approx(float(psnr(encoded, truth, 2.0).mean()))
-    best = invert(state.average, truth, start=start, steps=20)
+    best = invert(average, truth, start=start, steps=20)
     assert found["wplus_psnr"] == pytest.approx(float((10 * (4 * 144 / best.history[-1]).log10()).mean()), abs=1e-3)
     assert found["inversion_psnr"] > found["wplus_psnr"]  # noise maps add to the reach
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from brgm_med.errors import PriorError
 from brgm_med.networks.discriminator import Discriminator
 from brgm_med.training import loop
-from brgm_med.training.loop import draw, iteration_seed, train_iteration
+from brgm_med.training.loop import draw, iteration_seed, step_size, train_iteration
 from brgm_med.training.losses import discriminator_loss, generator_loss, path_lengths, path_penalty, r1_penalty
 from brgm_med.training.record import Record, pictures
 from brgm_med.training.state import TrainState, mean_w, update_average
@@ -591,3 +591,14 @@ def test_a_snapshot_holds_the_averages_to_half_precision(tmp_path: Path) -> None
     (tmp_path / "junk.safetensors").write_bytes(b"junk")
     with pytest.raises(PriorError, match="junk"):
         other.load_snapshot(tmp_path / "junk.safetensors")
+
+
+def test_the_step_falls_as_the_inverse_square_root_of_the_images() -> None:
+    recipe = dataclasses.replace(tiny.RECIPE, rate=0.01, steady=100)
+    assert step_size(recipe, 0) == step_size(recipe, 100) == 0.01
+    assert step_size(recipe, 400) == pytest.approx(0.005)
+    assert step_size(recipe, 10_000) == pytest.approx(0.001)
+    state = tiny.state()
+    state.images = 400
+    train_iteration(state, recipe, tiny.stacks())
+    assert {group["lr"] for adam in state.optimisers.values() for group in adam.param_groups} == {0.005}

@@ -51,6 +51,8 @@ class Recipe:
     Attributes:
         batch: images of one update, over all processes together.
         rate: Adam's step size, of every network.
+        steady: images after which that size falls, as the inverse square root of the images (Karras et al. 2023, arXiv
+            2312.02696): the averaged weights settle without an end of the run having to be known.
         momentum: Adam's beta_1 while there is no adversary (at most 0.5 after that: momentum harms a game).
         reconstruction_only: images to be shown before the adversary plays; 0: from the start.
         reconstructed: fraction [0, 1] of a batch that is reconstructed once it plays, the rest being samples;
@@ -76,8 +78,9 @@ class Recipe:
 
     batch: int = 16
     rate: float = 0.002
+    steady: int = 60_000
     momentum: float = 0.8
-    reconstruction_only: int = 32_000
+    reconstruction_only: int = 400_000
     reconstructed: float = 0.5
     widened: float = 0.5
     pixel: float = 4.0
@@ -102,6 +105,11 @@ ADAPT_EVERY = 4
 
 PATH_DECAY = 0.99
 """Of the running mean of path lengths. Karras et al. 2020, Appendix B."""
+
+
+def step_size(recipe: Recipe, images: int) -> float:
+    """Adam's step size after `images` images, see `Recipe.steady`."""
+    return recipe.rate * min(1.0, (recipe.steady / max(images, 1)) ** 0.5)
 
 
 def iteration_seed(seed: int, iteration: int) -> int:
@@ -146,6 +154,9 @@ def train_iteration(
     """
     torch.manual_seed(iteration_seed(recipe.seed, state.iteration))
     playing = state.images >= recipe.reconstruction_only
+    for optimiser in state.optimisers.values():
+        for group in optimiser.param_groups:
+            group["lr"] = step_size(recipe, state.images)
     count = distributed.share(recipe.batch, _group(state) if playing else 1)
     reached = distributed.share(round(recipe.batch * recipe.reconstructed)) if playing else count
     with distributed.shared_draws():
@@ -332,7 +343,7 @@ def train(
     measure: Callable[[TrainState], dict[str, float]] | None = None,
     shown: tuple[Tensor, Tensor] | None = None,
     save_every: float = 300.0,
-    snapshot_every: float = 900.0,
+    snapshot_every: float = 1800.0,
     report: Callable[[str], None] = print,
     report_every: float = 20.0,
 ) -> None:

@@ -56,7 +56,7 @@ class Record:
     shown: tuple[Tensor, Tensor] | None = None
     report: Callable[[str], None] = print
     save_every: float = 300.0
-    snapshot_every: float = 900.0
+    snapshot_every: float = 1800.0
     report_every: float = 20.0
     _losses: dict[str, list[float]] = field(default_factory=dict, init=False)
 
