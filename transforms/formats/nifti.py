@@ -66,6 +66,15 @@ def check(path: Path | str, affine: Choice = "auto") -> NiftiHeader:
     return read(path, affine).header
 
 
+def read_stored(path: Path | str, affine: Choice = "auto") -> tuple[NiftiHeader, NDArray[np.generic]]:
+    """The header and the stored voxels [X, Y, Z], before scaling, whatever they hold: NaN and constants too.
+
+    Raises InputRefusedError as `read` does, but for what it says of voxel values.
+    """
+    header = read_header(Path(path), affine)
+    return header, read_voxels(header)
+
+
 def read_voxels(header: NiftiHeader) -> NDArray[np.generic]:
     """The stored voxels, [X, Y, Z], before scaling. Never unpacks more than the header declares."""
     end = header.offset + header.nbytes
@@ -156,6 +165,30 @@ def write(
     target = np.dtype("f4") if dtype == "float32" or like is None else like.dtype.newbyteorder("=")
     record = make_record(array.shape, affine, target, like, description)
     stored = encode(array, target, record, like)
+    return decode(*_put(path, record, stored, force))
+
+
+def write_stored(
+    path: Path | str, stored: NDArray[np.generic], like: NiftiHeader, description: str, force: bool = False
+) -> NDArray[np.generic]:
+    """Write voxels `stored` [X, Y, Z] as they are, of `like`'s type, with its grid and its scaling to the last bit.
+
+    As `write` in everything else; gives the stored voxels back as the file holds them. Raises ValueError for voxels of
+    another shape or type than `like`'s.
+    """
+    path = Path(path)
+    if stored.shape != like.shape or stored.dtype.newbyteorder("=") != like.dtype.newbyteorder("="):
+        raise ValueError(f"voxels {stored.shape} {stored.dtype} are not like {like.shape} {like.dtype}")
+    record = make_record(like.shape, like.affine, like.dtype.newbyteorder("="), like, description)
+    for name in ("scl_slope", "scl_inter", "cal_max", "cal_min"):
+        record[name] = like.record[name]
+    return _put(path, record, stored.astype(like.dtype.newbyteorder("<")), force)[1]
+
+
+def _put(
+    path: Path, record: Record, stored: NDArray[np.generic], force: bool
+) -> tuple[NiftiHeader, NDArray[np.generic]]:
+    """Write a file whole or not at all, read it back, compare it to the last bit."""
     content = record.tobytes() + bytes(4) + stored.tobytes(order="F")
     if path.name.lower().endswith(".gz"):
         packer = zlib.compressobj(COMPRESSION, wbits=31)  # a gzip header without name or time
@@ -168,9 +201,9 @@ def write(
             held = read_voxels(header)
         except InputRefusedError as error:
             raise CannotWriteError(f"{path}: does not read back ({error}); check the disk") from error
-        if header.dtype != stored.dtype or not np.array_equal(held, stored):
+        if header.dtype != stored.dtype or held.tobytes() != stored.tobytes():
             raise CannotWriteError(f"{path}: reads back differently from what was written; check the disk")
-    return decode(header, held)
+    return header, held
 
 
 def make_record(
