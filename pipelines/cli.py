@@ -60,6 +60,25 @@ def _sr(a: argparse.Namespace) -> None:
     )
 
 
+def _inpaint(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.inpaint import inpaint
+
+    inpaint(
+        a.scan,
+        a.mask,
+        a.out,
+        mask_known=a.mask_known,
+        force=a.force,
+        prior=a.prior,
+        steps=a.steps,
+        seed=a.seed,
+        affine=a.affine,
+        device=a.device,
+        threads=a.threads,
+        certificate=a.certificate,
+    )
+
+
 def _degrade(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.steps import degrade
 
@@ -113,12 +132,25 @@ def _scan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--in", dest="scan", type=Path, required=True, metavar="SCAN", help="NIfTI file")
     parser.add_argument("--affine", choices=("sform", "qform"), default="auto", help="which one to believe")
     parser.add_argument("--force", action="store_true", help="overwrite existing outputs")
+
+
+def _acquisition_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("float32", "source"), default="float32", help="voxel type of the output")
     parser.add_argument(
         "--slice-thickness", type=_positive(float), metavar="MM", help="full width (Gaussian: at half maximum)"
     )
     parser.add_argument("--profile", choices=("box", "gaussian"), help="slice profile (default: box)")
     parser.add_argument("--gap", type=float, metavar="MM", help="gap between slices")
+
+
+def _reconstruction_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, help="NIfTI file (default: the scan's stem + _brgm beside it)")
+    parser.add_argument("--certificate", type=Path, metavar="FILE", help="JSON file (default: beside the output)")
+    parser.add_argument("--prior", default="brain-t1-coronal", metavar="NAME|DIR")
+    parser.add_argument("--steps", type=_positive(int), metavar="N", help="steps of the MAP search")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=_positive(int), metavar="N")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -140,18 +172,22 @@ def parser() -> argparse.ArgumentParser:
 
     sr = command("sr", _sr, "Super-resolve a head scan: thick slices or large voxels in, the prior's spacing out.")
     _scan_arguments(sr)
-    sr.add_argument("--out", type=Path, help="NIfTI file (default: the scan's stem + _brgm beside it)")
-    sr.add_argument("--certificate", type=Path, metavar="FILE", help="JSON file (default: beside the output)")
-    sr.add_argument("--prior", default="brain-t1-coronal", metavar="NAME|DIR")
-    sr.add_argument("--steps", type=_positive(int), metavar="N", help="steps of the MAP search")
-    sr.add_argument("--seed", type=int, default=0)
+    _acquisition_arguments(sr)
+    _reconstruction_arguments(sr)
     sr.add_argument("--perceptual", choices=("discriminator", "alex", "vgg", "none"), default="none")
     sr.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet or VGG16 weights, for offline use")
-    sr.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    sr.add_argument("--threads", type=_positive(int), metavar="N")
+
+    inpaint = command("inpaint", _inpaint, "Fill a hole in a head scan; every other voxel stays as it is.")
+    _scan_arguments(inpaint)
+    inpaint.add_argument(
+        "--mask", type=Path, required=True, help="integer image, on any grid; voxels that are not 0 are unknown"
+    )
+    inpaint.add_argument("--mask-known", action="store_true", help="voxels of the mask that are 0 are unknown instead")
+    _reconstruction_arguments(inpaint)
 
     degrade = command("degrade", _degrade, "Simulate a coarser acquisition of a scan.")
     _scan_arguments(degrade)
+    _acquisition_arguments(degrade)
     degrade.add_argument("--out", type=Path, required=True)
     degrade.add_argument("--axis", choices=("R", "A", "S"), help="the slice axis")
     degrade.add_argument("--factor", type=_positive(int), metavar="N", help="downsample the coronal plane instead")

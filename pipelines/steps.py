@@ -25,7 +25,7 @@ Profile = Literal["box", "gaussian"]
 Network = Literal["discriminator", "alex", "vgg", "none"]
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
     import sys
 
     print(line, file=sys.stderr, flush=True)
@@ -133,9 +133,7 @@ def super_resolve(
     grid = Grid(source.header.shape, source.affine)
     model, origin = acquisition_of(scan, grid, thickness, gap, profile)
     widths = " x ".join(f"{t:g}" for t in model.thickness)
-    _say(
-        f"{scan.name}: {' x '.join(f'{s:g}' for s in grid.spacing)} mm, {model.profile} profile {widths} mm ({origin})"
-    )
+    say(f"{scan.name}: {' x '.join(f'{s:g}' for s in grid.spacing)} mm, {model.profile} profile {widths} mm ({origin})")
 
     import torch
 
@@ -158,7 +156,7 @@ def super_resolve(
         raise InputRefusedError(f"{scan}: {error}") from error
     scale = scale_of(problem.pose)
     larger = f", the head taken as {scale:.2f} times the template's size" if scale > 1.01 else ""
-    _say(f"registered to {bundle.name}: correlation {problem.correlation:.2f}{larger}")
+    say(f"registered to {bundle.name}: correlation {problem.correlation:.2f}{larger}")
     steps = sr.STEPS if steps is None else steps
     with progress("MAP", steps) as advance:
         stack = sr.infer_stack(
@@ -215,7 +213,7 @@ def super_resolve(
         out.unlink(missing_ok=True)
         raise BrgmError(f"{out}: the result is not consistent with the scan; this is a defect, please report it")
     write_json(certificate, content, force)
-    _say(f"wrote {out} and {certificate.name} (relative residual {consistency['relative_residual']:.1e})")
+    say(f"wrote {out} and {certificate.name} (relative residual {consistency['relative_residual']:.1e})")
     return out
 
 
@@ -261,5 +259,5 @@ def degrade(
     text = f"brgm-med {__version__}: simulated acquisition, research only"
     writer.write(out, image[0].numpy(), coarse.affine, source.header, dtype, text, force)
     write_json(sidecar, {"Source": scan.name, **model.to_sidecar(coarse)}, force)
-    _say(f"wrote {out} ({' x '.join(f'{s:g}' for s in coarse.spacing)} mm) and {sidecar.name}")
+    say(f"wrote {out} ({' x '.join(f'{s:g}' for s in coarse.spacing)} mm) and {sidecar.name}")
     return out

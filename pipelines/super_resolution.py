@@ -102,6 +102,14 @@ def approximate_corruption(problem: Problem, box: Grid) -> AxisBlur:
     return AxisBlur(kernels)
 
 
+def measured_stack(problem: Problem, box: Grid) -> tuple[Tensor, Tensor]:
+    """The interpolated scan as slices of the prior's box, normalised, and where the scan has them: [Y, 1, Z, X]."""
+    normalised = problem.normalisation.forward(problem.interpolated)
+    stack = coronal_stack(resample_cubic(normalised, problem.fine, box, problem.pose, -1.0))
+    seen = coronal_stack(resample(torch.ones_like(normalised), problem.fine, box, problem.pose)) > 0.999
+    return stack, seen
+
+
 def infer_stack(
     problem: Problem,
     bundle: PriorBundle,
@@ -115,9 +123,7 @@ def infer_stack(
 ) -> Tensor:
     """MAP of all coronal slices of the prior's box at once: normalised stack [Y, 1, Z, X]."""
     box = template.box
-    normalised = problem.normalisation.forward(problem.interpolated)
-    stack = coronal_stack(resample_cubic(normalised, problem.fine, box, problem.pose, -1.0))
-    seen = coronal_stack(resample(torch.ones_like(normalised), problem.fine, box, problem.pose)) > 0.999
+    stack, seen = measured_stack(problem, box)
     corruption = nn.Sequential(approximate_corruption(problem, box), Mask(seen))
     where = torch.device("cpu") if device is None else device
     stack, corruption = stack.to(where), corruption.to(where)
@@ -131,6 +137,14 @@ def infer_stack(
 
 def combine(problem: Problem, stack: Tensor, box: Grid) -> Result:
     """The generator's slices, back on the scan's axes, made exactly consistent with the scan."""
+    volume, weight = placed(problem, stack, box)
+    image = problem.interpolated.lerp(volume.to(problem.interpolated.dtype), weight.to(problem.interpolated.dtype))
+    return Result(project(image, problem.corruption, problem.scan, problem.covariance), image, weight)
+
+
+def placed(problem: Problem, stack: Tensor, box: Grid) -> tuple[Tensor, Tensor]:
+    """Slices [Y, 1, Z, X] of the whole box on the fine grid, in the scan's units, and how far the prior is trusted
+    there, 1 to 0 at the edge of what it covers: both [1, X, Y, Z]."""
     back = np.linalg.inv(problem.pose).astype(np.float64)
     volume = problem.normalisation.inverse(restack(stack))
     volume = resample_cubic(volume, box, problem.fine, back, problem.normalisation.low)
@@ -139,6 +153,4 @@ def combine(problem: Problem, stack: Tensor, box: Grid) -> Result:
         place = torch.minimum(torch.arange(n) + 0.5, n - torch.arange(n) - 0.5) * s
         ramp = (place / TAPER_MM).clamp(max=1.0)
         edge = edge * (0.5 - 0.5 * torch.cos(torch.pi * ramp)).reshape([-1 if a == axis + 1 else 1 for a in range(4)])
-    weight = resample(edge, box, problem.fine, back)
-    image = problem.interpolated.lerp(volume.to(problem.interpolated.dtype), weight.to(problem.interpolated.dtype))
-    return Result(project(image, problem.corruption, problem.scan, problem.covariance), image, weight)
+    return volume, resample(edge, box, problem.fine, back)

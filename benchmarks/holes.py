@@ -1,0 +1,216 @@
+"""Inpainting of held-out heads with seven masks, against biharmonic, Telea's and Navier-Stokes inpainting.
+
+    python benchmarks/holes.py --data ../shared/data/ixi-hh-2mm/t1 --which report --out OUT
+
+Heads by sorted file name: the first 120 trained the shipped prior, the next 15 are for choosing, the last 15 for
+reporting. Every head is registered to the template; each mask is cut out of five neighbouring coronal slices (10 mm)
+in the middle of the prior's box, or of those at --slice. Ours is what `brgm-med inpaint` does from there on: the MAP of
+the slices around the hole, blended into the rest in the gradient domain. The others see each slice on its own, Telea
+and Navier-Stokes in 8 bits, as OpenCV takes them. PSNR is that of the hole's pixels, LPIPS that of the whole slices, in
+which all else is the truth. OUT holds a row per head, mask and method (holes.csv), from which an interrupted run goes
+on, the table (holes.md) and the first head's picture (holes.png).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import shutil
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import cache
+from multiprocessing import get_context
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from skimage.restoration import inpaint_biharmonic
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+from brgm_med.metrics import bootstrap_interval, lpips, psnr
+from brgm_med.perceptual import LPIPS
+from brgm_med.pipelines.inpainting import infer_hole
+from brgm_med.pipelines.preparation import prepare, slices_of
+from brgm_med.pipelines.steps import set_up_torch
+from brgm_med.priors.bundle import PriorBundle, load
+from brgm_med.seams import blend_seamless
+from demo import perceptual_model
+
+THICK = 2
+"""So many slices on either side of the middle one are cut out with it."""
+OURS, OTHERS = "ours", ("biharmonic", "Telea", "Navier-Stokes")
+
+
+def masks(rows: int, columns: int) -> dict[str, NDArray[np.bool_]]:
+    """Seven masks [rows, columns], True = unknown: rectangles and arbitrary shapes, from lesion to half a head."""
+    y, x = np.mgrid[:rows, :columns] / np.array([rows, columns])[:, None, None]
+
+    def rectangle(top: float, bottom: float, left: float, right: float) -> NDArray[np.bool_]:
+        return (y >= top) & (y < bottom) & (x >= left) & (x < right)
+
+    strokes = np.zeros((rows, columns), np.uint8)
+    random = np.random.default_rng(0)
+    for _ in range(6):
+        line = random.uniform((0.1, 0.2), (0.9, 0.8), (4, 2)) * (columns, rows)
+        cv2.polylines(strokes, [line.astype(np.int32)], False, 1, max(1, rows // 20))
+    return {
+        "disc": np.hypot((y - 0.38) * rows, (x - 0.36) * columns) < 0.09 * rows,
+        "square": rectangle(0.25, 0.5, 0.55, 0.75),
+        "band": rectangle(0.38, 0.5, 0.1, 0.9),
+        "centre": rectangle(0.3, 0.62, 0.33, 0.66),
+        "ellipse": np.hypot((y - 0.42) / 0.22, (x - 0.66) / 0.12) < 1,
+        "half": rectangle(0.05, 0.9, 0.05, 0.5),
+        "strokes": strokes > 0,
+    }
+
+
+def filled(truth: Tensor, hole: NDArray[np.bool_], method: str) -> Tensor:
+    """Slices [n, 1, H, W] with the `hole` [H, W] of each filled by a method that knows no heads."""
+    done = []
+    for one in truth[:, 0].double().numpy():
+        if method == "biharmonic":
+            done.append(inpaint_biharmonic(np.where(hole, 0, one), hole))
+            continue
+        low, high = one[~hole].min(), one[~hole].max()
+        levels = np.rint(np.where(hole, 0, (one - low) / (high - low) * 255)).astype(np.uint8)
+        kind = cv2.INPAINT_TELEA if method == "Telea" else cv2.INPAINT_NS
+        found = cv2.inpaint(levels, hole.astype(np.uint8), 3, kind) / 255 * (high - low) + low
+        done.append(np.where(hole, found, one))
+    return torch.from_numpy(np.stack(done))[:, None].float()
+
+
+def reconstructions(stack: Tensor, middle: int, hole: NDArray[np.bool_], bundle: PriorBundle) -> dict[str, Tensor]:
+    """The slices through a hole in a head's stack [Y, 1, H, W], by every method: [2 THICK + 1, 1, H, W]."""
+    cut = slice(middle - THICK, middle + THICK + 1)
+    hidden = torch.zeros(stack.shape, dtype=torch.bool)
+    hidden[cut] = torch.from_numpy(hole)
+    whole, _ = infer_hole(stack.where(~hidden, torch.nan), ~hidden, hidden, nn.Identity(), bundle)
+    ours = blend_seamless(stack[:, 0], whole[:, 0], hidden[:, 0])[:, None]
+    return {OURS: ours[cut]} | {method: filled(stack[cut], hole, method) for method in OTHERS}
+
+
+@cache
+def tools(prior: str, out: Path) -> tuple[PriorBundle, LPIPS | None, Sequence[Tensor]]:
+    """What every job of one process shares."""
+    set_up_torch(1)
+    return load(prior), perceptual_model(), slices_of(out, "held_out")
+
+
+def job(head: int, name: str, middle: int, prior: str, out: Path) -> list[dict[str, str]]:
+    """One head and one mask: a row per method."""
+    bundle, model, stacks = tools(prior, out)
+    stack = stacks[head].float()
+    hole = masks(*stack.shape[2:])[name]
+    low, high = np.percentile(stack.numpy(), (0.5, 99.5)).tolist()
+    truth, inside = stack[middle - THICK : middle + THICK + 1], torch.from_numpy(hole)
+    rows = []
+    for method, image in reconstructions(stack, middle, hole, bundle).items():
+        row = {"head": str(head), "mask": name, "pixels": str(int(hole.sum())), "method": method}
+        pixels = (v[:, 0][:, inside].reshape(1, -1) for v in (image, truth))
+        row["PSNR"] = f"{float(psnr(*pixels, high - low)):.5f}"
+        row["LPIPS"] = "" if model is None else f"{float(lpips(image, truth, (low, high), model).mean()):.6f}"
+        rows.append(row)
+    return rows
+
+
+def summary(rows: list[dict[str, str]]) -> str:
+    """Means over heads by mask, and over all with 95 % bootstrap intervals over heads, as Markdown."""
+    heads = sorted({row["head"] for row in rows})
+    methods = [OURS, *OTHERS]
+
+    def values(score: str, method: str, mask: str | None = None) -> list[float]:
+        """One value a head, the mean over its masks."""
+        mine = [r for r in rows if r["method"] == method and mask in (None, r["mask"]) and r[score]]
+        return [float(np.mean([float(r[score]) for r in mine if r["head"] == h])) for h in heads if mine]
+
+    lines = [f"PSNR dB inside the hole / LPIPS of its slices, means over {len(heads)} heads.", ""]
+    lines += [f"| mask (pixels) | {' | '.join(methods)} |", "|---" * (len(methods) + 1) + "|"]
+    for mask, pixels in dict.fromkeys((row["mask"], row["pixels"]) for row in rows):
+        cells = [f"{np.mean(values('PSNR', m, mask)):.2f} / {np.mean(values('LPIPS', m, mask)):.4f}" for m in methods]
+        lines.append(f"| {mask} ({pixels}) | {' | '.join(cells)} |")
+    for label, score, digits in (("PSNR", "PSNR", 2), ("LPIPS", "LPIPS", 4)):
+        cells = []
+        for method in methods:
+            low, high = bootstrap_interval(values(score, method), seed=0)
+            cells.append(f"{np.mean(values(score, method)):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})")
+        lines.append(f"| all, {label} | {' | '.join(cells)} |")
+    table = {(r["head"], r["mask"], r["method"]): r for r in rows}
+    wins = []
+    for other in OTHERS:
+        pairs = [(table[h, m, OURS], table[h, m, other]) for h, m, method in table if method == OURS]
+        psnrs = sum(float(a["PSNR"]) > float(b["PSNR"]) for a, b in pairs)
+        distances = sum(float(a["LPIPS"] or 0) < float(b["LPIPS"] or 0) for a, b in pairs)
+        wins.append(f"{other} in PSNR on {psnrs} and in LPIPS on {distances} of {len(pairs)}")
+    return "\n".join([*lines, "", f"Ours is ahead of {'; of '.join(wins)} head-mask pairs.", ""])
+
+
+def draw(stack: Tensor, middle: int, bundle: PriorBundle, path: Path) -> None:
+    """A row a mask: the slice with its hole, every method, the truth."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    shapes = masks(*stack.shape[2:])
+    names = ["hole", "biharmonic", "Telea", "Navier-Stokes", OURS, "truth"]
+    figure, axes = pyplot.subplots(len(shapes), len(names), figsize=(11, 10.8), layout="constrained", facecolor="black")
+    for row, hole in zip(axes, shapes.values(), strict=True):
+        truth = stack[middle, 0]
+        shown = {k: v[THICK, 0] for k, v in reconstructions(stack, middle, hole, bundle).items()}
+        shown |= {"hole": truth.where(~torch.from_numpy(hole), torch.nan), "truth": truth}
+        for axis, name in zip(row, names, strict=True):
+            axis.set_facecolor("#803030")
+            axis.imshow(shown[name], cmap="gray", vmin=-1, vmax=1)
+            axis.set(xticks=[], yticks=[])
+            if row is axes[0]:
+                axis.set_title(name, color="white", fontsize=10)
+    figure.savefig(path, dpi=80)
+    pyplot.close(figure)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--which", choices=("choose", "report"), required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--prior", default="brain-t1-coronal")
+    parser.add_argument("--first", type=int, default=15, help="only the first so many heads")
+    parser.add_argument("--slice", type=int, default=30, help="the middle one of the slices that are cut out")
+    parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
+    options = parser.parse_args(arguments)
+    out: Path = options.out
+    out.mkdir(parents=True, exist_ok=True)
+    bundle = load(options.prior)
+    for name in ("template.nii.gz", "mask.nii.gz"):
+        shutil.copyfile(bundle.folder / name, out / name)
+    prepare(options.data, out, 120, 30, options.workers)
+    table = out / "holes.csv"
+    rows = list(csv.DictReader(table.open())) if table.is_file() else []
+    known = {(row["head"], row["mask"]) for row in rows}
+    first = 0 if options.which == "choose" else 15
+    stacks = slices_of(out, "held_out")
+    order = list(masks(*stacks[0].shape[2:]))
+    wanted = [(h, name) for h in range(first, first + options.first) for name in order if (str(h), name) not in known]
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        for done in as_completed([pool.submit(job, *one, options.slice, options.prior, out) for one in wanted]):
+            new = done.result()
+            rows = sorted(rows + new, key=lambda row: (order.index(row["mask"]), int(row["head"])))
+            with table.open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+            best = "  ".join(f"{r['method']} {float(r['PSNR']):.2f}/{float(r['LPIPS'] or 'nan'):.4f}" for r in new)
+            print(f"head {new[0]['head']} {new[0]['mask']}: {best}", flush=True)
+    text = summary(rows)
+    (out / "holes.md").write_text(text)
+    print(text)
+    set_up_torch(1)
+    draw(stacks[first].float(), options.slice, bundle, out / "holes.png")
+
+
+if __name__ == "__main__":
+    main()

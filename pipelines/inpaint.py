@@ -1,0 +1,169 @@
+"""`brgm-med inpaint`: a scan with a hole and a mask that says where in, the scan with the hole filled out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brgm_med._version import __version__
+from brgm_med.errors import BrgmError, InputRefusedError, UsageError
+from brgm_med.pipelines.progress import progress
+from brgm_med.pipelines.provenance import STATEMENT, description, write_json
+from brgm_med.pipelines.steps import acquisition_of, choose_device, say, set_up_torch
+from brgm_med.transforms.formats import check_output, for_reading, for_writing, stem
+
+if TYPE_CHECKING:
+    from brgm_med.transforms.formats.nifti_header import NiftiHeader
+
+
+def inpaint(
+    scan: Path,
+    mask: Path,
+    out: Path | None = None,
+    *,
+    mask_known: bool = False,
+    force: bool = False,
+    prior: str = "brain-t1-coronal",
+    steps: int | None = None,
+    seed: int = 0,
+    affine: Literal["auto", "sform", "qform"] = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    certificate: Path | None = None,
+) -> Path:
+    """Fill the voxels of the head scan at `scan` that `mask` marks, into `out` (default: its stem + `_brgm`).
+
+    The mask is any integer image, on the scan's grid or another: not 0 is unknown (0 is, if `mask_known`). Outside the
+    hole the stored voxels, their type and scaling are those of the scan, to the last bit; the scan may hold NaN inside
+    it. The certificate (JSON) goes to `certificate`, by default beside the output. Raises as the exit codes of
+    `brgm_med.errors` say; nothing is left behind when it does.
+    """
+    header, stored = for_reading(scan).read_stored(scan, affine)
+    mask_header, mask_stored = for_reading(mask).read_stored(mask, "auto")
+    out = out or scan.with_name(f"{stem(scan)}_brgm.nii.gz")
+    writer = for_writing(out)
+    certificate = certificate or out.with_name(f"{stem(out)}_certificate.json")
+    if len({p.resolve() for p in (scan, mask, out, certificate)}) < 4:
+        raise UsageError(f"{out}: scan, mask, output and certificate must be four different files")
+    for path in (out, certificate):
+        check_output(path, force)
+
+    import torch
+
+    from brgm_med.pipelines import inpainting
+    from brgm_med.priors.bundle import digest, load
+    from brgm_med.transforms.formats.nifti import decode
+    from brgm_med.transforms.geometry import Grid
+    from brgm_med.transforms.register import scale_of
+    from brgm_med.transforms.template import load_template
+
+    grid = Grid(header.shape, header.affine)
+    try:
+        hole, resampled = inpainting.hole_on(
+            decode(mask_header, mask_stored), Grid(mask_header.shape, mask_header.affine), grid, mask_known
+        )
+    except InputRefusedError as error:
+        raise InputRefusedError(f"{mask}: {error}") from error
+    count = int(hole.sum())
+    if resampled:
+        say(f"warning: {mask.name} is on another grid; taken nearest-neighbour, {count} voxels of the scan are unknown")
+    values = torch.from_numpy(decode(header, stored).astype(np.float32))
+    check_known(scan, values.numpy(), hole.numpy())
+    model, origin = acquisition_of(scan, grid, None, None, None)
+
+    set_up_torch(threads)
+    torch.manual_seed(seed)
+    where = choose_device(device)
+    bundle = load(prior)
+    template = load_template(bundle)
+    steps = inpainting.STEPS if steps is None else steps
+    try:
+        with progress("MAP", steps) as advance:
+            filled = inpainting.fill(
+                values,
+                grid,
+                hole,
+                model,
+                bundle,
+                template,
+                steps=steps,
+                device=where,
+                callback=lambda _step, terms: advance(
+                    "  ".join(f"{k} {float(v.mean()):.1f}" for k, v in terms.items())
+                ),
+            )
+    except InputRefusedError as error:
+        raise InputRefusedError(f"{scan}: {error}") from error
+
+    new, clipped = stored_like(filled.image.numpy(), stored, hole.numpy(), header)
+    held = writer.write_stored(out, new, header, description(bundle.name), force)
+    outside = ~hole.numpy()
+    if not same_bits(held[outside], stored[outside]):
+        out.unlink(missing_ok=True)
+        raise BrgmError(f"{out}: voxels outside the hole changed; this is a defect, please report it")
+    problem, weight = filled.problem, filled.weight[hole]
+    content: dict[str, Any] = {
+        "statement": STATEMENT,
+        "software": f"brgm-med {__version__}",
+        "source": {"file": scan.name, "sha256": digest(scan), "affine": header.form},
+        "mask": {"file": mask.name, "sha256": digest(mask), "known": mask_known, "resampled": resampled},
+        "result": {"file": out.name, "sha256": digest(out)},
+        "prior": {"name": bundle.name, "sha256": bundle.sha256, "finest_detail_mm": bundle.spacing},
+        "acquisition": {**model.to_sidecar(grid)["BrgmMedAcquisition"], "Origin": origin, "Stated": model.stated},
+        "parameters": {"steps": steps, "noise": inpainting.NOISE, "seed": seed, "device": str(where)},
+        "coronal_slices_searched": list(filled.slices),
+        "registration": {
+            "correlation": problem.correlation,
+            "scale": scale_of(problem.pose),
+            "template_to_scan": problem.pose.tolist(),
+        },
+        "hole": {
+            "voxels": count,
+            "inferred_by_the_prior": float((weight > 0).float().mean()),
+            "interpolated_from_its_rim": float((weight == 0).float().mean()),
+            "clipped_to_the_voxel_type": clipped,
+        },
+        "outside_the_hole": {"voxels": int(outside.sum()), "changed": 0},
+    }
+    write_json(certificate, content, force)
+    beyond = f"; {clipped} clipped to {header.dtype.name}" if clipped else ""
+    say(f"wrote {out} and {certificate.name} ({count} voxels filled, all others as they were{beyond})")
+    return out
+
+
+def check_known(scan: Path, values: NDArray[np.float32], hole: NDArray[np.bool_]) -> None:
+    """Refuse, with InputRefusedError, a scan whose voxels outside the hole are not finite, or all equal."""
+    known = values[~hole]
+    bad = known.size - int(np.isfinite(known).sum())
+    if bad:
+        raise InputRefusedError(
+            f"{scan}: {bad} voxels outside the mask are NaN, infinite or beyond float32; mark them as unknown too"
+        )
+    if known.min() == known.max():
+        raise InputRefusedError(f"{scan}: all its known voxels are {known[0]:g}; give an image that is not constant")
+
+
+def stored_like(
+    values: NDArray[np.floating], stored: NDArray[np.generic], hole: NDArray[np.bool_], header: NiftiHeader
+) -> tuple[NDArray[np.generic], int]:
+    """`stored` [X, Y, Z] with the hole's voxels from `values` (scaled), and how many of those its type had to clip."""
+    new = stored.copy()
+    wanted = values[hole].astype(np.float64)
+    if header.dtype.kind == "f":
+        new[hole] = ((wanted - header.inter) / header.slope).astype(header.dtype)
+        return new, 0
+    levels = np.rint((wanted - header.inter) / header.slope)
+    limits = np.iinfo(header.dtype)
+    low, high = max(limits.min, -(2**53)), min(limits.max, 2**53)  # floats beyond are no integers one by one
+    clipped = (levels < low) | (levels > high)
+    new[hole] = np.clip(levels, low, high).astype(header.dtype)
+    return new, int(clipped.sum())
+
+
+def same_bits(a: NDArray[np.generic], b: NDArray[np.generic]) -> bool:
+    """Equal to the last bit, NaN payloads included, whatever the byte order."""
+    native = a.dtype.newbyteorder("=")
+    return a.astype(native).tobytes() == b.astype(native).tobytes()
