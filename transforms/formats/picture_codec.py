@@ -7,6 +7,7 @@ RGB as 8-bit. The heavy ones are imported when a file needs them.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import struct
 import warnings
@@ -34,6 +35,9 @@ MAX_BYTES = 2 << 30
 JPEG_QUALITY = 95
 ORIENTATION, ICC_PROFILE = 0x0112, 0x8773
 """Tags of EXIF and TIFF (TIFF 6.0, section 8; ICC.1:2010, B.4)."""
+
+for _name in ("tifffile", "imagecodecs"):  # what they say of a damaged file is in the refusal, which is one line
+    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,10 +1,10 @@
 """Single grey DICOM images: CR, DX and their like. Read only; pydicom is imported when a file is read.
 
 The one place where a DICOM file's rescale, inversion and window are dealt with (PS3.3 C.11 and C.7.6.3.1.2): stored
-integers -> modality values -> window -> shown. What is kept are the modality values, in full depth: a window is lossy, a
-reader's choice and often one of several, so it is only recorded. MONOCHROME1 shows the lowest value white; it is turned
-here, within the range that Bits Stored declares, so that in every `Picture` bright is what is shown bright (in a chest
-x-ray: bone), and nothing after this module needs to know.
+integers -> modality values -> window -> shown. What is kept are the modality values, in full depth: a window is lossy,
+a reader's choice and often one of several, so it is only recorded. MONOCHROME1 shows the lowest value white; it is
+turned here, within the range that Bits Stored declares, so that in every `Picture` bright is what is shown bright (in a
+chest x-ray: bone), and nothing after this module needs to know.
 """
 
 from __future__ import annotations
