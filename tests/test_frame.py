@@ -62,13 +62,11 @@ def test_smooth_pictures_survive_a_round_trip(size: tuple[int, int], prior: tupl
     frame = Frame.fit(size, prior, how)  # type: ignore[arg-type]
     again = frame.from_frame(frame.to_frame(image))
     assert again.shape == image.shape
-    inside = frame.reached()
     margin = math.ceil(2 / min(frame.scale, 1))
-    for edge in (inside[:margin], inside[-margin:], inside[:, :margin], inside[:, -margin:]):
-        edge.zero_()
-    inside = ~torch.nn.functional.max_pool2d((~inside)[None].float(), 2 * margin + 1, 1, margin)[0].bool()
-    worst = (again - image).abs()[..., inside]
-    assert worst.numel() == 0 or worst.max() < 0.03 * max(1.0, 1 / frame.scale)
+    outside = torch.nn.functional.pad(~frame.reached()[None], [margin] * 4, value=True)
+    inside = torch.nn.functional.max_pool2d(outside.float(), 2 * margin + 1, 1)[0] == 0
+    assert inside.any() or min(size) <= 2 * margin
+    torch.testing.assert_close(again[..., inside], image[..., inside], atol=0.02, rtol=0)
 
 
 @pytest.mark.parametrize("how", HOWS)

@@ -44,7 +44,7 @@ class Frame:
         if min(picture) * scale < 1:
             sizes = f"{picture[1]} x {picture[0]} pixels is too narrow for a prior of {frame[1]} x {frame[0]}"
             raise InputRefusedError(f"a picture of {sizes}; cut out the part that is meant")
-        top, left = (math.floor((n - scale * m) / 2 + 1e-9) for n, m in zip(frame, picture, strict=True))
+        top, left = (math.trunc(round((n - scale * m) / 2, 6)) for n, m in zip(frame, picture, strict=True))
         return cls(picture, frame, scale, (top, left))
 
     def to_frame(self, image: Tensor) -> Tensor:

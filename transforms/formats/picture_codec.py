@@ -23,7 +23,8 @@ from PIL import Image
 from brgm_med.errors import InputRefusedError, refuse
 
 Codec = Literal["PNG", "JPEG", "TIFF"]
-Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+Pixels = NDArray[Any]
+"""uint8 or uint16."""
 Dpi = tuple[float, float]
 
 CODECS: dict[str, Codec] = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -193,7 +194,7 @@ def encode(stored: Pixels, codec: Codec, icc: bytes | None, dpi: Dpi | None, des
     if codec == "PNG":
         import imagecodecs
 
-        file = imagecodecs.png_encode(pixels)
+        file = bytes(imagecodecs.png_encode(pixels))
         return file[:_IHDR_END] + _png_chunks(icc, dpi, description) + file[_IHDR_END:]
     buffer = io.BytesIO()
     if codec == "JPEG":
