@@ -1,5 +1,8 @@
 """Errors that end a command with one clear line and an exit code of their own."""
 
+from pathlib import Path
+from typing import NoReturn
+
 
 class BrgmError(Exception):
     """An error that a user can act on. Its message is one line: which file, what is wrong, what to do."""
@@ -29,3 +32,8 @@ class PriorError(BrgmError):
     """A prior or a weights file is missing or damaged."""
 
     exit_code = 5
+
+
+def refuse(path: Path | str, problem: str, advice: str) -> NoReturn:
+    """Raise InputRefusedError for the file at `path`, in one line."""
+    raise InputRefusedError(" ".join(f"{path}: {problem}; {advice}".splitlines()))

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from brgm_med.transforms.frame import Frame
     from brgm_med.transforms.geometry import Grid
     from brgm_med.transforms.intensity import NormaliseIntensity, NormaliseIntensityd
     from brgm_med.transforms.load import LoadScan, LoadScand
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from brgm_med.transforms.slices import CoronalSlices, CoronalSlicesd
 
 _HOME = {
+    "Frame": "frame",
     "Grid": "geometry",
     "NormaliseIntensity": "intensity",
     "NormaliseIntensityd": "intensity",
@@ -30,6 +32,7 @@ _HOME = {
 __all__ = [
     "CoronalSlices",
     "CoronalSlicesd",
+    "Frame",
     "Grid",
     "LoadScan",
     "LoadScand",

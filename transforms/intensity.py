@@ -1,4 +1,4 @@
-"""Intensities of the prior: air is -1 and the mean of the brain is 0. Undone exactly."""
+"""Intensities of the prior: air is -1 and the mean of a brain 0, or a picture's range -1 to 1. Undone exactly."""
 
 from __future__ import annotations
 
@@ -31,6 +31,11 @@ class Normalisation:
 
     low: float
     scale: float
+
+    @classmethod
+    def of_range(cls, low: float, high: float) -> Normalisation:
+        """For a picture: `low` becomes -1 and `high` 1, which are its `range`. Nothing is clipped."""
+        return cls(low, (high - low) / 2)
 
     def forward(self, values: Tensor) -> Tensor:
         """Scan units -> normalised: air -1, brain 0; fat may be over 1. Any shape."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from brgm_med.errors import BrgmError, InputRefusedError, PriorError
 from brgm_med.priors.bundle import digest
-from brgm_med.transforms.formats import FORMATS, for_reading, replacing
+from brgm_med.transforms.formats import endings, for_reading, replacing
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.intensity import estimate
 from brgm_med.transforms.load import LoadScan
@@ -41,11 +41,13 @@ def heads_in(folder: Path, without: Path | None = None) -> list[Path]:
     """
     if not folder.is_dir():
         raise InputRefusedError(f"{folder}: is not a folder; give a folder of NIfTI heads")
-    found = [p for p in folder.rglob("*") if p.name.endswith(tuple(FORMATS)) and p.is_file()]
+    found = [p for p in folder.rglob("*") if p.name.endswith(endings("volume")) and p.is_file()]
     if without is not None:
         found = [p for p in found if not p.resolve().is_relative_to(without.resolve())]
     if not found:
-        raise InputRefusedError(f"{folder}: holds no scan ({', '.join(FORMATS)}); give a folder of NIfTI heads")
+        raise InputRefusedError(
+            f"{folder}: holds no scan ({', '.join(endings('volume'))}); give a folder of NIfTI heads"
+        )
     return sorted(found, key=lambda p: (p.name, p.as_posix()))
 
 

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from brgm_med.errors import CannotWriteError, InputRefusedError
+from brgm_med.errors import CannotWriteError, InputRefusedError, refuse
 from brgm_med.transforms.formats import nifti_affine
 from brgm_med.transforms.formats.atomic import replacing
 from brgm_med.transforms.formats.nifti_affine import Affine, Choice, Record
@@ -22,10 +22,10 @@ from brgm_med.transforms.formats.nifti_header import (
     NiftiHeader,
     is_gzip,
     read_header,
-    refuse,
 )
 
 OutputType = Literal["float32", "source"]
+KIND = "volume"
 CHUNK = 1 << 20
 COMPRESSION = 1
 """Higher levels take several times as long and make voxels hardly smaller."""

@@ -9,11 +9,11 @@ import os
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
 import numpy as np
 
-from brgm_med.errors import InputRefusedError
+from brgm_med.errors import refuse
 from brgm_med.transforms.formats import nifti_affine
 from brgm_med.transforms.formats.nifti_affine import Affine, AffineProblem, Choice, Record
 
@@ -118,10 +118,6 @@ class NiftiHeader:
         return self.record["descrip"].item().decode("utf-8", "replace")
 
 
-def refuse(path: Path, problem: str, advice: str) -> NoReturn:
-    raise InputRefusedError(" ".join(f"{path}: {problem}; {advice}".splitlines()))
-
-
 def is_gzip(start: bytes) -> bool:
     return start[:2] == b"\x1f\x8b"
 
@@ -163,7 +159,7 @@ def parse_record(path: Path, start: bytes) -> tuple[Record, int, Order]:
             if magic == MAGIC[version]:
                 return record, version, order
             refuse(path, "has an Analyze or damaged header, not NIfTI's", "convert it to .nii")
-    refuse(path, "is not a NIfTI file", "convert it to .nii or .nii.gz")
+    return refuse(path, "is not a NIfTI file", "convert it to .nii or .nii.gz")
 
 
 def parse_shape(path: Path, record: Record) -> tuple[int, int, int]:

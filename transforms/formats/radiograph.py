@@ -1,0 +1,164 @@
+"""Single grey DICOM images: CR, DX and their like. Read only; pydicom is imported when a file is read.
+
+The one place where a DICOM file's rescale, inversion and window are dealt with (PS3.3 C.11 and C.7.6.3.1.2): stored
+integers -> modality values -> window -> shown. What is kept are the modality values, in full depth: a window is lossy,
+a reader's choice and often one of several, so it is only recorded. MONOCHROME1 shows the lowest value white; it is
+turned here, within the range that Bits Stored declares, so that in every `Picture` bright is what is shown bright (in a
+chest x-ray: bone), and nothing after this module needs to know.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brgm_med.errors import InputRefusedError, refuse
+from brgm_med.transforms.formats.picture import Picture, Range
+from brgm_med.transforms.formats.picture_codec import MAX_PIXELS, Dpi, start_of
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+KIND = "picture"
+PREAMBLE, MAGIC = 128, b"DICM"
+FEWEST_INSIDE = 0.5
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether `path` is a file with the preamble of PS3.10, section 7.1, whatever its name. Never raises."""
+    try:
+        with path.open("rb") as file:
+            return file.read(PREAMBLE + len(MAGIC))[PREAMBLE:] == MAGIC
+    except OSError:
+        return False
+
+
+def read(path: Path | str) -> Picture:
+    """Read one DICOM image as it is shown: the rows and columns of the file, bright where it is shown bright.
+
+    `stored` holds the file's integers moved to start at 0 (and turned, where shown inverted): uint8 for up to 8 bits
+    stored, else uint16, so that PNG and TIFF hold them exactly. `array` holds modality values (Rescale Slope and
+    Intercept; a Modality LUT's output takes the place of the stored integers). `range` is the window's where that holds
+    at least half of the pixels, else what Bits Stored allow. `dpi` is made from Pixel Spacing, or Imager Pixel Spacing.
+
+    Raises InputRefusedError for a file that is missing, not DICOM, truncated or damaged; for no pixels, several frames,
+    colour, more than 16 bits, more than 89 million pixels; for a compression that cannot be undone here; and for
+    enhanced objects, whose rescale lies elsewhere.
+    """
+    path = Path(path)
+    if start_of(path, PREAMBLE + len(MAGIC))[PREAMBLE:] != MAGIC:
+        refuse(path, "is no DICOM file (PS3.10)", "export it again")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd headers: the parts that matter are looked at below
+            return _read(path)
+    except InputRefusedError:
+        raise
+    except Exception as error:  # pydicom and its codecs have many for damaged files
+        refuse(path, f"is truncated or damaged ({error})", "copy or export it again")
+
+
+def _read(path: Path) -> Picture:
+    from pydicom import dcmread
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.pixels import apply_modality_lut, get_decoder, pixel_array
+    from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+
+    syntax = read_file_meta_info(path).TransferSyntaxUID
+    if syntax == DeflatedExplicitVRLittleEndian:  # pydicom would unpack any amount of it
+        refuse(path, "is deflated as a whole", "convert it to Explicit VR Little Endian (dcmconv)")
+    header = dcmread(path)
+    _check(path, header)
+    plugin = ""
+    if syntax.is_compressed and syntax != RLELossless:
+        plugin = "gdcm"  # always the same: lossy codecs differ in their rounding
+        try:
+            known = plugin in get_decoder(syntax).available_plugins
+        except NotImplementedError:
+            known = False
+        if not known:
+            refuse(path, f"is compressed in a way that is not known here ({syntax.name})", "decompress it (gdcmconv)")
+    pixels = pixel_array(header, raw=True, decoding_plugin=plugin).astype(np.int64)
+    bits, signed = int(header.BitsStored), bool(header.PixelRepresentation)
+    low = -(1 << bits - 1) if signed else 0
+    slope, intercept = float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
+    if header.get("ModalityLUTSequence"):
+        pixels = apply_modality_lut(pixels, header).astype(np.int64)
+        bits, low, slope, intercept = int(header.ModalityLUTSequence[0].LUTDescriptor[2]), 0, 1.0, 0.0
+    if slope == 0 or not np.isfinite([slope, intercept]).all() or not 1 <= bits <= 16:
+        refuse(path, f"is rescaled by {slope:g} and {intercept:g} to {bits} bits", "correct its header")
+    highest = (1 << bits) - 1
+    level, intercept = pixels - low, intercept + slope * low
+    if level.min() < 0 or level.max() > highest:
+        refuse(path, f"has pixels beyond the {bits} bits that it declares", "correct its header")
+    window = _window(header)
+    if header.PhotometricInterpretation == "MONOCHROME1":
+        total = 2 * intercept + slope * highest  # lowest plus highest modality value
+        slope, intercept = -slope, total - intercept
+        window = None if window is None else (total - window[1], total - window[0])
+    if slope < 0:  # the same values, of integers that rise with them
+        level, slope, intercept = highest - level, -slope, intercept + slope * highest
+    stored = level[None].astype(np.uint8 if bits <= 8 else np.uint16)
+    declared = (intercept, intercept + slope * highest)
+    picture = Picture(path, stored, declared, slope, intercept, dpi=_dpi(header), window=window)
+    if not np.array_equal(np.rint((picture.array.astype(np.float64) - intercept) / slope), stored):
+        refuse(path, f"is rescaled by {slope:g} and {intercept:g}, beyond float32", "correct its header")
+    if window is None or np.mean((picture.array >= window[0]) & (picture.array <= window[1])) < FEWEST_INSIDE:
+        return picture
+    return replace(picture, range=window)
+
+
+def _check(path: Path, header: Dataset) -> None:
+    """What the pixels are (PS3.3 C.7.6.3). Raises InputRefusedError unless they are one grey image of integers."""
+    if "PixelData" not in header:
+        what = header.SOPClassUID.name if "SOPClassUID" in header else "an object of no class"
+        refuse(path, f"holds no image's pixels ({what})", "give an image, or copy it again if it is truncated")
+    frames = int(header.get("NumberOfFrames") or 1)
+    if frames != 1:
+        refuse(path, f"holds {frames} frames", "extract the one that is meant")
+    if "SharedFunctionalGroupsSequence" in header:
+        refuse(path, "is an enhanced object", "convert it to a classic single-frame one")
+    photometric = str(header.PhotometricInterpretation)
+    if int(header.SamplesPerPixel) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        refuse(path, f"is not grey ({photometric})", "give an image in MONOCHROME1 or MONOCHROME2")
+    rows, columns = int(header.Rows), int(header.Columns)
+    if not 0 < rows * columns <= MAX_PIXELS:
+        refuse(path, f"declares {columns} x {rows} pixels", "give an image of 1 to 89 million")
+    allocated, stored, high = int(header.BitsAllocated), int(header.BitsStored), int(header.HighBit)
+    if allocated not in (8, 16) or not 1 < stored <= allocated or high != stored - 1:
+        what = f"has {stored} bits stored in {allocated}, the highest of them bit {high}"
+        refuse(path, what, "give an image of 2 to 16 bits, the lowest of 8 or 16")
+
+
+def _window(header: Dataset) -> Range | None:
+    """The modality values that the first window shows as black and white (PS3.3 C.11.2.1); None without one."""
+    centres, widths = _numbers(header.get("WindowCenter")), _numbers(header.get("WindowWidth"))
+    if len(centres) and len(widths):
+        low, high = centres[0] - widths[0] / 2, centres[0] + widths[0] / 2
+        if header.get("VOILUTFunction", "LINEAR") == "LINEAR":  # C.11.2.1.2.1: half a unit down, one unit narrower
+            low, high = low, high - 1
+    elif header.get("VOILUTSequence"):
+        count, low, _bits = (int(n) for n in header.VOILUTSequence[0].LUTDescriptor)
+        high = low + (count or 1 << 16) - 1  # C.11.1.1.1: 0 stands for 2^16
+    else:
+        return None
+    return (float(low), float(high)) if low < high else None
+
+
+def _dpi(header: Dataset) -> Dpi | None:
+    """Pixels per inch, horizontal and vertical. Spacings are mm between rows, then between columns (PS3.3 10.7.1.3)."""
+    for name in ("PixelSpacing", "ImagerPixelSpacing"):
+        spacing = _numbers(header.get(name))
+        if len(spacing) == 2 and spacing.min() > 0:
+            return 25.4 / float(spacing[1]), 25.4 / float(spacing[0])
+    return None
+
+
+def _numbers(value: Any) -> NDArray[np.float64]:
+    """A DICOM element of one number or several, or none."""
+    return np.atleast_1d(np.array([] if value is None else value, np.float64))
