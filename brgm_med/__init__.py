@@ -12,7 +12,17 @@ from brgm_med._version import __version__
 
 if TYPE_CHECKING:
     from brgm_med.consistency import certificate, project, stationary_covariance
-    from brgm_med.corruptions import AxisBlur, Downsample, Mask, SliceProfile
+    from brgm_med.corruptions import (
+        AxisBlur,
+        BiasField,
+        Blur,
+        Downsample,
+        Grey,
+        KSpace,
+        Mask,
+        MotionBetweenLines,
+        SliceProfile,
+    )
     from brgm_med.energies import Colinear, Gaussian, Perceptual, Pixel
     from brgm_med.errors import BrgmError
     from brgm_med.networks.discriminator import Discriminator
@@ -23,13 +33,18 @@ if TYPE_CHECKING:
 
 _HOME = {
     "AxisBlur": "corruptions",
+    "BiasField": "corruptions",
+    "Blur": "corruptions",
     "BrgmError": "errors",
     "Colinear": "energies",
     "Discriminator": "networks.discriminator",
     "Downsample": "corruptions",
     "Estimate": "solvers",
     "Gaussian": "energies",
+    "Grey": "corruptions",
+    "KSpace": "corruptions",
     "Mask": "corruptions",
+    "MotionBetweenLines": "corruptions",
     "Perceptual": "energies",
     "Pixel": "energies",
     "Posterior": "posterior",
@@ -48,13 +63,18 @@ _HOME = {
 
 __all__ = [
     "AxisBlur",
+    "BiasField",
+    "Blur",
     "BrgmError",
     "Colinear",
     "Discriminator",
     "Downsample",
     "Estimate",
     "Gaussian",
+    "Grey",
+    "KSpace",
     "Mask",
+    "MotionBetweenLines",
     "Perceptual",
     "Pixel",
     "Posterior",

@@ -1,8 +1,4 @@
-"""Corruptions f: linear maps from a clean image to its measurement (arXiv 2012.04567, section 2.3).
-
-Every corruption is an nn.Module that takes batches. Composition is `nn.Sequential`. No adjoint is written by
-hand: it is the vector-Jacobian product.
-"""
+"""A scanner's own sampling: slice profiles in mm, as matrices along each axis."""
 
 from __future__ import annotations
 
@@ -134,67 +130,3 @@ class SliceProfile(nn.Module):
             if matrix is not None:
                 x = along(x, matrix, axis - 3)
         return x
-
-
-class Downsample(nn.Module):
-    """f_SR of section 2.3: box average over factor x factor pixels, [N, C, H, W] -> [N, C, H / f, W / f].
-
-    Raises ValueError where the factor does not divide the image.
-    """
-
-    def __init__(self, factor: int) -> None:
-        super().__init__()
-        self.factor = factor
-
-    def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-2] % self.factor or x.shape[-1] % self.factor:
-            raise ValueError(f"Downsample: {self.factor} does not divide an image of {tuple(x.shape[-2:])}")
-        return nn.functional.avg_pool2d(x, self.factor)
-
-
-class AxisBlur(nn.Module):
-    """Convolve a stack [N, 1, H, W] with 1-D kernels along N, H, W: the profile on a registered grid.
-
-    `kernels`: for each of the axes N, H, W an odd-length kernel (see `profile_kernel`) or None. The edge
-    voxel is repeated outside the stack. A kernel along N makes neighbouring slices explain one measurement
-    together.
-    """
-
-    kernel0: Tensor | None
-    kernel1: Tensor | None
-    kernel2: Tensor | None
-
-    def __init__(self, kernels: Sequence[Tensor | None]) -> None:
-        super().__init__()
-        if len(kernels) != 3 or any(k is not None and (k.ndim != 1 or len(k) % 2 == 0) for k in kernels):
-            raise ValueError("AxisBlur: three 1-D kernels of odd length (or None) are needed")
-        for axis, kernel in enumerate(kernels):
-            self.register_buffer(f"kernel{axis}", kernel, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        for dim, kernel in zip((0, 2, 3), (self.kernel0, self.kernel1, self.kernel2), strict=True):
-            if kernel is None or len(kernel) == 1:
-                continue
-            n, r = x.shape[dim], len(kernel) // 2
-            padded = x.index_select(dim, torch.arange(-r, n + r, device=x.device).clamp(0, n - 1))
-            weights = kernel.to(x).flip(0)
-            x = sum((weights[i] * padded.narrow(dim, i, n) for i in range(2 * r + 1)), torch.zeros_like(x))
-        return x
-
-
-class Mask(nn.Module):
-    """f_IN of section 2.3: keep the pixels where `mask` (bool, broadcastable) is true, 0 elsewhere.
-
-    What the hidden pixels hold, NaN included, never enters; pass the measurement through it too.
-    """
-
-    mask: Tensor
-
-    def __init__(self, mask: Tensor) -> None:
-        super().__init__()
-        if mask.dtype != torch.bool:
-            raise ValueError("Mask: the mask must be boolean (True = measured)")
-        self.register_buffer("mask", mask, persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.where(self.mask, torch.zeros((), dtype=x.dtype, device=x.device))

@@ -1,0 +1,37 @@
+"""Corruptions f: linear maps from a clean image to its measurement (arXiv 2012.04567, section 2.3).
+
+Every corruption is an nn.Module that takes batches of images [N, C, H, W] (`SliceProfile`: volumes) and has nothing to
+train. Composition is `nn.Sequential`. No adjoint is written by hand: it is the vector-Jacobian product.
+"""
+
+from brgm_med.corruptions.kspace import KSpace, MotionBetweenLines
+from brgm_med.corruptions.pixels import BiasField, Grey, Mask
+from brgm_med.corruptions.profile import (
+    GAUSSIAN_REACH,
+    Profile,
+    SliceProfile,
+    along,
+    profile_inside,
+    profile_kernel,
+    profile_matrix,
+)
+from brgm_med.corruptions.sampling import AxisBlur, Blur, Downsample, Kernel
+
+__all__ = [
+    "GAUSSIAN_REACH",
+    "AxisBlur",
+    "BiasField",
+    "Blur",
+    "Downsample",
+    "Grey",
+    "KSpace",
+    "Kernel",
+    "Mask",
+    "MotionBetweenLines",
+    "Profile",
+    "SliceProfile",
+    "along",
+    "profile_inside",
+    "profile_kernel",
+    "profile_matrix",
+]
