@@ -1,6 +1,7 @@
 """A real head from PyPI: degrade it, reconstruct it, draw and measure. `make demo` runs this.
 
-Writes into demo/: head.nii.gz (the truth), coarse.nii.gz, sr.nii.gz, before-after.png and table.md.
+Writes into demo/: head.nii.gz (the truth), coarse.nii.gz, sr.nii.gz, before-after.png and table.md; then hole.nii.gz,
+hole-mask.nii.gz, filled.nii.gz, hole.png and hole.md.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.register import rigid_pose
 from brgm_med.transforms.template import load_template
 from brgm_med.weights import lpips_features, lpips_heads
+from demo_hole import compare, cut_hole
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = Path(sys.executable).with_name("brgm-med")
@@ -236,7 +238,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     draw(comparison, out / "before-after.png")
     text = table(comparison, perceptual_model())
     (out / "table.md").write_text(text + "\n")
-    print(f"\n{text}\n\nThe picture: {out / 'before-after.png'}")
+    print(f"\n{text}\n\nThe picture: {out / 'before-after.png'}\n")
+
+    cut, mask, filled = (out / f"{name}.nii.gz" for name in ("hole", "hole-mask", "filled"))
+    cut_hole(head, cut, mask)
+    brgm("inpaint", "--in", cut, "--mask", mask, "--out", filled, "--force")
+    text = compare(head, cut, mask, filled, out / "hole.png")
+    (out / "hole.md").write_text(text + "\n")
+    print(f"\n{text}\n\nThe picture: {out / 'hole.png'}")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor, nn
@@ -156,6 +156,57 @@ class Whitened:
     def synthesis(self, ws: Tensor, noise: Noise = "none") -> Tensor:
         """The image at coordinates `ws` [N, 1, R + M]; without maps, `noise` as the generator takes it."""
         return self.generator.synthesis(self.ws(ws), noise=self.maps(ws) or noise)
+
+
+@dataclass(frozen=True)
+class WhitenedLayers:
+    """A generator in coordinates that are N(0, 1) a priori, for each layer on its own: W+ of a prior without encoder.
+
+    Coordinates [N, num_ws, R] are, in every layer, w = mean + basis (deviation * a): `mean` [w_dim], `basis`
+    [w_dim, R] orthonormal, `deviation` [R], the Gaussian of mapped z. Style mixing trains layers to differ like that.
+    """
+
+    generator: Generator
+    mean: Tensor
+    basis: Tensor
+    deviation: Tensor
+
+    @classmethod
+    def of_mapped(cls, generator: Generator, samples: int = 10_000, seed: int = 0, c: Tensor | None = None) -> Self:
+        """From `samples` mapped z, drawn on the CPU; `c` [1, c_dim] conditions all of them. Directions in which w
+        hardly varies (1e-3 of the largest deviation) are left out."""
+        z = torch.randn(samples, generator.z_dim, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            w = generator.mapping(z, None if c is None else c.expand(samples, -1)).double()
+        mean = w.mean(0)
+        values, vectors = torch.linalg.eigh((w - mean).T @ (w - mean) / (samples - 1))
+        values, vectors = values.flip(0), vectors.flip(1)
+        kept = values > 1e-6 * values[0]
+        return cls(generator, mean.float(), vectors[:, kept].float(), values[kept].sqrt().float())
+
+    @property
+    def z_dim(self) -> int:
+        return self.generator.z_dim
+
+    @property
+    def num_ws(self) -> int:
+        return self.generator.num_ws
+
+    @property
+    def w_dim(self) -> int:
+        return len(self.deviation)
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        return self.generator.image_shape
+
+    def mapping(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        """z -> w as the generator maps it, then whitened: [N, R]."""
+        return (self.generator.mapping(z, c) - self.mean) @ self.basis / self.deviation
+
+    def synthesis(self, ws: Tensor, noise: Noise = "none") -> Tensor:
+        """The image at coordinates `ws` [N, num_ws, R]."""
+        return self.generator.synthesis(self.mean + (ws * self.deviation) @ self.basis.T, noise=noise)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from brgm_med._version import __version__
-from brgm_med.errors import BrgmError
+from brgm_med.errors import BrgmError, UsageError
 
 Handler = Callable[[argparse.Namespace], None]
 
@@ -37,9 +37,27 @@ def _count(text: str) -> int:
 _count.__name__ = "count"
 
 
+def _picture_options(a: argparse.Namespace, *volumes_only: str) -> dict[str, Any]:
+    """What a picture's task takes of the command line. Raises UsageError for options that only mean volumes."""
+    for name in volumes_only:
+        if getattr(a, name) not in (None, "auto", "none", "float32"):
+            raise UsageError(f"--{name.replace('_', '-')}: is for volumes, and {a.scan} is a picture; leave it out")
+    names = ("prior", "force", "steps", "seed", "device", "threads", "certificate")
+    return {name: getattr(a, name) for name in names}
+
+
 def _sr(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.steps import super_resolve
+    from brgm_med.transforms.formats import kind_of
 
+    if kind_of(a.scan) == "picture":
+        from brgm_med.pipelines.pictures import super_resolve_picture
+
+        only = ("slice_thickness", "profile", "gap", "dtype", "affine", "perceptual", "lpips_weights")
+        super_resolve_picture(a.scan, a.out, factor=a.factor, **_picture_options(a, *only))
+        return
+    if a.factor is not None:
+        raise UsageError(f"--factor: is for pictures; {a.scan} is a volume, whose spacing says it")
     super_resolve(
         a.scan,
         a.out,
@@ -62,7 +80,13 @@ def _sr(a: argparse.Namespace) -> None:
 
 def _inpaint(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.inpaint import inpaint
+    from brgm_med.transforms.formats import kind_of
 
+    if kind_of(a.scan) == "picture":
+        from brgm_med.pipelines.pictures import inpaint_picture
+
+        inpaint_picture(a.scan, a.mask, a.out, mask_known=a.mask_known, **_picture_options(a, "affine"))
+        return
     inpaint(
         a.scan,
         a.mask,
@@ -129,7 +153,9 @@ def _doctor(_a: argparse.Namespace) -> None:
 
 
 def _scan_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--in", dest="scan", type=Path, required=True, metavar="SCAN", help="NIfTI file")
+    parser.add_argument(
+        "--in", dest="scan", type=Path, required=True, metavar="SCAN", help="NIfTI file, picture or radiograph"
+    )
     parser.add_argument("--affine", choices=("sform", "qform"), default="auto", help="which one to believe")
     parser.add_argument("--force", action="store_true", help="overwrite existing outputs")
 
@@ -144,7 +170,7 @@ def _acquisition_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _reconstruction_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, help="NIfTI file (default: the scan's stem + _brgm beside it)")
+    parser.add_argument("--out", type=Path, help="file (default: the scan's stem + _brgm beside it)")
     parser.add_argument("--certificate", type=Path, metavar="FILE", help="JSON file (default: beside the output)")
     parser.add_argument("--prior", default="brain-t1-coronal", metavar="NAME|DIR")
     parser.add_argument("--steps", type=_positive(int), metavar="N", help="steps of the MAP search")
@@ -170,14 +196,19 @@ def parser() -> argparse.ArgumentParser:
         made.set_defaults(handler=handler)
         return made
 
-    sr = command("sr", _sr, "Super-resolve a head scan: thick slices or large voxels in, the prior's spacing out.")
+    sr = command(
+        "sr", _sr, "Super-resolve a head scan (or a picture): thick slices or large voxels in, the prior's spacing out."
+    )
     _scan_arguments(sr)
     _acquisition_arguments(sr)
     _reconstruction_arguments(sr)
+    sr.add_argument("--factor", type=_positive(int), metavar="N", help="of a picture (default: up to the prior's size)")
     sr.add_argument("--perceptual", choices=("discriminator", "alex", "vgg", "none"), default="none")
     sr.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet or VGG16 weights, for offline use")
 
-    inpaint = command("inpaint", _inpaint, "Fill a hole in a head scan; every other voxel stays as it is.")
+    inpaint = command(
+        "inpaint", _inpaint, "Fill a hole in a head scan (or a picture); every other voxel stays as it is."
+    )
     _scan_arguments(inpaint)
     inpaint.add_argument(
         "--mask", type=Path, required=True, help="integer image, on any grid; voxels that are not 0 are unknown"

@@ -37,3 +37,11 @@ def test_the_demo_runs_and_ours_beats_interpolation(tmp_path: Path) -> None:
     assert float(ours_scores[0]) > float(cubic[0])
     for _, theirs in baselines:
         assert ours_scores[2] == "n/a" or float(ours_scores[2]) < float(theirs[2])  # LPIPS
+
+    # The hole: filled with less error than interpolation from its rim, and nothing else touched.
+    assert (tmp_path / "hole.png").read_bytes().startswith(b"\x89PNG")
+    holed, filled = (np.asarray(nib.nifti1.load(tmp_path / f"{n}.nii.gz").dataobj) for n in ("hole", "filled"))
+    unknown = np.asarray(nib.nifti1.load(tmp_path / "hole-mask.nii.gz").dataobj) > 0
+    assert np.array_equal(filled[~unknown], holed[~unknown])
+    inside, interpolated = (float(part.split()[-1]) for part in (tmp_path / "hole.md").read_text().split(";")[:2])
+    assert inside < interpolated

@@ -1,0 +1,271 @@
+"""Pictures: `brgm-med sr` and `brgm-med inpaint` of PNG, JPEG, TIFF and radiographs, from path to path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brgm_med._version import __version__
+from brgm_med.errors import BrgmError, InputRefusedError, PriorError, UsageError
+from brgm_med.pipelines.progress import progress
+from brgm_med.pipelines.provenance import STATEMENT, description, write_json
+from brgm_med.pipelines.steps import choose_device, say, set_up_torch
+from brgm_med.transforms.formats import check_output, default_output, for_reading, stem
+from brgm_med.transforms.formats.picture import Picture, check_output_name, write
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from brgm_med.priors.bundle import PriorBundle
+
+STEPS, RATE = 100, 0.1
+NOISE = 0.15
+"""Standard deviation of what a generator leaves unexplained, in units of [-1, 1]: that of the default posterior."""
+
+CORRELATION = 0.5
+"""Correlation length, in pixels of the picture, of the error that the final projection corrects."""
+
+Callback = Callable[[int, "dict[str, Tensor]"], None]
+
+
+def map_picture(
+    bundle: PriorBundle,
+    corruption: nn.Module,
+    measured: Tensor,
+    *,
+    steps: int,
+    device: torch.device,
+    callback: Callback | None = None,
+) -> Tensor:
+    """G at the MAP of W+, [1, C, h, w] in the prior's frame: Gaussian noise, and N(0, 1) on every layer's whitened w.
+
+    `corruption` maps the generator's image to `measured`. Raises PriorError for a conditional generator: nothing says
+    what to condition on.
+    """
+    import torch
+
+    from brgm_med.energies import Gaussian, Pixel
+    from brgm_med.posterior import Posterior, WhitenedLayers
+    from brgm_med.solvers import fit_map
+
+    if bundle.generator.c_dim:
+        raise PriorError(f"{bundle.folder}: is conditional, and a picture does not say on what; take another prior")
+    found = WhitenedLayers.of_mapped(bundle.generator)
+    moved = (t.to(device) for t in (found.mean, found.basis, found.deviation))
+    whitened = WhitenedLayers(bundle.generator.to(device), *moved)
+    normal = Gaussian(torch.zeros(whitened.w_dim, device=device), torch.ones((), device=device), 0.5)
+    posterior = Posterior(
+        whitened, corruption.to(device), measured.to(device), (Pixel(0.5 / NOISE**2),), (normal,), noise="none"
+    )
+    start = torch.zeros(1, whitened.num_ws, whitened.w_dim, device=device)
+    return fit_map(posterior, start, steps=steps, rate=RATE, callback=callback).image.cpu()
+
+
+def _prepared(
+    scan: Path, out: Path | None, certificate: Path | None, force: bool, also: tuple[Path, ...] = ()
+) -> tuple[Picture, Path, Path]:
+    """The picture, and where result and certificate go, once it is sure that they can."""
+    picture: Picture = for_reading(scan, "picture").read(scan)
+    out = out or default_output(scan)
+    check_output_name(out, picture)
+    certificate = certificate or out.with_name(f"{stem(out)}_certificate.json")
+    files = (scan, *also, out, certificate)
+    if len({p.resolve() for p in files}) < len(files):
+        raise UsageError(f"{out}: inputs, output and certificate must all be different files")
+    for path in (out, certificate):
+        check_output(path, force)
+    return picture, out, certificate
+
+
+def _loaded(prior: str, picture: Picture) -> PriorBundle:
+    """The prior, if it is one of such pictures."""
+    from brgm_med.priors.bundle import load
+
+    bundle = load(prior)
+    if bundle.volumetric:
+        raise UsageError(
+            f"{picture.path}: is a picture and the prior {bundle.name} is of volumes; name one with --prior"
+        )
+    if bundle.image_channels < picture.channels:
+        raise UsageError(f"{picture.path}: is in colour and the prior {bundle.name} is of grey pictures; make it grey")
+    return bundle
+
+
+def _modules(bundle: PriorBundle, picture: Picture) -> list[nn.Module]:
+    """What stands between a colour prior and a grey picture."""
+    from brgm_med.corruptions import Grey
+
+    return [Grey()] if bundle.image_channels > picture.channels else []
+
+
+def _record(scan: Path, out: Path, bundle: PriorBundle, scale: float, parameters: dict[str, Any]) -> dict[str, Any]:
+    """What the certificates of both tasks say first. `scale`: pixels of the prior's frame for one of the result."""
+    from brgm_med.priors.bundle import digest
+
+    return {
+        "statement": STATEMENT,
+        "software": f"brgm-med {__version__}",
+        "source": {"file": scan.name, "sha256": digest(scan)},
+        "result": {"file": out.name, "sha256": digest(out)},
+        "prior": {"name": bundle.name, "sha256": bundle.sha256, "finest_detail_pixels": 1 / scale},
+        "parameters": parameters,
+    }
+
+
+def super_resolve_picture(
+    scan: Path,
+    out: Path | None = None,
+    *,
+    prior: str,
+    factor: int | None = None,
+    force: bool = False,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+    certificate: Path | None = None,
+) -> Path:
+    """Enlarge the picture at `scan` by a whole `factor` (default: as often as it fits into the prior's frame).
+
+    Each of its pixels is taken as the average of factor x factor pixels of the result, and these averages are kept:
+    exactly before the result is rounded to the picture's bits, to half a step after. Format and bits are kept, but for
+    a JPEG, whose result is PNG unless `out` says otherwise. Raises as the exit codes of `brgm_med.errors` say.
+    """
+    picture, out, certificate = _prepared(scan, out, certificate, force)
+
+    import torch
+    from torch import nn
+
+    from brgm_med.consistency import project, stationary_covariance
+    from brgm_med.corruptions import SliceProfile, profile_matrix
+    from brgm_med.transforms.frame import Frame
+    from brgm_med.transforms.intensity import Normalisation
+
+    bundle = _loaded(prior, picture)
+    fits = min(n // m for n, m in zip(bundle.image_shape, picture.shape, strict=True))
+    if factor is None and fits < 2:
+        height, width = bundle.image_shape
+        raise UsageError(
+            f"{scan}: is as fine as the prior's {width} x {height} pixels already; give a --factor to enlarge it"
+        )
+    factor = factor or fits
+    set_up_torch(threads)
+    torch.manual_seed(seed)
+    where, steps = choose_device(device), steps or STEPS
+    normalise = Normalisation.of_range(*picture.range)
+    measured = normalise.forward(torch.from_numpy(picture.array)[None])
+    frame, colour = Frame.fit(picture.shape, bundle.image_shape), _modules(bundle, picture)
+    with progress("MAP", steps) as advance:
+        image = map_picture(
+            bundle,
+            nn.Sequential(*colour, frame.measurement()),
+            measured,
+            steps=steps,
+            device=where,
+            callback=lambda _step, terms: advance("  ".join(f"{k} {v.mean():.1f}" for k, v in terms.items())),
+        )
+    guess = frame.from_frame(nn.Sequential(*colour)(image), factor)
+    average = SliceProfile([None, *(profile_matrix(n * factor, 1.0, n, factor, factor) for n in picture.shape)])
+    covariance = stationary_covariance(guess.shape[1:], [0, CORRELATION, CORRELATION])
+    result = project(guess, average, measured, covariance)
+    held, clipped = write(out, normalise.inverse(result)[0].numpy(), picture, description(bundle.name), force)
+    error = (average(torch.from_numpy(held).double()[None])[0] - torch.from_numpy(picture.array).double()).abs()
+    content = _record(
+        scan, out, bundle, frame.scale / factor, {"factor": factor, "steps": steps, "seed": seed, "device": str(where)}
+    )
+    content["consistency"] = {
+        "max_abs_residual": float(error.max()),
+        "bound": 0.5 * abs(picture.slope),
+        "within_bound": float(error.max()) <= 0.5 * abs(picture.slope) * (1 + 1e-3),
+        "clipped_to_the_bits": clipped,
+    }
+    write_json(certificate, content, force)
+    coarser = factor / frame.scale
+    finer = f"; the prior's own pixels are {coarser:.3g} times as large" if coarser > 1 + 1e-6 else ""
+    height, width = held.shape[1:]
+    say(f"wrote {out} and {certificate.name} ({width} x {height} pixels{finer})")
+    return out
+
+
+def inpaint_picture(
+    scan: Path,
+    mask: Path,
+    out: Path | None = None,
+    *,
+    prior: str,
+    mask_known: bool = False,
+    force: bool = False,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    threads: int | None = None,
+    certificate: Path | None = None,
+) -> Path:
+    """Fill the pixels of the picture at `scan` that are not 0 (0, if `mask_known`) in `mask`, a picture of its size.
+
+    All other pixels, and the picture's bits, keep the integers they have. A JPEG's result is PNG unless `out` says
+    otherwise, and then nothing is exact. Raises as the exit codes of `brgm_med.errors` say.
+    """
+    picture, out, certificate = _prepared(scan, out, certificate, force, (mask,))
+    marks: Picture = for_reading(mask, "picture").read(mask)
+
+    import torch
+    from torch import nn
+
+    from brgm_med.corruptions import Mask
+    from brgm_med.priors.bundle import digest
+    from brgm_med.seams import blend_seamless
+    from brgm_med.transforms.frame import Frame
+    from brgm_med.transforms.intensity import Normalisation
+
+    if marks.shape != picture.shape:
+        sizes = [f"{w} x {h}" for h, w in (marks.shape, picture.shape)]
+        raise InputRefusedError(f"{mask}: has {sizes[0]} pixels and the picture {sizes[1]}; give a mask of its size")
+    marked = (marks.stored != 0).any(0)
+    hole = torch.from_numpy(~marked if mask_known else marked)
+    if not hole.any() or hole.all():
+        what = "marks no pixel as unknown" if not hole.any() else "leaves no pixel known"
+        raise InputRefusedError(f"{mask}: it {what}; did you mean the other sense (--mask-known)?")
+    bundle = _loaded(prior, picture)
+    set_up_torch(threads)
+    torch.manual_seed(seed)
+    where, steps = choose_device(device), steps or STEPS
+    normalise = Normalisation.of_range(*picture.range)
+    known = normalise.forward(torch.from_numpy(picture.array)[None])
+    interpolated = blend_seamless(known, torch.zeros_like(known), hole)
+    frame = Frame.fit(picture.shape, bundle.image_shape)
+    seen = frame.seen() & (frame.to_frame((~hole).to(known)[None, None])[0, 0] > 0.999)
+    colour, keep = _modules(bundle, picture), Mask(seen)
+    with progress("MAP", steps) as advance:
+        image = map_picture(
+            bundle,
+            nn.Sequential(*colour, keep),
+            keep(frame.to_frame(interpolated)),
+            steps=steps,
+            device=where,
+            callback=lambda _step, terms: advance("  ".join(f"{k} {v.mean():.1f}" for k, v in terms.items())),
+        )
+    answer = frame.from_frame(nn.Sequential(*colour)(image)).to(known)
+    blended = normalise.inverse(blend_seamless(known, answer, hole))[0].numpy()
+    values = np.where(hole.numpy(), blended, picture.array)
+    held, clipped = write(out, values, picture, description(bundle.name), force)
+    outside = np.broadcast_to(~hole.numpy(), held.shape)
+    lossy = out.suffix.lower() in (".jpg", ".jpeg")
+    changed = int((held != picture.array)[outside].sum())
+    if changed and not lossy:
+        out.unlink(missing_ok=True)
+        raise BrgmError(f"{out}: pixels outside the hole changed; this is a defect, please report it")
+    content = _record(
+        scan, out, bundle, frame.scale, {"steps": steps, "noise": NOISE, "seed": seed, "device": str(where)}
+    )
+    content["mask"] = {"file": mask.name, "sha256": digest(mask), "known": mask_known}
+    content["hole"] = {"pixels": int(hole.sum()), "values_clipped_to_the_bits": clipped}
+    content["outside_the_hole"] = {"values": int(outside.sum()), "changed": changed, "lossy_format": lossy}
+    write_json(certificate, content, force)
+    others = "JPEG changes the others a little" if lossy else "all others as they were"
+    say(f"wrote {out} and {certificate.name} ({int(hole.sum())} pixels filled, {others})")
+    return out
