@@ -7,12 +7,21 @@ from types import ModuleType
 
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.transforms.formats import nifti
-from brgm_med.transforms.formats.atomic import check_output, replacing
+from brgm_med.transforms.formats.atomic import check_new_folder, check_output, new_folder, replacing
 
 FORMATS: dict[str, ModuleType] = {".nii": nifti, ".nii.gz": nifti}
 """The end of a file's name -> the module that reads and writes it."""
 
-__all__ = ["FORMATS", "check_output", "for_reading", "for_writing", "replacing", "stem"]
+__all__ = [
+    "FORMATS",
+    "check_new_folder",
+    "check_output",
+    "for_reading",
+    "for_writing",
+    "new_folder",
+    "replacing",
+    "stem",
+]
 
 
 def _suffix(path: Path) -> str | None:
