@@ -139,7 +139,11 @@ def _prior(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.inspect import list_priors, show_prior, verify_prior
 
     if a.action == "list":
-        list_priors()
+        list_priors(a.priors)
+    elif a.action == "import":
+        from brgm_med.pipelines.importing import import_prior
+
+        import_prior(a.file, a.out, a.name)
     elif a.action == "show":
         show_prior(a.prior)
     else:
@@ -244,11 +248,17 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet weights, for offline use")
 
-    prior = command("prior", _prior, "List, show or verify priors.")
-    actions = prior.add_subparsers(dest="action", required=True, metavar="list|show|verify")
-    actions.add_parser("list", help="the shipped priors")
+    prior = command("prior", _prior, "List, show, verify or import priors.")
+    actions = prior.add_subparsers(dest="action", required=True, metavar="list|show|verify|import")
+    listed = actions.add_parser("list", help="the shipped priors, or the named ones")
+    listed.add_argument("priors", nargs="*", metavar="NAME|DIR")
     for name, text in (("show", "what a prior is and is not good for"), ("verify", "check every file's SHA-256")):
         actions.add_parser(name, help=text).add_argument("prior", nargs="?", default="brain-t1-coronal")
+    text = "Import a StyleGAN2 generator: a pickle of StyleGAN2-ADA, a .pt in rosinality's layout, or safetensors."
+    imported = actions.add_parser("import", help="make a prior of somebody else's generator", description=text)
+    imported.add_argument("file", type=Path, metavar="FILE", help="nothing in it is run")
+    imported.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new folder of the prior")
+    imported.add_argument("--name", help="the prior's name (default: the file's)")
 
     command("doctor", _doctor, "What is installed, which device and weights, what is missing and how to get it.")
     return top

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
+from collections.abc import Sequence
 
 from brgm_med._version import __version__
 from brgm_med.priors import bundle
 
 
-def list_priors() -> None:
-    """One line for each shipped prior."""
-    for name in bundle.names():
-        metadata = json.loads((bundle.find(name) / "configs" / "metadata.json").read_text())
-        grid = metadata["grid"]
-        box = " x ".join(str(n) for n in grid["shape"])
-        print(f"{name}  {metadata['version']}  {box} voxels of {grid['affine'][0][0]:g} mm  {metadata['description']}")
+def list_priors(priors: Sequence[str] = ()) -> None:
+    """One line for each of `priors` (names or folders), or for each shipped one. Raises PriorError."""
+    for prior in priors or bundle.names():
+        found = bundle.load(prior)
+        if found.volumetric:
+            what = f"{' x '.join(str(n) for n in found.grid_shape)} voxels of {found.spacing:g} mm"
+        else:
+            colours = {1: "grey", 3: "RGB"}.get(found.image_channels, f"{found.image_channels} channels")
+            what = f"pictures of {' x '.join(str(n) for n in found.image_shape)}, {colours}"
+        print(f"{prior}  {found.metadata['version']}  {what}  {found.metadata['description']}")
 
 
 def show_prior(prior: str) -> None:

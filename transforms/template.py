@@ -133,6 +133,9 @@ def place(image: Tensor, grid: Grid) -> tuple[Template, Pose]:
 
 
 def load_template(prior: PriorBundle) -> Template:
-    """The template of a prior, with the box that its slices live on. Raises PriorError where it is unreadable."""
+    """The template of a prior, with the box that its slices live on.
+
+    Raises PriorError where it is unreadable, and for a prior of pictures, which has none.
+    """
     box = Grid(prior.grid_shape, np.asarray(prior.metadata["grid"]["affine"], np.float64))
     return Template.load(prior.folder, box)

@@ -4,6 +4,9 @@ configs/metadata.json   what MONAI asks for, grid, training record, and the SHA-
 configs/inference.json  `network_def`, `discriminator_def` as MONAI instantiates them; a workflow that draws a head
 models/*.safetensors    weights, half precision
 template.nii.gz  mask.nii.gz  docs/README.md  LICENSE
+
+That is a prior of a volume. A prior of pictures, such as an imported one, has no grid, and so no template, no
+statistics of encoded slices and no linear prior; it may have no discriminator either.
 """
 
 from __future__ import annotations
@@ -24,20 +27,20 @@ if TYPE_CHECKING:
     from brgm_med.gaussian import LinearGaussian
     from brgm_med.networks.discriminator import Discriminator
     from brgm_med.networks.stylegan2 import StyleGAN2
-    from brgm_med.posterior import Whitened
+    from brgm_med.posterior import Whitened, WStatistics
 
 SHIPPED = Path(__file__).parent
 DEFAULT = "brain-t1-coronal"
-READ = (
-    "configs/inference.json",
-    "models/model.safetensors",
+REQUIRED = ("configs/inference.json", "models/model.safetensors")
+"""What every prior has. The metadata must name the SHA-256 of all that is read."""
+VOLUMETRIC = (
     "models/discriminator.safetensors",
     "models/w_statistics.safetensors",
     "models/linear.safetensors",
     "template.nii.gz",
     "mask.nii.gz",
 )
-"""What is read of a prior: the metadata must name the SHA-256 of all of it."""
+"""What a prior of a volume, whose metadata have a grid, must have besides."""
 UNFINISHED = (".partial", ".replaced")
 """How the names of folders end that an export which was killed may leave behind."""
 
@@ -104,15 +107,41 @@ class PriorBundle:
         return str(self.metadata["name"])
 
     @property
+    def volumetric(self) -> bool:
+        """Whether this is a prior of a volume, with a grid and a template, and not one of pictures."""
+        return "grid" in self.metadata
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Rows and columns of a picture, or of a slice."""
+        rows, columns = self._image["spatial_shape"]
+        return int(rows), int(columns)
+
+    @property
+    def image_channels(self) -> int:
+        """1: grey, 3: RGB."""
+        return int(self._image["num_channels"])
+
+    @property
+    def _image(self) -> dict[str, Any]:
+        return dict(self.metadata["network_data_format"]["outputs"]["pred"])
+
+    @property
+    def _grid(self) -> dict[str, Any]:
+        if not self.volumetric:
+            raise PriorError(f"{self.folder}: is a prior of pictures, without a grid; this needs a prior of a volume")
+        return dict(self.metadata["grid"])
+
+    @property
     def grid_shape(self) -> tuple[int, int, int]:
         """Voxels of the box that the prior covers: along R, A (the slices) and S."""
-        x, y, z = self.metadata["grid"]["shape"]
+        x, y, z = self._grid["shape"]
         return int(x), int(y), int(z)
 
     @property
     def spacing(self) -> float:
         """The prior's own voxel size, mm: the finest detail that it can infer."""
-        return float(self.metadata["grid"]["affine"][0][0])
+        return float(self._grid["affine"][0][0])
 
     def positions(self) -> Tensor:
         """Positions of the box's slices, [Y], -1 (posterior) to 1 (anterior)."""
@@ -124,6 +153,8 @@ class PriorBundle:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
+        if f"models/{file}" not in self.metadata["sha256"]:
+            raise PriorError(f"{self.folder}: this prior has no {file}, which this needs; take another prior")
         try:
             return {k: v.float() for k, v in load_file(self.folder / "models" / file).items()}
         except (SafetensorError, OSError) as error:
@@ -139,10 +170,11 @@ class PriorBundle:
     def _network(self, key: str, kind: type, file: str) -> Any:
         import torch
 
+        weights = self._weights(file)
         config = json.loads((self.folder / "configs" / "inference.json").read_text())[key]
         network = kind(**{k: v for k, v in config.items() if k != "_target_"})
         try:
-            network.load_state_dict(self._weights(file))
+            network.load_state_dict(weights)
         except RuntimeError as error:
             raise self._other(file) from error
         return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -160,6 +192,15 @@ class PriorBundle:
 
         network: Discriminator = self._network("discriminator_def", Discriminator, "discriminator.safetensors")
         return network
+
+    def w_statistics(self, c: Tensor | None = None) -> WStatistics:
+        """Mean and deviation of W from 10,000 mapped z, always the same ones (the paper's prior of w, section 2.5).
+
+        A conditional generator needs the condition `c` [1, c_dim]. Raises ValueError without it.
+        """
+        from brgm_med.posterior import w_statistics
+
+        return w_statistics(self.generator, c=c)
 
     @cached_property
     def statistics(self) -> WPlusStatistics:
@@ -232,7 +273,9 @@ def load(prior: str = DEFAULT) -> PriorBundle:
     folder = find(prior)
     try:
         metadata = json.loads((folder / "configs" / "metadata.json").read_text())
-        expected: dict[str, str] = {file: metadata["sha256"][file] for file in READ} | metadata["sha256"]
+        needed = (*REQUIRED, *VOLUMETRIC) if "grid" in metadata else REQUIRED
+        found = [file for file in VOLUMETRIC if (folder / file).exists()]
+        expected: dict[str, str] = {file: metadata["sha256"][file] for file in (*needed, *found)} | metadata["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PriorError(
             f"{folder}: its configs/metadata.json cannot be read ({error}); reinstall the prior"

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from brgm_med.gaussian import LinearGaussian
 from brgm_med.networks.condition import position_code
-from brgm_med.priors.bundle import UNFINISHED, WPlusStatistics, digest
+from brgm_med.priors.bundle import UNFINISHED, WPlusStatistics
+from brgm_med.priors.writing import data_format, seal
 from brgm_med.training.state import Architecture, TrainState
 
 LINEAR_RANK = 768
@@ -136,36 +137,6 @@ def inference_config(architecture: Architecture) -> dict[str, Any]:
     }
 
 
-def data_format(architecture: Architecture) -> dict[str, Any]:
-    """`network_data_format` of MONAI's metadata, for `synthesis`: W+ in (MONAI's tools call every input "image")."""
-    levels = len(architecture.generator_channels) - 1
-    rows, columns = (n << levels for n in architecture.base_shape)
-    layers = 2 * len(architecture.generator_channels)
-    latent = {
-        "type": "tuples",
-        "format": "latent",
-        "modality": "n/a",
-        "num_channels": layers,
-        "spatial_shape": [architecture.w_dim],
-        "dtype": "float32",
-        "value_range": [],
-        "is_patch_data": False,
-        "channel_def": {str(i): f"w of layer {i}" for i in range(layers)},
-    }
-    image = {
-        "type": "image",
-        "format": "magnitude",
-        "modality": "MR",
-        "num_channels": architecture.image_channels,
-        "spatial_shape": [rows, columns],
-        "dtype": "float32",
-        "value_range": [],
-        "is_patch_data": False,
-        "channel_def": {str(i): "coronal slice, air -1, brain 0" for i in range(architecture.image_channels)},
-    }
-    return {"inputs": {"image": latent}, "outputs": {"pred": image}}
-
-
 def export_bundle(
     state: TrainState,
     architecture: Architecture,
@@ -210,15 +181,12 @@ def export_bundle(
     (partial / "docs" / "README.md").write_text(card)
     (partial / "LICENSE").write_text(licence)
     (partial / "configs" / "inference.json").write_text(json.dumps(inference_config(architecture), indent=2) + "\n")
-    files = sorted(p for p in partial.rglob("*") if p.is_file())
-    hashes = {p.relative_to(partial).as_posix(): digest(p) for p in files}
     record = {
         **metadata,
-        "network_data_format": data_format(architecture),
+        "network_data_format": data_format(state.average, "coronal slice, air -1, brain 0", "MR"),
         "training": {"images": state.images, **state.record},
-        "sha256": hashes,
     }
-    (partial / "configs" / "metadata.json").write_text(json.dumps(record, indent=2) + "\n")
+    seal(partial, record)
     if out.exists():
         os.replace(out, replaced)
     os.replace(partial, out)

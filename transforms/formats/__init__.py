@@ -8,7 +8,7 @@ from typing import Literal
 
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.transforms.formats import nifti, picture, radiograph
-from brgm_med.transforms.formats.atomic import check_output, replacing
+from brgm_med.transforms.formats.atomic import check_new_folder, check_output, new_folder, replacing
 from brgm_med.transforms.formats.picture import default_output
 
 Kind = Literal["volume", "picture"]
@@ -28,12 +28,14 @@ FORMATS: dict[str, ModuleType] = {
 __all__ = [
     "FORMATS",
     "Kind",
+    "check_new_folder",
     "check_output",
     "default_output",
     "endings",
     "for_reading",
     "for_writing",
     "kind_of",
+    "new_folder",
     "pictures_in",
     "replacing",
     "stem",

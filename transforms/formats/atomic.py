@@ -1,9 +1,10 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -47,7 +48,7 @@ def replacing(path: Path, force: bool = False) -> Iterator[Path]:
             with temporary.open("rb") as file:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-            _sync_folder(path.parent)
+            _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
@@ -55,8 +56,39 @@ def replacing(path: Path, force: bool = False) -> Iterator[Path]:
         raise CannotWriteError(f"{path}: cannot be written ({why}); free space or choose another folder") from error
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def check_new_folder(path: Path) -> None:
+    """Find out whether the folder `path` can be made. Leaves nothing behind; raises as `check_output` does."""
+    if os.path.lexists(path):
+        raise InputRefusedError(f"{path}: exists already; choose another name")
+    check_output(path)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a new, empty folder beside `path` to fill; on leaving, flush its files to the disk and rename it to `path`.
+
+    On any error, interruption included, nothing is left. Raises as `check_new_folder` does, and CannotWriteError for
+    an OSError inside.
+    """
+    check_new_folder(path)
+    temporary = path.with_name(f".brgm-{secrets.token_hex(8)}.part")
+    try:
+        try:
+            temporary.mkdir()
+            yield temporary
+            for inside in temporary.rglob("*"):
+                _sync(inside)
+            os.rename(temporary, path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise CannotWriteError(f"{path}: cannot be written ({why}); free space or choose another folder") from error
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
