@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,24 +38,37 @@ def _count(text: str) -> int:
 _count.__name__ = "count"
 
 
-def _picture_options(a: argparse.Namespace, *volumes_only: str) -> dict[str, Any]:
-    """What a picture's task takes of the command line. Raises UsageError for options that only mean volumes."""
+def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Callable[..., object]) -> bool:
+    """Whether `a.scan` is a picture or a folder of pictures; `work(picture, out, **options)` is then done for each.
+
+    Raises UsageError for options that only mean volumes.
+    """
+    from brgm_med.pipelines.pictures import each
+    from brgm_med.transforms.formats import kind_of
+
+    folder = a.scan.is_dir()
+    if not folder and kind_of(a.scan) != "picture":
+        return False
     for name in volumes_only:
         if getattr(a, name) not in (None, "auto", "none", "float32"):
-            raise UsageError(f"--{name.replace('_', '-')}: is for volumes, and {a.scan} is a picture; leave it out")
+            raise UsageError(f"--{name.replace('_', '-')}: is for volumes, not for {a.scan}; leave it out")
+    if folder and a.certificate is not None:
+        raise UsageError(f"--certificate: {a.scan} is a folder, and every result has one of its own; leave it out")
     names = ("prior", "force", "steps", "seed", "device", "threads", "certificate")
-    return {name: getattr(a, name) for name in names}
+    options = {name: getattr(a, name) for name in names}
+    if folder:
+        each(a.scan, a.out, lambda scan, out: work(scan, out, **options))
+    else:
+        work(a.scan, a.out, **options)
+    return True
 
 
 def _sr(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.pictures import super_resolve_picture
     from brgm_med.pipelines.steps import super_resolve
-    from brgm_med.transforms.formats import kind_of
 
-    if kind_of(a.scan) == "picture":
-        from brgm_med.pipelines.pictures import super_resolve_picture
-
-        only = ("slice_thickness", "profile", "gap", "dtype", "affine", "perceptual", "lpips_weights")
-        super_resolve_picture(a.scan, a.out, factor=a.factor, **_picture_options(a, *only))
+    only = ("slice_thickness", "profile", "gap", "dtype", "affine", "perceptual", "lpips_weights")
+    if _on_pictures(a, only, partial(super_resolve_picture, factor=a.factor)):
         return
     if a.factor is not None:
         raise UsageError(f"--factor: is for pictures; {a.scan} is a volume, whose spacing says it")
@@ -80,12 +94,12 @@ def _sr(a: argparse.Namespace) -> None:
 
 def _inpaint(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.inpaint import inpaint
-    from brgm_med.transforms.formats import kind_of
+    from brgm_med.pipelines.pictures import inpaint_picture, mask_of
 
-    if kind_of(a.scan) == "picture":
-        from brgm_med.pipelines.pictures import inpaint_picture
+    def one(scan: Path, out: Path | None, **options: Any) -> object:
+        return inpaint_picture(scan, mask_of(a.mask, scan), out, mask_known=a.mask_known, **options)
 
-        inpaint_picture(a.scan, a.mask, a.out, mask_known=a.mask_known, **_picture_options(a, "affine"))
+    if _on_pictures(a, ("affine",), one):
         return
     inpaint(
         a.scan,
@@ -174,7 +188,7 @@ def _acquisition_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _reconstruction_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, help="file (default: the scan's stem + _brgm beside it)")
+    parser.add_argument("--out", type=Path, help="file, or folder for a folder (default: the input's name + _brgm)")
     parser.add_argument("--certificate", type=Path, metavar="FILE", help="JSON file (default: beside the output)")
     parser.add_argument("--prior", default="brain-t1-coronal", metavar="NAME|DIR")
     parser.add_argument("--steps", type=_positive(int), metavar="N", help="steps of the MAP search")

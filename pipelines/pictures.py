@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brgm_med._version import __version__
-from brgm_med.errors import BrgmError, InputRefusedError, PriorError, UsageError
+from brgm_med.errors import BrgmError, CannotWriteError, InputRefusedError, PriorError, UsageError
 from brgm_med.pipelines.progress import progress
 from brgm_med.pipelines.provenance import STATEMENT, description, write_json
 from brgm_med.pipelines.steps import choose_device, say, set_up_torch
-from brgm_med.transforms.formats import check_output, default_output, for_reading, stem
+from brgm_med.transforms.formats import check_output, default_output, for_reading, pictures_in, stem
 from brgm_med.transforms.formats.picture import Picture, check_output_name, write
 
 if TYPE_CHECKING:
@@ -269,3 +269,41 @@ def inpaint_picture(
     others = "JPEG changes the others a little" if lossy else "all others as they were"
     say(f"wrote {out} and {certificate.name} ({int(hole.sum())} pixels filled, {others})")
     return out
+
+
+def each(folder: Path, out: Path | None, work: Callable[[Path, Path], object]) -> None:
+    """`work(picture, result)` for every picture in `folder`, by name; the results' folder is `out`, made if need be.
+
+    Its default is the folder's name + `_brgm`. A picture that is refused does not stop the others.
+
+    Raises InputRefusedError at the end where any was refused, and what `pictures_in` raises.
+    """
+    pictures = pictures_in(folder)
+    out = out or folder.with_name(f"{folder.name}_brgm")
+    try:
+        out.mkdir(exist_ok=True)
+    except OSError as error:
+        raise CannotWriteError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
+    refused = []
+    for number, path in enumerate(pictures, 1):
+        say(f"{number} of {len(pictures)}: {path.name}")
+        try:
+            work(path, out / default_output(path).name)
+        except InputRefusedError as error:
+            say(f"refused: {error}")
+            refused.append(path.name)
+    if refused:
+        raise InputRefusedError(f"{folder}: {len(refused)} of {len(pictures)} pictures refused ({', '.join(refused)})")
+
+
+def mask_of(mask: Path, scan: Path) -> Path:
+    """The mask of a picture: `mask` itself, or the picture of the same stem in the folder `mask`.
+
+    Raises InputRefusedError where that folder has none.
+    """
+    if not mask.is_dir():
+        return mask
+    found = [path for path in pictures_in(mask) if stem(path) == stem(scan)]
+    if not found:
+        raise InputRefusedError(f"{scan}: {mask} holds no mask of that name; add one")
+    return found[0]

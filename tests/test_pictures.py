@@ -154,6 +154,29 @@ def test_refusals_are_one_line_and_leave_nothing(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_folder_of_pictures_is_worked_off_and_one_bad_picture_does_not_stop_it(
+    prior: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, masks = tmp_path / "in", tmp_path / "masks"
+    folder.mkdir()
+    masks.mkdir()
+    hole = np.zeros((32, 32), np.uint8)
+    hole[4:9, 4:9] = 1
+    for name in ("a", "b", "c"):
+        Image.fromarray(scene(32, 32, 255).astype(np.uint8)).save(folder / f"{name}.png")
+        if name != "b":
+            Image.fromarray(hole).save(masks / f"{name}.png")
+    assert run("inpaint", "--in", folder, "--mask", masks, "--prior", prior) == 3
+    said = capsys.readouterr().err
+    assert "holds no mask of that name" in said
+    assert "1 of 3 pictures refused (b.png)" in said.splitlines()[-1]
+    assert {p.name for p in (tmp_path / "in_brgm").glob("*.png")} == {"a_brgm.png", "c_brgm.png"}
+    out = tmp_path / "out"
+    assert run("sr", "--in", folder, "--out", out, "--prior", prior, "--factor", 2) == 0
+    assert picture.read(out / "b_brgm.png").shape == (64, 64)
+    assert run("sr", "--in", folder, "--out", out, "--prior", prior, "--certificate", tmp_path / "x.json") == 2
+
+
 def test_an_x_ray_goes_through_both_commands_the_right_way_round(prior: Path, tmp_path: Path, data_dir: Path) -> None:
     """Compared with the DICOM file's own pixels, MONOCHROME1: bright is what it shows bright."""
     import pydicom
