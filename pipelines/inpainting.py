@@ -94,7 +94,8 @@ def _indices(index: NDArray[np.int64], source: Grid, target: Grid) -> NDArray[np
 
 
 def _within(index: NDArray[np.int64], shape: tuple[int, int, int]) -> NDArray[np.bool_]:
-    return ((index >= 0) & (index < np.asarray(shape))).all(1)
+    inside: NDArray[np.bool_] = ((index >= 0) & (index < np.asarray(shape))).all(1)
+    return inside
 
 
 def infer_hole(
