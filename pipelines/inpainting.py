@@ -94,8 +94,7 @@ def _indices(index: NDArray[np.int64], source: Grid, target: Grid) -> NDArray[np
 
 
 def _within(index: NDArray[np.int64], shape: tuple[int, int, int]) -> NDArray[np.bool_]:
-    inside: NDArray[np.bool_] = ((index >= 0) & (index < np.asarray(shape))).all(1)
-    return inside
+    return np.asarray(((index >= 0) & (index < np.asarray(shape))).all(1), dtype=np.bool_)
 
 
 def infer_hole(
