@@ -43,8 +43,9 @@ typecheck: $(INSTALLED)
 	$(PY) -m pip install --quiet --no-deps --no-build-isolation --target build/typecheck .
 	$(PY) -m mypy build/typecheck/brgm_med
 
+# Files of tests are shared out among as many processes, of one thread each.
 test: lint typecheck
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(OMP_NUM_THREADS) --dist loadfile
 
 # A run that collects no test (pytest's exit code 5) has checked nothing, so it fails like any other.
 check: $(INSTALLED)
