@@ -158,15 +158,15 @@ def draw(stack: Tensor, middle: int, bundle: PriorBundle, path: Path) -> None:
     shapes = masks(*stack.shape[2:])
     names = ["hole", "biharmonic", "Telea", "Navier-Stokes", OURS, "truth"]
     figure, axes = pyplot.subplots(len(shapes), len(names), figsize=(11, 10.8), layout="constrained", facecolor="black")
-    for row, hole in zip(axes, shapes.values(), strict=True):
+    for number, hole in enumerate(shapes.values()):
         truth = stack[middle, 0]
         shown = {k: v[THICK, 0] for k, v in reconstructions(stack, middle, hole, bundle).items()}
         shown |= {"hole": truth.where(~torch.from_numpy(hole), torch.nan), "truth": truth}
-        for axis, name in zip(row, names, strict=True):
+        for axis, name in zip(axes[number], names, strict=True):
             axis.set_facecolor("#803030")
             axis.imshow(shown[name], cmap="gray", vmin=-1, vmax=1)
             axis.set(xticks=[], yticks=[])
-            if row is axes[0]:
+            if number == 0:
                 axis.set_title(name, color="white", fontsize=10)
     figure.savefig(path, dpi=80)
     pyplot.close(figure)
