@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from brgm_med._version import __version__
+from brgm_med.pipelines.provenance import describe
 from brgm_med.transforms.formats import check_new_folder, new_folder
+
+if TYPE_CHECKING:
+    from brgm_med.priors.foreign import Foreign
 
 CARD = """# {name}
 
@@ -44,7 +48,6 @@ def import_prior(file: Path, out: Path, name: str | None = None) -> Path:
 
     from safetensors.torch import save
 
-    from brgm_med.pipelines.preparation import say
     from brgm_med.priors import foreign
     from brgm_med.priors.bundle import digest
     from brgm_med.priors.writing import seal
@@ -62,11 +65,11 @@ def import_prior(file: Path, out: Path, name: str | None = None) -> Path:
         (folder / "docs" / "README.md").write_text(card(name, source, found))
         (folder / "configs" / "inference.json").write_text(json.dumps(inference_config(found), indent=2) + "\n")
         seal(folder, metadata(name, source, found))
-    say(f"wrote {out}, a prior of pictures; see brgm-med prior show {out}")
+    print(f"wrote {out}, a prior of pictures; see brgm-med prior show {out}")
     return out
 
 
-def inference_config(found: Any) -> dict[str, Any]:
+def inference_config(found: Foreign) -> dict[str, Any]:
     """`configs/inference.json`: the networks as MONAI instantiates them, untrained, and the trained generator."""
     config: dict[str, Any] = {
         "bundle_root": ".",
@@ -81,9 +84,8 @@ def inference_config(found: Any) -> dict[str, Any]:
     return config
 
 
-def metadata(name: str, source: dict[str, str], found: Any) -> dict[str, Any]:
+def metadata(name: str, source: dict[str, str], found: Foreign) -> dict[str, Any]:
     """The bundle's metadata, as MONAI's schema has them, with where the weights come from."""
-    from brgm_med.pipelines.training import describe
     from brgm_med.priors.writing import data_format
 
     described = describe(name, f"Pictures; imported from {source['file']}. Licence of the source, research only.")
@@ -99,7 +101,7 @@ def metadata(name: str, source: dict[str, str], found: Any) -> dict[str, Any]:
     }
 
 
-def card(name: str, source: dict[str, str], found: Any) -> str:
+def card(name: str, source: dict[str, str], found: Foreign) -> str:
     """The bundle's docs/README.md."""
     generator = found.generator
     rows, columns = generator.image_shape

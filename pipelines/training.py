@@ -9,10 +9,9 @@ RUN/prior/                         the bundle
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from torch import Tensor
 from brgm_med._version import __version__
 from brgm_med.errors import CannotWriteError, PriorError
 from brgm_med.pipelines.preparation import prepare, prepared, say, slices_of
+from brgm_med.pipelines.provenance import describe
 from brgm_med.pipelines.steps import set_up_torch
 from brgm_med.training import distributed
 from brgm_med.training.export import export_bundle
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 SNAPSHOT = "snapshot.safetensors"
 BEST = "best.safetensors"
-SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 PICTURED = 8
 """Slices in the pictures of a snapshot."""
 
@@ -112,37 +111,6 @@ def export(run: Path, out: Path, *, name: str, description: str, licence: str, c
         card=card,
         licence=licence,
     )
-
-
-def describe(name: str, description: str) -> dict[str, Any]:
-    """What MONAI's schema of a bundle's metadata asks for, but for `network_data_format`."""
-    version = importlib.metadata.version
-    return {
-        "schema": SCHEMA,
-        "name": name,
-        "version": __version__,
-        "changelog": {__version__: description},
-        "monai_version": version("monai"),
-        "pytorch_version": version("torch"),
-        "numpy_version": version("numpy"),
-        "required_packages_version": {
-            "brgm-med": __version__,
-            "nibabel": version("nibabel"),
-            "safetensors": version("safetensors"),
-        },
-        "supported_apps": {},
-        "task": "Prior of coronal slices of heads, for their Bayesian reconstruction",
-        "description": description,
-        "authors": f"trained by brgm-med {__version__}",
-        "copyright": "see LICENSE",
-        "data_type": "nibabel",
-        "image_classes": "coronal slices of registered heads; air -1, mean of the brain 0",
-        "intended_use": "research only, not for diagnosis",
-        "references": [
-            "Marinescu, Moyer, Golland. Bayesian Image Reconstruction using Deep Generative Models. arXiv:2012.04567",
-            "Karras et al. Analyzing and Improving the Image Quality of StyleGAN. arXiv:1912.04958",
-        ],
-    }
 
 
 def train(

@@ -32,6 +32,13 @@ class _Names:
             raise MalformedError(f"lacks {name}, which the layout of rosinality has")
         return self.left.pop(name)
 
+    def inner(self, name: str, axes: int, ones: int = 1) -> Tensor:
+        """One of so many axes, the first `ones` of which are of size 1 and fall away."""
+        tensor = self.take(name)
+        if tensor.ndim != axes or tensor.shape[:ones] != (1,) * ones or 0 in tensor.shape:
+            raise MalformedError(f"has {name} of shape {list(tensor.shape)}, which the layout of rosinality has not")
+        return tensor.reshape(tensor.shape[ones:])
+
     def finish(self, gains: dict[str, float]) -> None:
         """Refuse what is left, but for the low-pass filter, by the end of its name, with its gain."""
         for name, tensor in self.left.items():
@@ -54,23 +61,23 @@ def generator(given: State) -> State:
         ours[f"{name}.weight"], ours[f"{name}.bias"] = names.take(f"{theirs}.weight"), names.take(f"{theirs}.bias")
 
     def layer(theirs: str, name: str, index: int) -> None:
-        weight = names.take(f"{theirs}.conv.weight")
-        ours[f"{name}.weight"] = weight.squeeze(0) / math.sqrt(max(math.prod(weight.shape[2:]), 1))
+        weight = names.inner(f"{theirs}.conv.weight", 5)
+        ours[f"{name}.weight"] = weight / math.sqrt(weight[0].numel())
         pair(f"{theirs}.conv.modulation", f"{name}.affine")
-        ours[f"{name}.noise_strength"] = names.take(f"{theirs}.noise.weight").squeeze(0)
-        ours[f"{name}.noise_const"] = names.take(f"noises.noise_{index}").squeeze(0).squeeze(0)
+        ours[f"{name}.noise_strength"] = names.inner(f"{theirs}.noise.weight", 1)
+        ours[f"{name}.noise_const"] = names.inner(f"noises.noise_{index}", 4, ones=2)
         ours[f"{name}.bias"] = names.take(f"{theirs}.activate.bias")
 
     def image(theirs: str, name: str) -> None:
-        ours[f"{name}.weight"] = names.take(f"{theirs}.conv.weight").squeeze(0)
+        ours[f"{name}.weight"] = names.inner(f"{theirs}.conv.weight", 5)
         pair(f"{theirs}.conv.modulation", f"{name}.affine")
-        ours[f"{name}.bias"] = names.take(f"{theirs}.bias").flatten()
+        ours[f"{name}.bias"] = names.inner(f"{theirs}.bias", 4).flatten()
 
     for i in range(_count(given, r"style\.\d+\.weight")):
         pair(f"style.{i + 1}", f"mapping.fc{i}")
     if "mapping.fc0.bias" not in ours:
         raise MalformedError("lacks style.1.weight, which the layout of rosinality has")
-    ours["synthesis.b4.const"] = names.take("input.input").squeeze(0)
+    ours["synthesis.b4.const"] = names.inner("input.input", 4)
     layer("conv1", "synthesis.b4.conv1", 0)
     image("to_rgb1", "synthesis.b4.torgb")
     for i in range(_count(given, r"to_rgbs\.\d+\.bias")):
