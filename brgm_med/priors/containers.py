@@ -6,10 +6,15 @@ import io
 import stat
 import struct
 import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from brgm_med.priors.pickles import MAGIC, RULES, MalformedError, Storage, interpret, legacy, storage_of
+from brgm_med.priors.pickles import Rule, interpret
+from brgm_med.priors.records import STORAGES, Inert, MalformedError, Name, Persistent, Storage, Stored
+
+MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
+"""How files of torch.save before version 1.6 begin, and the bytes in which a pickle holds a tensor's numbers."""
 
 UNREADABLE = (
     ValueError,
@@ -30,7 +35,7 @@ UNREADABLE = (
 
 def parse(data: bytes) -> Any:
     """What a file with the content `data` describes: plain numbers, texts, lists and dictionaries, and the records of
-    `pickles`. Runs nothing of it. Raises one of `UNREADABLE`."""
+    `records`. Runs nothing of it. Raises one of `UNREADABLE`."""
     if data.startswith(b"PK\x03\x04"):
         return archive(data)
     if data.startswith(MAGIC):
@@ -82,3 +87,98 @@ def read(path: Path) -> tuple[Any, int]:
         raise MalformedError("is no file" if path.exists() else "does not exist")
     data = path.read_bytes()
     return parse(data), len(data)
+
+
+def storage_of(pid: Any) -> tuple[Storage, str]:
+    """The storage that torch's persistent id describes, still empty, and its key."""
+    match pid:
+        case ("storage", Name(module="torch", name=kind), str(key), str(), int(count), *rest) if (
+            kind in STORAGES and 0 <= count < 1 << 40 and all(part is None for part in rest)
+        ):
+            return Storage(STORAGES[kind], count), key
+    raise MalformedError("refers to numbers in a way that torch does not")
+
+
+def legacy(data: bytes, rules: Mapping[tuple[str, str], Rule]) -> Any:
+    """What a file of torch.save before version 1.6 holds: four pickles and then the numbers of every storage."""
+    stream = io.BytesIO(data)
+    if stream.read(len(MAGIC)) != MAGIC or interpret(stream, {}) != 1001:
+        raise MalformedError("holds numbers in a way that torch does not")
+    if interpret(stream, {}).get("little_endian") is not True:
+        raise MalformedError("was written by a big-endian machine")
+    storages: dict[str, Storage] = {}
+
+    def persistent(pid: Any) -> Storage:
+        storage, key = storage_of(pid)
+        return storages.setdefault(key, storage)
+
+    tree = interpret(stream, rules, persistent)
+    for key in interpret(stream, {}):
+        count = int.from_bytes(stream.read(8), "little")
+        if type(key) is not str:
+            raise MalformedError("holds numbers in a way that torch does not")
+        storage, start = storages[key], stream.tell()
+        if count != storage.count:
+            raise MalformedError("says wrongly how many numbers it holds")
+        storage.fill(memoryview(data)[start : start + storage.nbytes])
+        stream.seek(start + storage.nbytes)
+    return tree
+
+
+def _persistent(meta: Any) -> Persistent:
+    """The object of a persistence record. Its `module_src`, a program, is never looked at."""
+    match meta:
+        case {"type": "class", "class_name": str(kind), "state": dict(state)}:
+            return Persistent(kind, state)
+    raise MalformedError("has a persistence record of another kind")
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Stored:
+    match storage, size, stride:
+        case Storage(), tuple(), tuple() if len(size) == len(stride) <= 8:
+            if all(type(n) is int and 0 <= n < 1 << 40 for n in (offset, *size, *stride)):
+                return Stored(storage, offset, size, stride)
+    raise MalformedError("has a tensor of another kind")
+
+
+def _storage(data: Any) -> Storage:
+    # Names of storages and nothing else: torch itself would read any pickle in here.
+    found = legacy(data, _STORAGE_NAMES) if type(data) is bytes else None
+    if type(found) is not Storage:
+        raise MalformedError("holds numbers in a way that torch does not")
+    return found
+
+
+def _set(items: Any) -> list[Any]:
+    if type(items) is not list:
+        raise MalformedError("has a set that no network has")
+    return items
+
+
+def _dictionary() -> dict[str, Any]:
+    return {}
+
+
+def _inert(name: str) -> Callable[..., Inert]:
+    return lambda *_: Inert(name)
+
+
+_STORAGE_NAMES: dict[tuple[str, str], Rule] = {("torch", kind): None for kind in STORAGES}
+
+RULES: dict[tuple[str, str], Rule] = _STORAGE_NAMES | {
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): lambda tensor, *_: tensor,
+    ("torch.storage", "_load_from_bytes"): _storage,
+    ("collections", "OrderedDict"): _dictionary,
+    ("dnnlib.util", "EasyDict"): _dictionary,
+    ("builtins", "set"): _set,
+    ("__builtin__", "set"): _set,
+    ("_codecs", "encode"): _inert("bytes"),
+    ("argparse", "Namespace"): _inert("settings"),
+    ("numpy", "dtype"): _inert("dtype"),
+    ("numpy", "ndarray"): None,
+    **{(f"numpy.{core}.multiarray", "scalar"): _inert("number") for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _inert("array") for core in ("core", "_core")},
+}
+"""What the calls of a network's pickle mean, by (module, name)."""

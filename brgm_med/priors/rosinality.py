@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from brgm_med.ops import fir_filter
-from brgm_med.priors.pickles import MalformedError
+from brgm_med.priors.records import MalformedError
 
 State = dict[str, Tensor]
 
