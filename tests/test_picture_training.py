@@ -94,19 +94,20 @@ def test_discs_make_a_prior_that_sr_and_inpaint_use(tmp_path: Path, capsys: pyte
 
 
 def test_one_colour_picture_makes_all_of_them_rgb(tmp_path: Path) -> None:
-    data = save_discs(tmp_path / "data", 3)
-    prepare_pictures(data, tmp_path, None, None)
-    grey = pictures_of(tmp_path)
+    data, run = save_discs(tmp_path / "data", 3), tmp_path / "run"
+    run.mkdir()
+    prepare_pictures(data, run, None, None)
+    grey = pictures_of(run)
     assert [one.shape for one in grey] == [(1, 1, 64, 64)] * 3
     assert grey[0].dtype == torch.float16
     assert float(grey[0][0, 0, 0, 0]) == pytest.approx(60 / 255 * 2 - 1, abs=1e-3)
     Image.fromarray(np.full((70, 50, 3), (255, 0, 51), np.uint8)).save(data / "red.png")
-    prepare_pictures(data, tmp_path, 3, 1)
-    (red,) = pictures_of(tmp_path, "held_out")
+    prepare_pictures(data, run, 3, 1)
+    (red,) = pictures_of(run, "held_out")
     torch.testing.assert_close(red[0, :, 5, 5].float(), torch.tensor([1.0, -1.0, -0.6]), atol=1e-3, rtol=0)
-    first = pictures_of(tmp_path)[0]
+    first = pictures_of(run)[0]
     assert torch.equal(first, grey[0].expand(1, 3, 64, 64))
-    record = json.loads((tmp_path / "prepared.json").read_text())
+    record = json.loads((run / "prepared.json").read_text())
     assert [one["name"] for one in record["held_out"]] == ["red.png"]
 
 
