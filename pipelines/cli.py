@@ -241,8 +241,8 @@ def parser() -> argparse.ArgumentParser:
     degrade.add_argument("--axis", choices=("R", "A", "S"), help="the slice axis")
     degrade.add_argument("--factor", type=_positive(int), metavar="N", help="downsample the coronal plane instead")
 
-    train = command("train", _train, "Train a prior on a folder of head scans.")
-    train.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of NIfTI heads")
+    train = command("train", _train, "Train a prior on a folder of head scans, or of pictures.")
+    train.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of NIfTI heads, or of pictures")
     train.add_argument(
         "--out",
         type=Path,
@@ -251,12 +251,14 @@ def parser() -> argparse.ArgumentParser:
         help="folder of the run; resumed if it exists; a template in it is used",
     )
     train.add_argument("--kimg", type=_positive(float), default=100.0, help="train until so many thousand images")
-    train.add_argument("--heads", type=_positive(int), metavar="N", help="train on the first N heads by name")
+    train.add_argument(
+        "--heads", type=_positive(int), metavar="N", help="train on the first N heads (or pictures) by name"
+    )
     train.add_argument(
         "--held-out",
         type=_count,
         metavar="M",
-        help="measure on the M heads after those, never trained on (default: a tenth of the folder's)",
+        help="measure on the M heads (or pictures) after those, never trained on (default: a tenth of the folder's)",
     )
     train.add_argument("--threads", type=_positive(int), metavar="N")
     train.add_argument("--seed", type=int, default=0)

@@ -30,8 +30,8 @@ def say(line: str) -> None:
         print(line, flush=True)
 
 
-def split(total: int, heads: int | None = None, held_out: int | None = None) -> tuple[int, int]:
-    """How many of `total` heads are trained on, and how many of those after them are held out.
+def split(total: int, heads: int | None = None, held_out: int | None = None, what: str = "heads") -> tuple[int, int]:
+    """How many of `total` heads (or `what` else there is) are trained on, and how many after them are held out.
 
     By default one tenth is held out, at least one, of four heads or more, and all others are trained on. Raises
     UsageError where there are not so many.
@@ -43,7 +43,7 @@ def split(total: int, heads: int | None = None, held_out: int | None = None) -> 
     if heads is None:
         heads = total - held_out
     if heads < 1 or heads + held_out > total:
-        raise UsageError(f"{heads} heads to train on and {held_out} to hold out: the folder holds {total} heads")
+        raise UsageError(f"{heads} {what} to train on and {held_out} to hold out: the folder holds {total} {what}")
     return heads, held_out
 
 

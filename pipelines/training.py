@@ -18,6 +18,7 @@ from torch import Tensor
 
 from brgm_med._version import __version__
 from brgm_med.errors import CannotWriteError, PriorError
+from brgm_med.pipelines.picture_preparation import holds_pictures
 from brgm_med.pipelines.preparation import prepare, prepared, say, slices_of
 from brgm_med.pipelines.provenance import describe
 from brgm_med.pipelines.steps import set_up_torch
@@ -36,6 +37,8 @@ SNAPSHOT = "snapshot.safetensors"
 BEST = "best.safetensors"
 PICTURED = 8
 """Slices in the pictures of a snapshot."""
+FEWEST = 4
+"""Held-out slices that can be measured on."""
 
 
 def lpips_distance(weights: Path | None) -> LPIPS | None:
@@ -81,28 +84,18 @@ def export(run: Path, out: Path, *, name: str, description: str, licence: str, c
     its metadata say which. `licence` is the text of the bundle's LICENSE, `card` of its docs/README.md. Raises
     PriorError where the run has no state yet, or what it holds is damaged.
     """
-    if not (run / "state.pt").is_file():
-        raise PriorError(f"{run}: holds no training state (state.pt); run brgm-med train first")
-    architecture = Architecture()
-    state = TrainState.new(architecture, seed=0, rate=0.0)
-    state.load(run / "state.pt")
-    trained, exported = state.images, "the last state"
-    if (run / BEST).is_file():
-        state.load_snapshot(run / BEST)
-        exported = "the snapshot of the highest score"
-    measured = [s for s in state.record.get("snapshots", []) if s["images"] == state.images]
-    state.record |= {"exported": exported, "images_at_the_end": trained}
+    state, metrics = finished_state(run, Architecture())
     record = prepared(run)
     metadata = describe(name, description) | {
         "grid": record["grid"],
         "normalisation": "air -1, mean of the template's brain mask 0",
         "heads": [head["name"] for head in record["heads"]],
         "held_out": [head["name"] for head in record["held_out"]],
-        "eval_metrics": {key: value for s in measured for key, value in s.items() if key not in ("images", "seconds")},
+        "eval_metrics": metrics,
     }
     export_bundle(
         state,
-        architecture,
+        Architecture(),
         slices_of(run),
         out,
         metadata=metadata,
@@ -111,6 +104,21 @@ def export(run: Path, out: Path, *, name: str, description: str, licence: str, c
         card=card,
         licence=licence,
     )
+
+
+def finished_state(run: Path, architecture: Architecture) -> tuple[TrainState, dict[str, float]]:
+    """The state of a run to be exported, see `export`, and what was measured of it."""
+    if not (run / "state.pt").is_file():
+        raise PriorError(f"{run}: holds no training state (state.pt); run brgm-med train first")
+    state = TrainState.new(architecture, seed=0, rate=0.0)
+    state.load(run / "state.pt")
+    trained, exported = state.images, "the last state"
+    if (run / BEST).is_file():
+        state.load_snapshot(run / BEST)
+        exported = "the snapshot of the highest score"
+    measured = [s for s in state.record.get("snapshots", []) if s["images"] == state.images]
+    state.record |= {"exported": exported, "images_at_the_end": trained}
+    return state, {key: value for s in measured for key, value in s.items() if key not in ("images", "seconds")}
 
 
 def train(
@@ -124,51 +132,77 @@ def train(
     seed: int = 0,
     lpips_weights: Path | None = None,
 ) -> None:
-    """Train on the first `heads` heads of `data`, by name, until `kimg` thousand slices have been shown.
+    """Train on the first `heads` heads (or pictures) of `data`, by name, until `kimg` thousand slices have been shown.
 
     The `held_out` heads that follow are never trained on: snapshots are measured on them (see `split`). Resumes from
     `out/state.pt` where there is one, else goes on from `out/snapshot.safetensors` (such as the repository's
     `resume/`), without the optimisers' moments. At the end the prior is written to `out/prior`, a bundle that
     `brgm-med sr --prior` takes.
     """
-    heads_in(data, without=out)  # refuses before anything is made
+    pictures = holds_pictures(data, out)
+    if not pictures:
+        heads_in(data, without=out)  # refuses before anything is made
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise CannotWriteError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
     set_up_torch(threads)
+    if pictures:
+        from brgm_med.pipelines.picture_training import train_pictures
+
+        train_pictures(data, out, kimg=kimg, count=heads, held_out=held_out, seed=seed, lpips_weights=lpips_weights)
+        return
     with distributed.process_group():
         if distributed.rank() == 0:
             prepare(data, out, heads, held_out, torch.get_num_threads())
         distributed.anyone(False, distributed.device())  # the others wait
         stacks, measured = slices_of(out), slices_of(out, "held_out")
-        recipe, device = Recipe(seed=seed), distributed.device()
-        state = TrainState.new(Architecture(), seed=seed, rate=recipe.rate, device=device)
-        if (out / "state.pt").is_file():
-            state.load(out / "state.pt")
-            say(f"resumed at {state.images / 1000:.1f} kimg")
-        elif (out / SNAPSHOT).is_file():
-            state.load_snapshot(out / SNAPSHOT)
-            say(f"went on from {SNAPSHOT} at {state.images / 1000:.1f} kimg, with new optimisers")
-        perceptual = lpips_distance(lpips_weights)
         held = f"{len(measured)} head{'s' * (len(measured) != 1)} held out"
-        threads = torch.get_num_threads()
-        say(f"{len(stacks)} heads x {len(stacks[0])} slices, {held}, {threads} threads, to {kimg:g} kimg")
-        pictured = every_second(measured if len(measured) else stacks)
-        few = spread(pictured[1], PICTURED)
-        run_training(
-            state,
-            recipe,
-            stacks,
-            out,
-            images=int(kimg * 1000),
-            perceptual=perceptual,
-            measure=quality(*pictured, perceptual) if len(measured) else None,
-            shown=(pictured[0][few], pictured[1][few]),
-            report=say,
-        )
+        text = f"{len(stacks)} heads x {len(stacks[0])} slices, {held}, {torch.get_num_threads()} threads"
+        recipe = Recipe(seed=seed)
+        run(out, Architecture(), recipe, stacks, measured, kimg=kimg, lpips_weights=lpips_weights, text=text)
         if distributed.rank() == 0:
             finish(data, out)
+
+
+def run(
+    out: Path,
+    architecture: Architecture,
+    recipe: Recipe,
+    stacks: Sequence[Tensor],
+    measured: Sequence[Tensor],
+    *,
+    kimg: float,
+    lpips_weights: Path | None,
+    text: str,
+) -> None:
+    """Train on `stacks`, from where `out` is, to `kimg` thousand images; snapshots are measured on the stacks
+    `measured` where these have at least the `FEWEST` slices that it takes. `text` says what is trained on."""
+    state = TrainState.new(architecture, seed=recipe.seed, rate=recipe.rate, device=distributed.device())
+    if (out / "state.pt").is_file():
+        state.load(out / "state.pt")
+        say(f"resumed at {state.images / 1000:.1f} kimg")
+    elif (out / SNAPSHOT).is_file():
+        state.load_snapshot(out / SNAPSHOT)
+        say(f"went on from {SNAPSHOT} at {state.images / 1000:.1f} kimg, with new optimisers")
+    perceptual = lpips_distance(lpips_weights)
+    say(f"{text}, to {kimg:g} kimg")
+    shown = every_second(measured if len(measured) else stacks)
+    few = spread(shown[1], PICTURED)
+    enough = len(measured) > 0 and len(shown[0]) >= FEWEST
+    if len(measured) and not enough:
+        say(f"snapshots are not measured: that takes {FEWEST} held out")
+    run_training(
+        state,
+        recipe,
+        stacks,
+        out,
+        images=int(kimg * 1000),
+        perceptual=perceptual,
+        measure=quality(*shown, perceptual) if enough else None,
+        shown=(shown[0][few], shown[1][few]),
+        report=say,
+    )
 
 
 def finish(data: Path, out: Path) -> None:

@@ -5,8 +5,8 @@ configs/inference.json  `network_def`, `discriminator_def` as MONAI instantiates
 models/*.safetensors    weights, half precision
 template.nii.gz  mask.nii.gz  docs/README.md  LICENSE
 
-That is a prior of a volume. A prior of pictures, such as an imported one, has no grid, and so no template, no
-statistics of encoded slices and no linear prior; it may have no discriminator either.
+That is a prior of a volume. A prior of pictures has no grid, and so no template and no linear prior; an imported one
+has no statistics of encoded pictures, and perhaps no discriminator, either.
 """
 
 from __future__ import annotations
@@ -110,6 +110,11 @@ class PriorBundle:
     def volumetric(self) -> bool:
         """Whether this is a prior of a volume, with a grid and a template, and not one of pictures."""
         return "grid" in self.metadata
+
+    @property
+    def encoded(self) -> bool:
+        """Whether the prior has statistics of encoded training images, see `whitened`."""
+        return "models/w_statistics.safetensors" in self.metadata["sha256"]
 
     @property
     def image_shape(self) -> tuple[int, int]:
@@ -229,14 +234,15 @@ class PriorBundle:
             raise self._other(file) from error
 
     def whitened(self, device: torch.device | str = "cpu") -> Whitened:
-        """The prior over all latent inputs of its box's slices: W+ and, where they were learned, noise maps."""
+        """The prior over all latent inputs of its box's slices, or of a picture: W+ and, where learned, noise maps."""
         import torch
 
         from brgm_med.networks.condition import position_code
         from brgm_med.posterior import Whitened
 
         statistics, generator = self.statistics.to(torch.device(device)), self.generator.to(device)
-        mean = statistics.mean(position_code(self.positions().to(device), generator.c_dim))
+        positions = self.positions() if self.volumetric else torch.zeros(1)
+        mean = statistics.mean(position_code(positions.to(device), generator.c_dim))
         shapes = generator.noise_shapes if len(statistics.map_correlation) else {}
         pairs = zip(statistics.map_correlation, shapes.values(), strict=True)
         correlation = [statistics.correlation, *(c.expand(h * w) for c, (h, w) in pairs)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -65,17 +66,34 @@ def wplus_statistics(
     gram = design.T @ design + 1e-6 * torch.eye(design.shape[1], dtype=torch.float64)
     coefficients = torch.linalg.solve(gram, design.T @ target)
     rest = (latents.double() - design @ coefficients).reshape(-1, k)
-    values, vectors = torch.linalg.eigh(rest.T @ rest / (heads * positions - 1))
-    values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
-    deviation = values[:rank].sqrt().clamp_min(1e-3 * float(values[0].sqrt()))
-    pairs = (rest @ vectors[:, :rank]).reshape(heads, positions // 2, 2, -1)
+    basis, deviation = principal(rest, rank)
+    pairs = (rest @ basis).reshape(heads, positions // 2, 2, -1)
     product = (pairs[:, :, 0] * pairs[:, :, 1]).mean((0, 1))
     correlation = (product / pairs.square().mean((0, 1, 2)).clamp_min(1e-12)).clamp(0.0, 0.98)
-    basis = vectors[:, :rank].float().contiguous()
     # A map's pixels are known up to noise that neighbours do not share: part of their unit variance.
     shared = [(m[:, 0::2] * m[:, 1::2]).mean().clamp(0.0, 0.98) for m in maps.values()]
     map_correlation = torch.stack(shared) if shared else torch.zeros(0)
-    return WPlusStatistics(coefficients.float(), basis, deviation.float(), correlation.float(), map_correlation)
+    return WPlusStatistics(
+        coefficients.float(), basis.float().contiguous(), deviation.float(), correlation.float(), map_correlation
+    )
+
+
+def principal(rest: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Principal directions [K, R] of samples [N, K] around 0, R <= `rank`, and the deviations along them, [R]."""
+    values, vectors = torch.linalg.eigh(rest.T @ rest / (len(rest) - 1))
+    values, vectors = values.flip(0).clamp_min(0), vectors.flip(1)
+    return vectors[:, :rank], values[:rank].sqrt().clamp_min(1e-3 * float(values[0].sqrt()))
+
+
+def picture_statistics(latents: Tensor, maps: int, rank: int) -> WPlusStatistics:
+    """Mean and principal covariance of encoded pictures' W+ [N, K], of as many `maps`. They have no neighbours: all
+    correlations are 0. Raises ValueError for fewer than two pictures."""
+    if len(latents) < 2:
+        raise ValueError("the spread of a single picture is not known; train on two or more")
+    mean = latents.double().mean(0, keepdim=True)
+    basis, deviation = principal(latents.double() - mean, min(rank, len(latents) - 1))
+    zero = torch.zeros(len(deviation))
+    return WPlusStatistics(mean.float(), basis.float().contiguous(), deviation.float(), zero, torch.zeros(maps))
 
 
 def stored(linear: LinearGaussian) -> dict[str, Tensor]:
@@ -99,17 +117,33 @@ def inference_config(architecture: Architecture) -> dict[str, Any]:
     verified as every reader of a bundle does it, and `synthesis` its part from W+ to the image. `bundle_root` is to be
     given where the working folder is another one.
     """
-    common = {"c_dim": architecture.c_dim, "base_shape": list(architecture.base_shape)}
-    common |= {"image_channels": architecture.image_channels, "mapping_layers": architecture.mapping_layers}
     return {
         "imports": [
             "$import torch",
             "$from monai.data import MetaTensor",
             "$from brgm_med.transforms.slices import restack",
         ],
-        "bundle_root": ".",
         "output": "sample.nii.gz",
         "seed": 0,
+        **networks_config(architecture),
+        "stack": "$@prior.sample(@seed)",
+        "affine": "$torch.tensor(@prior.metadata['grid']['affine'], dtype=torch.float64)",
+        "save": {
+            "_target_": "brgm_med.transforms.save.SaveScan",
+            "path": "@output",
+            "description": "brgm-med: a head drawn from a prior, nobody's",
+            "force": True,
+        },
+        "run": ["$@save(MetaTensor(restack(@stack), @affine))"],
+    }
+
+
+def networks_config(architecture: Architecture) -> dict[str, Any]:
+    """What every `configs/inference.json` has: the networks of `inference_config`."""
+    common = {"c_dim": architecture.c_dim, "base_shape": list(architecture.base_shape)}
+    common |= {"image_channels": architecture.image_channels, "mapping_layers": architecture.mapping_layers}
+    return {
+        "bundle_root": ".",
         "network_def": {
             "_target_": "brgm_med.networks.stylegan2.StyleGAN2",
             "z_dim": architecture.z_dim,
@@ -125,16 +159,71 @@ def inference_config(architecture: Architecture) -> dict[str, Any]:
         "prior": {"_target_": "brgm_med.priors.bundle.load", "prior": "@bundle_root"},
         "network": "$@prior.generator",
         "synthesis": "$@network.synthesis",
-        "stack": "$@prior.sample(@seed)",
-        "affine": "$torch.tensor(@prior.metadata['grid']['affine'], dtype=torch.float64)",
-        "save": {
-            "_target_": "brgm_med.transforms.save.SaveScan",
-            "path": "@output",
-            "description": "brgm-med: a head drawn from a prior, nobody's",
-            "force": True,
-        },
-        "run": ["$@save(MetaTensor(restack(@stack), @affine))"],
     }
+
+
+@contextmanager
+def new_bundle(out: Path) -> Iterator[Path]:
+    """An empty bundle folder to fill, which then replaces whatever stood at `out`.
+
+    Until then, and where this is killed, the names at `out` are `UNFINISHED`.
+    """
+    partial, replaced = (out.with_name(out.name + ending) for ending in UNFINISHED)
+    for left in (partial, replaced):
+        shutil.rmtree(left, ignore_errors=True)
+    for sub in ("configs", "models", "docs"):
+        (partial / sub).mkdir(parents=True)
+    yield partial
+    if out.exists():
+        os.replace(out, replaced)
+    os.replace(partial, out)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def save_models(folder: Path, state: TrainState, statistics: WPlusStatistics) -> None:
+    """The averaged generator, the discriminator and `statistics`, in half precision, into a bundle's `folder`."""
+
+    def half(tensors: dict[str, Tensor], name: str) -> None:
+        save_file({k: v.half().contiguous() for k, v in tensors.items()}, folder / "models" / name)
+
+    def weights(module: nn.Module) -> dict[str, Tensor]:
+        return {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in module.state_dict().items()}
+
+    half(weights(state.average), "model.safetensors")
+    half(weights(state.discriminator), "discriminator.safetensors")
+    half(vars(statistics), "w_statistics.safetensors")
+
+
+def save_texts(folder: Path, card: str, licence: str, config: dict[str, Any]) -> None:
+    """Card, licence and `configs/inference.json`, into a bundle's `folder`."""
+    (folder / "docs" / "README.md").write_text(card)
+    (folder / "LICENSE").write_text(licence)
+    (folder / "configs" / "inference.json").write_text(json.dumps(config, indent=2) + "\n")
+
+
+def export_pictures(
+    state: TrainState,
+    architecture: Architecture,
+    stacks: Sequence[Tensor],
+    out: Path,
+    *,
+    metadata: dict[str, Any],
+    card: str,
+    licence: str,
+    rank: int = 512,
+) -> None:
+    """`export_bundle` of a prior of pictures: no grid, template or linear prior. `stacks`: item i is [1, C, H, W].
+
+    Raises ValueError for fewer than two pictures.
+    """
+    latents, maps = encode(state, stacks)
+    statistics = picture_statistics(latents[:, 0], len(maps), rank)
+    with new_bundle(out) as folder:
+        save_models(folder, state, statistics)
+        save_texts(folder, card, licence, networks_config(architecture))
+        form = data_format(state.average, "pixels, -1 to 1", "n/a")
+        training = {"images": state.images, **state.record}
+        seal(folder, {**metadata, "network_data_format": form, "training": training})
 
 
 def export_bundle(
@@ -156,38 +245,16 @@ def export_bundle(
     everything else in it is carried along. Whatever stood at `out` is replaced only once the new folder is complete;
     until then, and where this is killed, the names at `out` are `UNFINISHED`.
     """
-    partial, replaced = (out.with_name(out.name + ending) for ending in UNFINISHED)
-    for left in (partial, replaced):
-        shutil.rmtree(left, ignore_errors=True)
-    for sub in ("configs", "models", "docs"):
-        (partial / sub).mkdir(parents=True)
-
-    def half(tensors: dict[str, Tensor], name: str) -> None:
-        save_file({k: v.half().contiguous() for k, v in tensors.items()}, partial / "models" / name)
-
-    def weights(module: nn.Module) -> dict[str, Tensor]:
-        return {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in module.state_dict().items()}
-
-    half(weights(state.average), "model.safetensors")
-    half(weights(state.discriminator), "discriminator.safetensors")
     positions = len(stacks[0])
     chosen = neighbours(positions)
     place = torch.linspace(-1, 1, positions)[torch.from_numpy(chosen)]
-    found = wplus_statistics(*encode(state, stacks, chosen.tolist()), place, architecture.c_dim, rank)
-    half(vars(found), "w_statistics.safetensors")
-    save_file(stored(LinearGaussian.fit(stacks, LINEAR_RANK)), partial / "models" / "linear.safetensors")
-    shutil.copyfile(template, partial / "template.nii.gz")
-    shutil.copyfile(mask, partial / "mask.nii.gz")
-    (partial / "docs" / "README.md").write_text(card)
-    (partial / "LICENSE").write_text(licence)
-    (partial / "configs" / "inference.json").write_text(json.dumps(inference_config(architecture), indent=2) + "\n")
-    record = {
-        **metadata,
-        "network_data_format": data_format(state.average, "coronal slice, air -1, brain 0", "MR"),
-        "training": {"images": state.images, **state.record},
-    }
-    seal(partial, record)
-    if out.exists():
-        os.replace(out, replaced)
-    os.replace(partial, out)
-    shutil.rmtree(replaced, ignore_errors=True)
+    with new_bundle(out) as folder:
+        found = wplus_statistics(*encode(state, stacks, chosen.tolist()), place, architecture.c_dim, rank)
+        save_models(folder, state, found)
+        save_file(stored(LinearGaussian.fit(stacks, LINEAR_RANK)), folder / "models" / "linear.safetensors")
+        shutil.copyfile(template, folder / "template.nii.gz")
+        shutil.copyfile(mask, folder / "mask.nii.gz")
+        save_texts(folder, card, licence, inference_config(architecture))
+        form = data_format(state.average, "coronal slice, air -1, brain 0", "MR")
+        training = {"images": state.images, **state.record}
+        seal(folder, {**metadata, "network_data_format": form, "training": training})

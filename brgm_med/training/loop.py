@@ -74,6 +74,7 @@ class Recipe:
         ramp: images in which the probability of that augmentation can go from 0 to 1; 0: it stays as it is.
         half_life: half-life in images of the averaged weights.
         seed: of the networks' first weights and of all that is drawn.
+        flip: whether mirror images are plausible, and so among the augmentations.
     """
 
     batch: int = 16
@@ -98,6 +99,7 @@ class Recipe:
     ramp: float = 50_000.0
     half_life: float = 4_000.0
     seed: int = 0
+    flip: bool = True
 
 
 ADAPT_EVERY = 4
@@ -118,7 +120,10 @@ def iteration_seed(seed: int, iteration: int) -> int:
 
 
 def draw(stacks: Stacks, count: int) -> tuple[Tensor, Tensor]:
-    """`count` random slices of random heads: images [count, C, H, W] and positions in [-1, 1], float32 on the CPU."""
+    """`count` random slices of random heads: images [count, C, H, W] and positions in [-1, 1], float32 on the CPU.
+
+    The only slice of a stack of one, such as a picture, is at -1.
+    """
     heads, places = torch.randint(len(stacks), (count,)).tolist(), torch.rand(count).tolist()
     images, positions = [], []
     for head, place in zip(heads, places, strict=True):
@@ -127,7 +132,7 @@ def draw(stacks: Stacks, count: int) -> tuple[Tensor, Tensor]:
         one = stack[index]
         # A memory-mapped array is copied, and a MetaTensor's bookkeeping left behind.
         images.append((one.as_subclass(Tensor) if isinstance(one, Tensor) else torch.tensor(one)).float())
-        positions.append(index / (len(stack) - 1) * 2 - 1)
+        positions.append(index / max(len(stack) - 1, 1) * 2 - 1)
     return torch.stack(images), torch.tensor(positions)
 
 
@@ -161,7 +166,7 @@ def train_iteration(
     reached = distributed.share(round(recipe.batch * recipe.reconstructed)) if playing else count
     with distributed.shared_draws():
         real, position = draw(stacks, count)
-        real = Augmentation(noise=0.0)(real, recipe.widened).to(state.device)
+        real = Augmentation(flip=recipe.flip, noise=0.0)(real, recipe.widened).to(state.device)
         code = position_code(position, state.generator.c_dim).to(state.device)
         losses, seen = _update_players(state, recipe, real, code, reached, perceptual, precision)
         if playing:
@@ -215,7 +220,7 @@ def _update_players(
         fakes.append(_sample(g, recipe, code[reached:], precision))
     seen = torch.cat(fakes)
     if playing:
-        seen = Augmentation()(seen, state.probability)
+        seen = Augmentation(flip=recipe.flip)(seen, state.probability)
         losses["generator"] = generator_loss(_judge(state, seen, code, precision))
         loss = loss + recipe.adversarial * losses["generator"]
     loss.backward()
@@ -285,7 +290,7 @@ def _update_critic(
     """Update the discriminator, with R1 (in float32) every `recipe.r1_every` iterations. `fake` is augmented."""
     _set_grad(state, players=False)
     penalise = state.iteration % recipe.r1_every == 0
-    real = Augmentation()(real, state.probability).detach().requires_grad_(penalise)
+    real = Augmentation(flip=recipe.flip)(real, state.probability).detach().requires_grad_(penalise)
     logits = _judge(state, real, code, torch.float32 if penalise else precision)
     loss = discriminator_loss(logits, _judge(state, fake, code, precision))
     losses = {"discriminator": loss, "sign": logits.detach().sign().mean()}
@@ -320,11 +325,11 @@ def identity(recipe: Recipe, stacks: Stacks) -> dict[str, Any]:
 
 def check_identity(state: TrainState, recipe: Recipe, stacks: Stacks, path: Path) -> None:
     """Mark a fresh state as one of this recipe and data. Raises PriorError where it is of others, naming them."""
-    mine = identity(recipe, stacks)
+    mine, before = identity(recipe, stacks), {"flip": True, **state.identity}  # older states do not say that they flip
     other = [
-        f"{key} {state.identity[key]}, not {mine[key]}" if key in state.identity else f"no {key}, not {mine[key]}"
+        f"{key} {before[key]}, not {mine[key]}" if key in before else f"no {key}, not {mine[key]}"
         for key in mine
-        if state.identity.get(key) != mine[key]
+        if before.get(key) != mine[key]
     ]
     if state.identity and other:
         raise PriorError(f"{path}: was trained with {'; '.join(other)}; use the same again or another folder")

@@ -1,0 +1,107 @@
+"""A run's pictures: a folder of them in; RUN/pictures.safetensors, all in the prior's frame, and their record out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from brgm_med.errors import InputRefusedError, PriorError
+from brgm_med.pipelines.preparation import say, split
+from brgm_med.pipelines.provenance import write_json
+from brgm_med.priors.bundle import digest
+from brgm_med.transforms.formats import endings, for_reading, pictures_in
+from brgm_med.transforms.formats.picture import Picture
+from brgm_med.transforms.frame import Frame
+from brgm_med.transforms.intensity import Normalisation
+
+SIZE = (64, 64)
+"""Rows and columns of a prior of pictures."""
+
+FILE = "pictures.safetensors"
+Part = Literal["pictures", "held_out"]
+
+
+def holds_pictures(data: Path, without: Path) -> bool:
+    """Whether the folder `data` is one of pictures, and not of volumes; the folder `without` aside.
+
+    Raises InputRefusedError where it holds both.
+    """
+    if not data.is_dir():
+        return False
+    run = without.resolve()
+    names = [p.name.lower() for p in data.rglob("*") if p.is_file() and not p.resolve().is_relative_to(run)]
+    volumes = any(name.endswith(endings("volume")) for name in names)
+    try:
+        pictures = bool(_paths(data, without))
+    except InputRefusedError:
+        pictures = False
+    if volumes and pictures:
+        raise InputRefusedError(f"{data}: holds volumes and pictures; give a folder of one kind")
+    return pictures
+
+
+def prepare_pictures(data: Path, out: Path, count: int | None, held_out: int | None) -> None:
+    """Bring the pictures of `data` that are used into the prior's frame, -1 to 1, and write them into `out`.
+
+    Grey if all are, else RGB. Raises PriorError where `out` was trained on others, InputRefusedError for a picture
+    that cannot be read.
+    """
+    paths = _paths(data, out)
+    first, after = split(len(paths), count, held_out, "pictures")
+    paths = paths[: first + after]
+    entries = [{"name": path.name, "sha256": digest(path)} for path in paths]
+    record = {"frame": list(SIZE), "pictures": entries[:first], "held_out": entries[first:]}
+    if (out / "state.pt").is_file() and (out / "prepared.json").is_file() and prepared_pictures(out) != record:
+        raise PriorError(
+            f"{out}: was trained on other pictures; give the same --data, --heads and --held-out again, "
+            "or another --out"
+        )
+    images = [framed(for_reading(path, "picture").read(path)) for path in paths]
+    channels = max(len(image) for image in images)
+    stack = torch.stack([image.expand(channels, -1, -1) for image in images])
+    partial = out / f"{FILE}.partial"
+    save_file({"pictures": stack}, partial)
+    partial.replace(out / FILE)
+    write_json(out / "prepared.json", record, force=True)
+    say(f"prepared {len(paths)} pictures, {'grey' if channels == 1 else 'RGB'}")
+
+
+def framed(picture: Picture) -> Tensor:
+    """A picture -> [C, 64, 64], float16, its own range being -1 to 1; what does not fit the square is cut off."""
+    values = Normalisation.of_range(*picture.range).forward(torch.from_numpy(picture.array)[None])
+    return Frame.fit(picture.shape, SIZE, "crop").to_frame(values)[0].half()
+
+
+def prepared_pictures(run: Path) -> dict[str, Any]:
+    """The `prepared.json` of a run of pictures. Raises PriorError where there is none, or of something else."""
+    try:
+        record: dict[str, Any] = json.loads((run / "prepared.json").read_text())
+        if all(isinstance(one["name"], str) for part in ("pictures", "held_out") for one in record[part]):
+            return record
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise PriorError(f"{run / 'prepared.json'}: missing, damaged or not of pictures; use another --out")
+
+
+def pictures_of(run: Path, part: Part = "pictures") -> list[Tensor]:
+    """The pictures of a run that are trained on, or held out: each a stack of one, [1, C, 64, 64], float16.
+
+    Raises PriorError where the file is missing or damaged.
+    """
+    count = len(prepared_pictures(run)["pictures"])
+    try:
+        stack = load_file(run / FILE)["pictures"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise PriorError(f"{run / FILE}: missing or damaged; run brgm-med train again") from error
+    return list((stack[:count] if part == "pictures" else stack[count:]).split(1))
+
+
+def _paths(data: Path, without: Path) -> list[Path]:
+    run = without.resolve()
+    return [p for p in pictures_in(data) if not p.resolve().is_relative_to(run)]
