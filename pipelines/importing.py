@@ -27,7 +27,8 @@ A StyleGAN2 generator that was not trained by brgm-med but imported from somebod
 **Licence**: that of the source, which its maker states; importing changes nothing about it.
 **Research only, not for diagnosis.** What it was trained on, and what it is not good for, only its maker knows.
 
-It is a prior of pictures: it has no place in a head, so `brgm-med sr` does not take it. In Python, the paper's method:
+It is a prior of pictures: `brgm-med sr` and `inpaint` take it for these, not for volumes; a conditional one is for
+Python only. In Python, the paper's method:
 
     prior = load_prior("FOLDER")
     statistics = prior.w_statistics()  # a conditional prior: prior.w_statistics(c), c [1, c_dim]

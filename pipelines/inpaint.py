@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
-from brgm_med.pipelines.progress import progress
+from brgm_med.pipelines.progress import search_progress
 from brgm_med.pipelines.provenance import STATEMENT, description, write_json
 from brgm_med.pipelines.steps import acquisition_of, choose_device, say, set_up_torch
 from brgm_med.transforms.formats import check_output, for_reading, for_writing, stem
@@ -81,7 +81,7 @@ def inpaint(
     template = load_template(bundle)
     steps = inpainting.STEPS if steps is None else steps
     try:
-        with progress("MAP", steps) as advance:
+        with search_progress(steps) as callback:
             filled = inpainting.fill(
                 values,
                 grid,
@@ -91,9 +91,7 @@ def inpaint(
                 template,
                 steps=steps,
                 device=where,
-                callback=lambda _step, terms: advance(
-                    "  ".join(f"{k} {float(v.mean()):.1f}" for k, v in terms.items())
-                ),
+                callback=callback,
             )
     except InputRefusedError as error:
         raise InputRefusedError(f"{scan}: {error}") from error

@@ -10,7 +10,7 @@ import numpy as np
 
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, CannotWriteError, InputRefusedError, PriorError, UsageError
-from brgm_med.pipelines.progress import progress
+from brgm_med.pipelines.progress import search_progress
 from brgm_med.pipelines.provenance import STATEMENT, description, write_json
 from brgm_med.pipelines.steps import choose_device, say, set_up_torch
 from brgm_med.transforms.formats import check_output, default_output, for_reading, pictures_in, stem
@@ -169,14 +169,14 @@ def super_resolve_picture(
     normalise = Normalisation.of_range(*picture.range)
     measured = normalise.forward(torch.from_numpy(picture.array)[None])
     frame, colour = Frame.fit(picture.shape, bundle.image_shape), _modules(bundle, picture)
-    with progress("MAP", steps) as advance:
+    with search_progress(steps) as callback:
         image = map_picture(
             bundle,
             nn.Sequential(*colour, frame.measurement()),
             measured,
             steps=steps,
             device=where,
-            callback=lambda _step, terms: advance("  ".join(f"{k} {v.mean():.1f}" for k, v in terms.items())),
+            callback=callback,
         )
     guess = frame.from_frame(nn.Sequential(*colour)(image), factor)
     average = SliceProfile([None, *(profile_matrix(n * factor, 1.0, n, factor, factor) for n in picture.shape)])
@@ -250,14 +250,14 @@ def inpaint_picture(
     frame = Frame.fit(picture.shape, bundle.image_shape)
     seen = frame.seen() & (frame.to_frame((~hole).to(known)[None, None])[0, 0] > 0.999)
     colour, keep = _modules(bundle, picture), Mask(seen)
-    with progress("MAP", steps) as advance:
+    with search_progress(steps) as callback:
         image = map_picture(
             bundle,
             nn.Sequential(*colour, keep),
             keep(frame.to_frame(interpolated)),
             steps=steps,
             device=where,
-            callback=lambda _step, terms: advance("  ".join(f"{k} {v.mean():.1f}" for k, v in terms.items())),
+            callback=callback,
         )
     answer = frame.from_frame(nn.Sequential(*colour)(image)).to(known)
     blended = normalise.inverse(blend_seamless(known, answer, hole))[0].numpy()

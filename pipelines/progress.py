@@ -6,6 +6,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
@@ -37,3 +41,10 @@ def progress(label: str, total: int, every: float = 10.0) -> Iterator[Callable[[
             print(f"{label}: {done}/{total}  {now - begun:.0f} s  {note}", file=sys.stderr, flush=True)
 
     yield advance
+
+
+@contextmanager
+def search_progress(steps: int) -> Iterator[Callable[[int, dict[str, Tensor]], None]]:
+    """Progress of a MAP search of so many steps: yields the solver's `callback`, which tells the mean energies."""
+    with progress("MAP", steps) as advance:
+        yield lambda _step, terms: advance("  ".join(f"{k} {float(v.mean()):.1f}" for k, v in terms.items()))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
-from brgm_med.pipelines.progress import progress
+from brgm_med.pipelines.progress import search_progress
 from brgm_med.pipelines.provenance import STATEMENT, description, ranges, sidecar_of, write_json
 from brgm_med.transforms.formats import check_output, for_reading, for_writing, stem
 
@@ -158,7 +158,7 @@ def super_resolve(
     larger = f", the head taken as {scale:.2f} times the template's size" if scale > 1.01 else ""
     say(f"registered to {bundle.name}: correlation {problem.correlation:.2f}{larger}")
     steps = sr.STEPS if steps is None else steps
-    with progress("MAP", steps) as advance:
+    with search_progress(steps) as callback:
         stack = sr.infer_stack(
             problem,
             bundle,
@@ -167,7 +167,7 @@ def super_resolve(
             features=features,
             weights=Weights(),
             device=where,
-            callback=lambda _step, terms: advance("  ".join(f"{k} {float(v.mean()):.1f}" for k, v in terms.items())),
+            callback=callback,
         )
     result = sr.combine(problem, stack, template.box)
 
