@@ -32,6 +32,7 @@ from brgm_med.energies import Gaussian, Pixel
 from brgm_med.metrics import lpips, psnr
 from brgm_med.networks.condition import position_code
 from brgm_med.networks.noise import pixels
+from brgm_med.ops.precision import native_precision
 from brgm_med.perceptual import LPIPS
 from brgm_med.pipelines.preparation import prepare, say, slices_of
 from brgm_med.pipelines.steps import set_up_torch
@@ -39,7 +40,7 @@ from brgm_med.pipelines.training import lpips_distance
 from brgm_med.posterior import Posterior, Weights, Whitened
 from brgm_med.priors.bundle import DEFAULT, SHIPPED
 from brgm_med.training.export import encode, neighbours, wplus_statistics
-from brgm_med.training.loop import Recipe, native_precision, train_iteration
+from brgm_med.training.loop import Recipe, train_iteration
 from brgm_med.training.measure import fit_lbfgs, mean_ws, measure, spread
 from brgm_med.training.state import Architecture, TrainState
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from brgm_med.errors import PriorError
 from brgm_med.networks.condition import position_code
 from brgm_med.networks.stylegan2 import mix_styles
+from brgm_med.ops.precision import native_precision
 from brgm_med.training import distributed
 from brgm_med.training.augment import Augmentation, adapted
 from brgm_med.training.losses import (
@@ -134,15 +135,6 @@ def draw(stacks: Stacks, count: int) -> tuple[Tensor, Tensor]:
         images.append((one.as_subclass(Tensor) if isinstance(one, Tensor) else torch.tensor(one)).float())
         positions.append(index / max(len(stack) - 1, 1) * 2 - 1)
     return torch.stack(images), torch.tensor(positions)
-
-
-def native_precision(device: torch.device) -> torch.dtype:
-    """bfloat16 where `device` multiplies it in hardware, else float32."""
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:  # oneDNN's own answer is also yes where it would emulate
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else torch.float32
 
 
 def train_iteration(
