@@ -118,9 +118,11 @@ struct Saved {
 
     HD Saved(const Arguments& a, SCALAR saved, Bias& bias) {
         const Wide gain = static_cast<Wide>(a.gain), value = widen(saved);
+        Wide clamp = static_cast<Wide>(a.clamp);
+        if (by_output) clamp = widen(narrow<SCALAR>(clamp));  // which is what a clipped output holds
         at = by_output ? value / gain : value + bias.next();
         const Wide y = by_output ? value : gain * ACT::act(at);
-        inside = !a.clipped || (y < static_cast<Wide>(a.clamp) && -y < static_cast<Wide>(a.clamp));
+        inside = !a.clipped || (y < clamp && -y < clamp);
     }
 };
 

@@ -94,7 +94,7 @@ def _backward(dy: Tensor, saved: Tensor, bias: Tensor | None, act: str, gain: fl
     if act in _SLOPES:
         dy = dy if gain == 1.0 else dy * gain
         dx = torch.ops.aten.leaky_relu_backward(dy, saved, _SLOPES[act], True)
-        return dx if clamp is None else dx * (saved.abs() < clamp)
+        return dx if clamp is None else dx * _inside(saved, clamp)
     at, inside = _reckoned(saved, bias, act, gain, clamp)
     return (_CURVES[act][0](at) * gain * inside * dy).to(dy.dtype)
 
@@ -109,15 +109,22 @@ def _second(
     return (_CURVES[act][1](at) * (gain if act == "swish" else 1.0) * inside * dy * ddx).to(dy.dtype)
 
 
+def _inside(y: Tensor, clamp: float) -> Tensor:
+    """Whether `y` is not at the clamp, which lies where rounding to the type of `y` has put it."""
+    mantissa, exponent = math.frexp(clamp)
+    digits = {torch.bfloat16: 8, torch.float16: 11, torch.float32: 24}.get(y.dtype, 53)
+    return y.abs() < math.ldexp(round(math.ldexp(mantissa, digits)), exponent - digits)
+
+
 def _reckoned(
     saved: Tensor, bias: Tensor | None, act: str, gain: float, clamp: float | None
 ) -> tuple[Tensor, Tensor | float]:
     """What the curves are functions of, in float32 at least, and 1 where the result was not clipped."""
-    saved = saved.to(torch.promote_types(saved.dtype, torch.float32))
-    at = _added(saved, bias) if act == "swish" else saved / gain
+    wide = saved.to(torch.promote_types(saved.dtype, torch.float32))
+    at = _added(wide, bias) if act == "swish" else wide / gain
     if clamp is None:
         return at, 1.0
-    return at, ((F.silu(at) * gain if act == "swish" else saved).abs() < clamp).to(at.dtype)
+    return at, _inside(F.silu(at) * gain if act == "swish" else saved, clamp).to(at.dtype)
 
 
 class _Arguments(ctypes.Structure):

@@ -1,8 +1,9 @@
 """How an operation is registered with torch: `torch.ops.brgm_med.<name>`.
 
 The body that holds for every device is the specification; CUDA has its kernel; shapes, types and memory orders are
-those of the body (or of `fake`) run without values, so torch.compile traces through; derivatives are operations too. `torch.library.register_autograd`
-makes the same of them at 20 µs a call and derivative more than an autograd function put straight at the Autograd key.
+those of the body (or of `fake`) run without values, so torch.compile traces through; derivatives are operations
+too. `torch.library.register_autograd` makes the same of them, at 20 µs a call and derivative more than an autograd
+function put straight at the Autograd key.
 """
 
 from __future__ import annotations
