@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from brgm_med.ops import bias_act
+from brgm_med.ops import bias_act, layout
 from brgm_med.ops.bias_act import ACTIVATIONS, _backward, _backward_cuda, _forward, _forward_cuda, _second, _second_cuda
 from tests.host_kernels import host_launch
 
@@ -70,6 +70,14 @@ def test_every_thread_of_the_kernels_on_the_host(act: str, clamp: float | None, 
     for shape in SHAPES:
         for order in ("first", "last", "turned"):
             check_kernels("cpu", act, clamp, dtype, shape, order, biased=shape[0] != 3)
+
+
+@pytest.mark.usefixtures("host_launch")
+@pytest.mark.parametrize("act", ["lrelu", "swish"])
+def test_the_kernels_with_indices_of_64_bits(act: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "index_type", lambda _: "long long")
+    for shape in SHAPES:
+        check_kernels("cpu", act, 0.9, torch.float32, shape, "last", biased=True)
 
 
 @pytest.mark.cuda

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brgm_med.ops import modulated_epilogue
+from brgm_med.ops import layout, modulated_epilogue
 from brgm_med.ops.modulated_epilogue import _forward, _forward_cuda
 from tests.host_kernels import host_launch
 from tests.test_ops_bias_act import DTYPES, TOLERANCE, derivatives_agree, images
@@ -61,6 +61,14 @@ def test_it_is_its_formula(dtype: torch.dtype, noise: str, order: str, device: s
 def test_every_thread_of_the_kernel_on_the_host(dtype: torch.dtype, noise: str, order: str) -> None:
     for shape in SHAPES:
         check_kernel(shape, noise, order, dtype, "cpu")
+
+
+@pytest.mark.usefixtures("host_launch")
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_the_kernel_with_indices_of_64_bits(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "index_type", lambda _: "long long")
+    for shape in SHAPES:
+        check_kernel(shape, "each", order, torch.float32, "cpu")
 
 
 @pytest.mark.cuda

@@ -103,7 +103,7 @@ def compile(kernel: Kernel, arch: str, extra: tuple[str, ...] = ()) -> tuple[byt
     try:
         asked = [option.encode() for option in (*options(kernel, arch), *extra)]
         (error,) = nvrtc.nvrtcCompileProgram(program, len(asked), asked)
-        report = bytes(_checked(nvrtc.nvrtcGetProgramLogSize(program)))
+        report = bytes(_checked(nvrtc.nvrtcGetProgramLogSize(program)))  # filled in place, as `code` below
         _checked(nvrtc.nvrtcGetProgramLog(program, report))
         log = report.rstrip(b"\0 \n").decode(errors="replace")
         if int(error) != 0:
@@ -161,30 +161,36 @@ def launch(kernel: Kernel, arguments: ctypes.Structure, threads: int, device: to
 
     Raises RuntimeError when the device itself reports an error: nothing can be computed on it any more.
     """
-    global _refusal
-    if threads == 0:
-        return True
     if _refusal is not None:
         return False
-    index = torch.cuda.current_device() if device.index is None else device.index
-    with torch.cuda.device(index):
-        try:
-            version()
-            _, driver = _bindings()
+    if threads == 0:
+        return True
+    try:
+        version()
+        _, driver = _bindings()
+        index = torch.cuda.current_device() if device.index is None else device.index
+        with torch.cuda.device(index):
             _checked(driver.cuCtxSetCurrent(_context(index)))
             with _lock:
                 function = _function(kernel, index)
-        except (ImportError, OSError, RuntimeError) as reason:
-            _refusal = str(reason)
-            warnings.warn(f"custom CUDA kernels are not used, torch's own take their place: {reason}", stacklevel=2)
-            return False
-        stream = torch.cuda.current_stream(index).cuda_stream
-        values = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
-        grid = blocks(threads)
-        (error,) = driver.cuLaunchKernel(function, grid, 1, 1, BLOCK, 1, 1, 0, stream, ctypes.addressof(values), 0)
-        if int(error) != 0:
-            raise RuntimeError(f"CUDA kernel {kernel.name}: {error.name}")
+            stream = torch.cuda.current_stream(index).cuda_stream
+            values = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
+            (error,) = driver.cuLaunchKernel(
+                function, blocks(threads), 1, 1, BLOCK, 1, 1, 0, stream, ctypes.addressof(values), 0
+            )
+    except Refused as reason:
+        _refuse(str(reason))
+        return False
+    if int(error) != 0:
+        raise RuntimeError(f"CUDA kernel {kernel.name} of {kernel.source}: {error.name}")
     return True
+
+
+def _refuse(reason: str) -> None:
+    """Warn, once in a process."""
+    global _refusal
+    _refusal = reason
+    warnings.warn(f"custom CUDA kernels are not used, torch's own operations are: {reason}", stacklevel=3)
 
 
 def blocks(threads: int) -> int:
