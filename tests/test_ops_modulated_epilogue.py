@@ -82,11 +82,11 @@ def test_the_kernel_on_a_gpu(dtype: torch.dtype) -> None:
 
 def check_kernel(shape: tuple[int, int, int, int], noise: str, order: str, dtype: torch.dtype, device: str) -> None:
     """The kernel against the specification in float64, from the same numbers; in memory as the specification's."""
-    x, d, bias, *rest = parts(shape, noise, order, dtype, device)
-    image, strength = (rest[0].to(dtype), (rest[1] / d).to(dtype)) if rest else (None, None)
-    offset = (bias / d).to(dtype)
-    y = _forward_cuda(x, offset, image, strength)
-    exact = _forward(*(None if t is None else t.double() for t in (x, offset, image, strength)))
+    x, _, _, *rest = parts(shape, noise, order, dtype, device)
+    image = rest[0].to(dtype) if rest else None
+    coefficients = torch.randn(shape[0], 2 if rest else 1, shape[1], device=device).to(dtype)
+    y = _forward_cuda(x, coefficients, image)
+    exact = _forward(x.double(), coefficients.double(), None if image is None else image.double())
     torch.testing.assert_close(y.double(), exact, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
     assert y.dtype == dtype
     assert y.stride() == exact.stride()
@@ -119,8 +119,8 @@ def test_what_needs_no_gradient_costs_no_work(wanted: tuple[int, ...]) -> None:
     with patch("torch.bmm", wraps=torch.bmm) as products:
         gradients = torch.autograd.grad(modulated_epilogue(*given).sum(), inputs)
     assert all(g.shape == t.shape for g, t in zip(gradients, inputs, strict=True))
-    # The strength's gradient, which the demodulation's needs too, is one product with the image; the noise's another.
-    assert products.call_count == (1 if 1 in wanted else 0)
+    # One product with the image is the gradient of the coefficients, another that of the noise, here never wanted.
+    assert products.call_count == (0 if wanted == (0,) else 1)
 
 
 def test_noise_without_a_strength_is_refused() -> None:
@@ -144,10 +144,10 @@ def test_autocast_changes_nothing() -> None:
 @pytest.mark.parametrize("order", ["first", "last"])
 @pytest.mark.parametrize("noise", NOISES)
 def test_the_operation_is_what_torch_expects_of_operations(noise: str, order: str) -> None:
-    x, d, bias, *rest = parts((2, 3, 4, 5), noise, order, torch.float32, "cpu")
-    given = [x, bias / d, *((rest[0], rest[1] / d) if rest else (None, None))]
-    given = [t if t is None else t.detach().requires_grad_() for t in given]
-    torch.library.opcheck(torch.ops.brgm_med.modulated_epilogue.default, tuple(given))
+    x, _, _, *rest = parts((2, 3, 4, 5), noise, order, torch.float32, "cpu")
+    coefficients = torch.randn(2, 2 if rest else 1, 3).requires_grad_()
+    image = rest[0].requires_grad_() if rest else None
+    torch.library.opcheck(torch.ops.brgm_med.modulated_epilogue.default, (x.requires_grad_(), coefficients, image))
 
 
 def test_torch_compile_traces_through_without_a_break() -> None:

@@ -54,7 +54,7 @@ def register(
     )
 
     def differentiable(*arguments: Any) -> Tensor:
-        if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
             result: Tensor = function.apply(*arguments)  # type: ignore[attr-defined]
             return result
         return below(*arguments)

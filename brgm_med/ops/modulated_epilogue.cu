@@ -1,14 +1,13 @@
-// What follows a modulated convolution: y = max(v, v / 5), v = x + offset + strength noise.
+// What follows a modulated convolution: y = max(v, v / 5), v = x + c_0 + c_1 noise.
 //
 // Macros beside those of common.cuh: PACK (elements a thread) and LAST (1 for channels-last order, else 0).
 #include "common.cuh"
 
 struct Arguments {
-    SCALAR* result;          // [N, C, H, W], in the order of x
+    SCALAR* result;  // [N, C, H, W], in the order of x
     const SCALAR* x;
-    const SCALAR* offset;    // [N, C]
-    const SCALAR* noise;     // [N or 1, H W], or null
-    const SCALAR* strength;  // [N, C]
+    const SCALAR* coefficients;  // [N, 2, C]; without noise [N, 1, C]
+    const SCALAR* noise;         // [N or 1, H W], or null
     long long count, channels, pixels;
     long long noise_step;    // from one image's noise to the next one's; 0 for one noise
 };
@@ -27,7 +26,7 @@ struct Place {
         image = row / slows;
         slow = row - image * slows;
     }
-    HD INDEX channel() const { return image * (LAST ? fasts : slows) + (LAST ? fast : slow); }
+    HD INDEX channel() const { return LAST ? fast : slow; }
     HD INDEX pixel(INDEX noise_step) const { return image * noise_step + (LAST ? slow : fast); }
     HD void next() {
         if (++fast < fasts) return;
@@ -45,9 +44,10 @@ HD void forward_thread(const Arguments& a, INDEX thread) {
     Elements y;
     Place place(a, element);
     for (int j = 0; j < PACK; j++) {
-        const INDEX channel = place.channel();
-        Wide v = widen(x.at[j]) + widen(a.offset[channel]);
-        if (a.noise) v += widen(a.strength[channel]) * widen(a.noise[place.pixel(static_cast<INDEX>(a.noise_step))]);
+        const INDEX channels = static_cast<INDEX>(a.channels);
+        const SCALAR* c = a.coefficients + place.image * channels * (a.noise ? 2 : 1) + place.channel();
+        Wide v = widen(x.at[j]) + widen(c[0]);
+        if (a.noise) v += widen(c[channels]) * widen(a.noise[place.pixel(static_cast<INDEX>(a.noise_step))]);
         y.at[j] = narrow<SCALAR>(v > 0 ? v : Wide(0.2) * v);
         place.next();
     }
