@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import warnings
 from collections.abc import Sequence
 
 from brgm_med._version import __version__
@@ -48,6 +49,7 @@ def doctor() -> None:
         print(f"device: {torch.cuda.get_device_name()} (CUDA {torch.version.cuda})")
     else:
         print(f"device: CPU, {torch.get_num_threads()} threads of {os.cpu_count()} cores; torch sees no CUDA device")
+    print(f"operations: {_operations()}")
     from brgm_med.errors import PriorError
     from brgm_med.weights import HOW_TO, locate_lpips_features
 
@@ -62,3 +64,22 @@ def doctor() -> None:
             print(f"LPIPS {net}: {path}" if path else f"LPIPS {net}: no weights on this machine; {HOW_TO}")
         except PriorError as error:
             print(f"LPIPS {net}: {error}")
+
+
+def _operations() -> str:
+    """Whether the networks' operations run as custom CUDA kernels, and if not, why."""
+    import torch
+
+    from brgm_med.ops import bias_act, nvrtc
+
+    try:
+        compiler = f"NVRTC {nvrtc.version()} is installed"
+    except nvrtc.Refused as missing:
+        compiler = str(missing)
+    if not torch.cuda.is_available():
+        return f"torch's own; there is no CUDA device for custom kernels ({compiler})"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the reason is told here
+        bias_act(torch.ones(1, 1, device="cuda"), act="lrelu")
+    reason = nvrtc.refusal()
+    return f"custom CUDA kernels ({compiler})" if reason is None else f"torch's own, without custom kernels: {reason}"

@@ -223,5 +223,5 @@ def test_priors_are_listed_shown_and_verified() -> None:
 def test_doctor_tells_what_is_there() -> None:
     done = run("doctor")
     assert done.returncode == 0
-    for word in ("torch", "device:", "LPIPS alex", bundle.DEFAULT):
+    for word in ("torch", "device:", "operations: ", "NVRTC", "LPIPS alex", bundle.DEFAULT):
         assert word in done.stdout

@@ -109,6 +109,7 @@ def test_the_wheel_holds_the_code_and_the_prior_and_installs_alone(tmp_path: Pat
         inside = Path("brgm_med") / ("" if folder == "brgm_med" else folder)
         for source in (ROOT / folder).rglob("*.py"):
             assert str(inside / source.relative_to(ROOT / folder)) in names
+    assert {f"brgm_med/ops/{file.name}" for file in (ROOT / "brgm_med" / "ops").glob("*.cu*")} <= names
     prior = ROOT / "brgm_med" / "priors" / "brain-t1-coronal"
     files = [p for p in prior.rglob("*") if p.is_file() and "__pycache__" not in p.parts]
     assert files, f"{prior} is missing"

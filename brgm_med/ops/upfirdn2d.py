@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from brgm_med.ops import upfirdn2d_cuda
+from brgm_med.ops.library import register
+from brgm_med.ops.resample import Pair, Sides, layout, resample
 
 
 def fir_filter(taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0)) -> Tensor:
@@ -32,61 +35,104 @@ def upfirdn2d(
     1. `up - 1` zeros are put behind every sample along both axes. 2. `padding` = (left, right, top, bottom)
     zeros are added, or, where negative, samples are cropped. 3. The result is convolved with `filter`
     ([fh, fw], or 1-D for a separable one; correlated when `flip_filter`), keeping the valid part, times
-    `gain`. 4. Every `down`-th sample is kept. The result has the dtype of `x`; the filter gets no gradient.
+    `gain`. 4. Every `down`-th sample is kept. The result has the dtype of `x` and its order in memory; the filter
+    gets no gradient. Derivatives of every order exist. Raises ValueError where the filter is larger than what it is
+    laid on.
     """
-    taps = filter.detach().to(x.dtype)
-    if taps.ndim == 1:
-        taps = torch.outer(taps, taps)
-    if not flip_filter:
-        taps = taps.flip((0, 1))
-    result: Tensor = _Resample.apply(x, taps * gain, up, down, tuple(padding))
-    return result
-
-
-def _resample(x: Tensor, taps: Tensor, up: int, down: int, padding: tuple[int, int, int, int]) -> Tensor:
-    """The four steps of `upfirdn2d`, correlating with `taps` [fh, fw]: the specification."""
-    n, c, h, w = x.shape
     left, right, top, bottom = padding
-    if up > 1:
-        # Zeros and padding in one piece of memory; what is cropped instead is cropped after.
-        edges = [max(p, 0) for p in padding]
-        shape = (n, c, h * up + edges[2] + edges[3], w * up + edges[0] + edges[1])
-        layout = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else torch.contiguous_format
-        spread = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout).zero_()
-        spread[:, :, edges[2] : edges[2] + h * up : up, edges[0] : edges[0] + w * up : up] = x
-        x, (left, right, top, bottom) = spread, (min(p, 0) for p in padding)
-    if left == right >= 0 and top == bottom >= 0:  # the convolution pads without a copy
-        pad = (top, left)
-    else:
-        x, pad = F.pad(x, (left, right, top, bottom)), (0, 0)
-    with torch.autocast(x.device.type, enabled=False):
-        return F.conv2d(x, taps.expand(c, 1, -1, -1), stride=down, padding=pad, groups=c)
+    if filter.ndim == 1 and len(filter) > 6:  # in two passes, the one that makes less of the image first
+        across = (filter[None], (up, 1), (down, 1), (left, right, 0, 0), flip_filter, gain)
+        y = _apply(x, *across)
+        return _apply(y, filter[:, None], (1, up), (1, down), (0, 0, top, bottom), flip_filter, 1.0)
+    if filter.ndim == 1:
+        filter = torch.outer(filter, filter)
+    return _apply(x, filter, (up, up), (down, down), (left, right, top, bottom), flip_filter, gain)
 
 
-class _Resample(torch.autograd.Function):
-    """`_resample`, whose adjoint is a resampling too: `up` and `down` exchanged and the taps turned round.
+def result_shape(x: Tensor, filter: Tensor, up: Pair, down: Pair, padding: Sides) -> tuple[int, int]:
+    """(width, height) of the result. Raises ValueError where it would have none."""
+    fh, fw = filter.shape
+    width = (x.shape[3] * up[0] + padding[0] + padding[1] - fw) // down[0] + 1
+    height = (x.shape[2] * up[1] + padding[2] + padding[3] - fh) // down[1] + 1
+    if width < 1 or height < 1:
+        raise ValueError(f"a filter of {fh} x {fw} taps is larger than the padded image of shape {tuple(x.shape[2:])}")
+    return width, height
+
+
+def adjoint_padding(x: Sequence[int], y: Sequence[int], filter: Tensor, up: Pair, down: Pair, padding: Sides) -> Sides:
+    """The padding with which the adjoint turns `y`'s shape into `x`'s.
 
     Along one axis y_j = sum_m x_m t(m up + p - j down), so the adjoint is x'_m = sum_j y'_j t'(j down + p' - m up)
-    with t'(a) = t(n - 1 - a) and p' = n - 1 - p. So derivatives of every order are resamplings; those that the
-    framework derives from a convolution with a stride or with few channels are many times slower.
+    with t'(a) = t(n - 1 - a) and p' = n - 1 - p: a resampling too, `up` and `down` exchanged and the taps turned
+    round. So derivatives of every order are resamplings; those that the framework derives from a convolution with a
+    stride or with few channels are many times slower.
     """
+    fh, fw = filter.shape
+    left, top = fw - 1 - padding[0], fh - 1 - padding[2]
+    right = (x[3] - 1) * up[0] + fw - left - y[3] * down[0]
+    bottom = (x[2] - 1) * up[1] + fh - top - y[2] * down[1]
+    return left, right, top, bottom
+
+
+def _compute(x: Tensor, filter: Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float) -> Tensor:
+    """Without kernels."""
+    up, down, padding = tuple(up), tuple(down), tuple(padding)  # type: ignore[assignment]
+    results = result_shape(x, filter, up, down, padding)
+    if torch.is_autocast_enabled(x.device.type):
+        with torch.autocast(x.device.type, enabled=False):
+            return resample(x, filter, up, down, padding, flip, gain, results)
+    return resample(x, filter, up, down, padding, flip, gain, results)
+
+
+def _compute_cuda(x: Tensor, filter: Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float) -> Tensor:
+    y = upfirdn2d_cuda.launched(x, filter, up, down, padding, flip, gain, result_shape(x, filter, up, down, padding))
+    return _compute(x, filter, up, down, padding, flip, gain) if y is None else y
+
+
+def _fake(x: Tensor, filter: Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float) -> Tensor:
+    width, height = result_shape(x, filter, up, down, padding)
+    shape = (*x.shape[:2], height, width)
+    return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=layout(x))
+
+
+def _save(context: Any, arguments: tuple[Any, ...], y: Tensor) -> None:
+    x, filter, *context.how = arguments
+    context.save_for_backward(filter)
+    context.shapes = x.shape, y.shape
+
+
+def _derive(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    (filter,) = context.saved_tensors
+    up, down, padding, flip, gain = context.how
+    padding = adjoint_padding(*context.shapes, filter, up, down, padding)
+    return _apply(gradient, filter, down, up, padding, not flip, gain), None, None, None, None, None, None
+
+
+_upfirdn2d = register(
+    "upfirdn2d(Tensor x, Tensor filter, SymInt[2] up, SymInt[2] down, SymInt[4] padding, bool flip, float gain)"
+    " -> Tensor",
+    body=_compute,
+    cuda=_compute_cuda,
+    save=_save,
+    backward=_derive,
+    fake=_fake,
+)
+
+
+class _Direct(torch.autograd.Function):
+    """The registered operation for plain tensors on the processor, without the dispatcher: it costs two times what a
+    small image does."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, taps: Tensor, up: int, down: int, padding: tuple[int, int, int, int]) -> Tensor:
-        y = _resample(x, taps, up, down, padding)
-        ctx.save_for_backward(taps)
-        ctx.up, ctx.down, ctx.padding, ctx.shapes = up, down, padding, (x.shape, y.shape)
+    def forward(context: Any, *arguments: Any) -> Tensor:
+        y = _compute(*arguments)
+        _save(context, arguments, y)
         return y
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        (taps,) = ctx.saved_tensors
-        (*_, h, w), (*_, rows, columns) = ctx.shapes
-        left, _, top, _ = ctx.padding
-        before = (taps.shape[1] - 1 - left, taps.shape[0] - 1 - top)
-        after = (
-            (w - 1) * ctx.up + taps.shape[1] - before[0] - columns * ctx.down,
-            (h - 1) * ctx.up + taps.shape[0] - before[1] - rows * ctx.down,
-        )
-        padding = (before[0], after[0], before[1], after[1])
-        return _Resample.apply(gradient, taps.flip((0, 1)), ctx.down, ctx.up, padding), None, None, None, None
+    backward = staticmethod(_derive)
+
+
+def _apply(x: Tensor, filter: Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float) -> Tensor:
+    direct = type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling()
+    result: Tensor = (_Direct.apply if direct else _upfirdn2d)(x, filter.detach(), up, down, padding, flip, gain)
+    return result

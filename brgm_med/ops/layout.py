@@ -1,0 +1,37 @@
+"""Which type, index and memory order a kernel is compiled and launched for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_SCALARS = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "BFloat16", torch.float64: "double"}
+
+
+def is_channels_last(x: Tensor) -> bool:
+    """Whether `x` is to be written in channels-last order: it lies so, and not in plain order."""
+    return x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+
+
+def dense(x: Tensor, last: bool) -> Tensor:
+    """`x` in channels-last order, or in plain order; a copy only where it lies otherwise."""
+    return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def elements_a_thread(count: int, itemsize: int, *addresses: int) -> int:
+    """As many as fill 16 bytes, if that divides `count` and all `addresses`; else 1."""
+    pack = 16 // itemsize
+    return pack if count % pack == 0 and all(address % 16 == 0 for address in addresses) else 1
+
+
+def macros(x: Tensor, pack: int, **others: str) -> tuple[tuple[str, str], ...]:
+    """The macros of a kernel over the elements of `x`, `pack` a thread. Raises TypeError for other scalars."""
+    scalar = _SCALARS.get(x.dtype)
+    if scalar is None:
+        raise TypeError(f"expected a floating-point tensor, not {x.dtype}")
+    return (("SCALAR", scalar), ("INDEX", index_type(x.numel())), ("PACK", str(pack)), *others.items())
+
+
+def index_type(count: int) -> str:
+    """The integer that holds every index of `count` elements, and those of the last block's surplus threads."""
+    return "unsigned" if count < 2**31 else "long long"

@@ -1,0 +1,63 @@
+"""How an operation is registered with torch: `torch.ops.brgm_med.<name>`.
+
+The body that holds for every device is the specification; CUDA has its kernel; shapes, types and memory orders are
+those of the body (or of `fake`) run without values, so torch.compile traces through; derivatives are operations
+too. `torch.library.register_autograd` makes the same of them, at 20 µs a call and derivative more than an autograd
+function put straight at the Autograd key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_LIBRARY = torch.library.Library("brgm_med", "FRAGMENT")
+
+
+def register(
+    schema: str,
+    *,
+    body: Callable[..., Tensor],
+    cuda: Callable[..., Tensor],
+    save: Callable[[Any, tuple[Any, ...], Tensor], None],
+    backward: Callable[..., tuple[Any, ...]],
+    fake: Callable[..., Tensor] | None = None,
+) -> Any:
+    """The operation of that `schema`, "name(Tensor x, ...) -> Tensor".
+
+    All functions take the schema's arguments in order, but `save(context, arguments, result)` and
+    `backward(context, gradient)`, which are those of `torch.autograd.Function`; `backward` calls differentiable
+    operations only, and gives a gradient, or None, for each argument.
+    """
+    name = schema.partition("(")[0]
+    _LIBRARY.define(schema)
+    _LIBRARY.impl(name, body, "CompositeExplicitAutograd")
+    _LIBRARY.impl(name, cuda, "CUDA")
+    torch.library.register_fake(f"brgm_med::{name}", fake or body, lib=_LIBRARY)
+    operation = getattr(torch.ops.brgm_med, name).default
+
+    def below(*arguments: Any) -> Tensor:
+        with torch._C._AutoDispatchBelowAutograd():
+            result: Tensor = operation(*arguments)
+        return result
+
+    def forward(context: Any, *arguments: Any) -> Tensor:
+        result = below(*arguments)
+        save(context, arguments, result)
+        return result
+
+    function = type(
+        name, (torch.autograd.Function,), {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    )
+
+    def differentiable(*arguments: Any) -> Tensor:
+        if torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
+            result: Tensor = function.apply(*arguments)  # type: ignore[attr-defined]
+            return result
+        return below(*arguments)
+
+    _LIBRARY.impl(name, differentiable, "Autograd")
+    return operation

@@ -1,0 +1,173 @@
+"""bias_act: its derivatives, its kernels' arithmetic thread by thread on the host, torch.compile, and on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from brgm_med.ops import bias_act, layout
+from brgm_med.ops.bias_act import ACTIVATIONS, _backward, _backward_cuda, _forward, _forward_cuda, _second, _second_cuda
+from tests.host_kernels import host_launch
+
+__all__ = ["host_launch"]
+
+ACTS = sorted(ACTIVATIONS)
+CLAMPS = [None, 0.9]
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+# Empty, odd, more than one block, whole packs, one channel, no space, three dimensions of space.
+SHAPES = [(0, 3, 4, 4), (2, 3, 5, 7), (3, 5, 13, 11), (2, 8, 16, 8), (2, 1, 9, 8), (6, 32), (2, 4, 3, 2, 3)]
+OPS = torch.ops.brgm_med
+
+
+def ordered(x: Tensor, order: str) -> Tensor:
+    if order == "last":
+        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x.contiguous()
+    return x.transpose(0, -1).contiguous().transpose(0, -1) if order == "turned" else x.contiguous()
+
+
+def images(shape: tuple[int, ...], dtype: torch.dtype, order: str, seed: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(shape, generator=generator, dtype=torch.float64) * 2
+    return ordered(x.to(dtype), order)
+
+
+def check_kernels(
+    device: str, act: str, clamp: float | None, dtype: torch.dtype, shape: tuple[int, ...], order: str, biased: bool
+) -> None:
+    """The three kernels against the specification in float64, each from exactly the same numbers."""
+    x, dy, ddx = (images(shape, dtype, order, seed).to(device) for seed in range(3))
+    dy = ordered(dy, "first")  # a gradient may come in another order
+    bias = torch.randn(shape[1], device=device).to(dtype) if biased else None
+    how: Any = (act, 1.3, clamp)
+
+    def same(ours: Tensor, exact: Tensor) -> None:
+        assert ours.dtype == dtype
+        assert ours.stride() == torch.empty_like(x).stride()
+        torch.testing.assert_close(ours.double(), exact, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+
+    def double(t: Tensor | None) -> Tensor | None:
+        return None if t is None else t.double()
+
+    y = _forward_cuda(x, bias, *how)
+    same(y, _forward(x.double(), double(bias), *how))
+    saved, added, at_clamp = (x, bias, clamp) if act == "swish" else (y, None, float(y.new_tensor(clamp or 0.0)))
+    how_saved: Any = (act, 1.3, None if clamp is None else at_clamp)
+    same(_backward_cuda(dy, saved, added, *how), _backward(dy.double(), saved.double(), double(added), *how_saved))
+    second = _second(ddx.double(), dy.double(), saved.double(), double(added), *how_saved)
+    same(_second_cuda(ddx, dy, saved, added, *how), second)
+
+
+@pytest.mark.usefixtures("host_launch")
+@pytest.mark.parametrize("clamp", CLAMPS)
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_thread_of_the_kernels_on_the_host(act: str, clamp: float | None, dtype: torch.dtype) -> None:
+    for shape in SHAPES:
+        for order in ("first", "last", "turned"):
+            check_kernels("cpu", act, clamp, dtype, shape, order, biased=shape[0] != 3)
+
+
+@pytest.mark.usefixtures("host_launch")
+@pytest.mark.parametrize("act", ["lrelu", "swish"])
+def test_the_kernels_with_indices_of_64_bits(act: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "index_type", lambda _: "long long")
+    for shape in SHAPES:
+        check_kernels("cpu", act, 0.9, torch.float32, shape, "last", biased=True)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_kernels_on_a_gpu(act: str, dtype: torch.dtype) -> None:
+    for shape in [*SHAPES, (4, 64, 33, 32)]:
+        for order in ("first", "last", "turned"):
+            for clamp in CLAMPS:
+                check_kernels("cuda", act, clamp, dtype, shape, order, biased=shape[0] != 3)
+
+
+def derivatives_agree(function: Callable[..., Tensor], inputs: tuple[Tensor, ...]) -> None:
+    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradgradcheck(function, inputs)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+@pytest.mark.parametrize("clamp", CLAMPS)
+@pytest.mark.parametrize("gain", [1.3, -0.7])
+@pytest.mark.parametrize("act", ACTS)
+def test_first_and_second_derivatives(act: str, gain: float, clamp: float | None, device: str) -> None:
+    x = torch.randn(2, 3, 2, 2, dtype=torch.float64, device=device, requires_grad=True)
+    bias = torch.randn(3, dtype=torch.float64, device=device, requires_grad=True)
+    derivatives_agree(lambda x, bias: bias_act(x, bias, act=act, gain=gain, clamp=clamp), (x, bias))
+
+
+@pytest.mark.parametrize("act", ["lrelu", "tanh"])
+def test_a_gain_of_zero(act: str) -> None:
+    x = torch.randn(2, 3, requires_grad=True)
+    y = bias_act(x, act=act, gain=0.0)
+    (dx,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(y, torch.zeros(2, 3))
+    assert torch.equal(dx, torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("clamp", CLAMPS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("act", ACTS)
+def test_derivatives_in_half_precision(act: str, dtype: torch.dtype, clamp: float | None) -> None:
+    """Against float64 throughout, where rounding does not move a value over a corner or over the clamp."""
+    x, dy = images((2, 3, 5, 7), dtype, "first", 0).requires_grad_(), images((2, 3, 5, 7), dtype, "first", 1)
+    exact_x = x.detach().double().requires_grad_()
+    free = ACTIVATIONS[act][0](exact_x) * 1.3
+    exact_y = free if clamp is None else free.clamp(-clamp, clamp)
+    (exact,) = torch.autograd.grad(exact_y, exact_x, dy.double())
+    y = bias_act(x, act=act, gain=1.3, clamp=clamp)
+    (dx,) = torch.autograd.grad(y, x, dy)
+    clear = (exact_x.abs() > 0.01) & ((free.abs() - (clamp or torch.inf)).abs() > 0.02)
+    rounding = TOLERANCE[dtype]
+    torch.testing.assert_close(y.double(), exact_y, rtol=rounding, atol=rounding)
+    torch.testing.assert_close(dx.double()[clear], exact[clear], rtol=rounding, atol=4 * rounding)
+    clipped = free.abs() > (clamp or torch.inf) + 0.02
+    assert not dx[clipped].any()
+
+
+def test_the_third_derivative_says_so() -> None:
+    x = torch.randn(2, 3, requires_grad=True)
+    (first,) = torch.autograd.grad(bias_act(x, act="tanh").sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="third, of tanh"):
+        torch.autograd.grad(second.sum(), x)
+
+
+def test_an_unknown_activation_is_a_key_error() -> None:
+    with pytest.raises(KeyError, match="gelu"):
+        bias_act(torch.ones(1, 2), act="gelu")
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own check
+@pytest.mark.parametrize("act", ["lrelu", "swish", "elu"])
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_the_operations_are_what_torch_expects_of_operations(act: str, order: str) -> None:
+    x, dy, ddx = (images((2, 3, 4, 5), torch.float32, order, seed).requires_grad_() for seed in range(3))
+    bias = torch.randn(3, requires_grad=True)
+    saved_bias = bias if act == "swish" else None
+    torch.library.opcheck(OPS.bias_act.default, (x, bias, act, 1.3, 0.9))
+    torch.library.opcheck(OPS.bias_act_backward.default, (dy, x, saved_bias, act, 1.3, None))
+    forward_only = ("test_schema", "test_autograd_registration", "test_faketensor")
+    torch.library.opcheck(OPS.bias_act_second.default, (ddx, dy, x, saved_bias, act, 1.3, 0.9), test_utils=forward_only)
+
+
+@pytest.mark.parametrize("act", ["lrelu", "swish"])
+def test_torch_compile_traces_through_without_a_break(act: str) -> None:
+    def function(x: Tensor, bias: Tensor) -> Tensor:
+        return bias_act(x * 2, bias, act=act, clamp=1.5).square()
+
+    x, bias = torch.randn(2, 3, 4, 5, requires_grad=True), torch.randn(3, requires_grad=True)
+    compiled = torch.compile(function, fullgraph=True, backend="aot_eager")
+    plain, traced = function(x, bias), compiled(x, bias)
+    torch.testing.assert_close(traced, plain)
+    for a, b in zip(*(torch.autograd.grad(y.sum(), (x, bias)) for y in (traced, plain)), strict=True):
+        torch.testing.assert_close(a, b)

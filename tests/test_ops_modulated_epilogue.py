@@ -1,0 +1,159 @@
+"""modulated_epilogue: its formula and derivatives, its kernel thread by thread, what it does not do, torch.compile."""
+
+from __future__ import annotations
+
+from unittest.mock import patch
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from brgm_med.ops import layout, modulated_epilogue
+from brgm_med.ops.modulated_epilogue import _forward, _forward_cuda
+from tests.host_kernels import host_launch
+from tests.test_ops_bias_act import DTYPES, TOLERANCE, derivatives_agree, images
+
+__all__ = ["host_launch"]
+
+SHAPES = [(0, 3, 4, 4), (2, 3, 5, 7), (3, 5, 13, 11), (2, 8, 16, 8), (2, 1, 9, 8), (3, 16, 1, 1)]
+NOISES = ["none", "one", "each"]
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
+
+
+def parts(shape: tuple[int, int, int, int], noise: str, order: str, dtype: torch.dtype, device: str) -> list[Tensor]:
+    """x, demodulation, bias and, unless `noise` is none, noise and strength."""
+    n, c, h, w = shape
+    x = images(shape, dtype, order, 0).to(device)
+    others = [torch.rand(n, c) + 0.5, torch.randn(c)]
+    if noise != "none":
+        others += [torch.randn(1 if noise == "one" else n, h, w), torch.tensor(0.7)]
+    return [x, *(t.to(device, torch.promote_types(dtype, torch.float32)) for t in others)]
+
+
+def formula(x: Tensor, d: Tensor, bias: Tensor, noise: Tensor | None = None, strength: Tensor | None = None) -> Tensor:
+    d = d[:, :, None, None]
+    y = x * d + bias[:, None, None]
+    if noise is not None and strength is not None:
+        y = y + noise[:, None] * strength
+    return F.leaky_relu(y, 0.2) / d
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("order", ["first", "last", "turned"])
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_it_is_its_formula(dtype: torch.dtype, noise: str, order: str, device: str) -> None:
+    for shape in SHAPES:
+        given = parts(shape, noise, order, dtype, device)
+        y = modulated_epilogue(*given)
+        exact = formula(*(t.double() for t in given))
+        assert y.dtype == dtype
+        torch.testing.assert_close(y.double(), exact, rtol=2 * TOLERANCE[dtype], atol=2 * TOLERANCE[dtype])
+        if order != "turned":
+            assert y.stride() == given[0].stride() or min(shape) < 2
+
+
+@pytest.mark.usefixtures("host_launch")
+@pytest.mark.parametrize("order", ["first", "last", "turned"])
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_thread_of_the_kernel_on_the_host(dtype: torch.dtype, noise: str, order: str) -> None:
+    for shape in SHAPES:
+        check_kernel(shape, noise, order, dtype, "cpu")
+
+
+@pytest.mark.usefixtures("host_launch")
+@pytest.mark.parametrize("order", ["first", "last"])
+def test_the_kernel_with_indices_of_64_bits(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "index_type", lambda _: "long long")
+    for shape in SHAPES:
+        check_kernel(shape, "each", order, torch.float32, "cpu")
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_kernel_on_a_gpu(dtype: torch.dtype) -> None:
+    for shape in [*SHAPES, (4, 64, 33, 32)]:
+        for order in ("first", "last", "turned"):
+            for noise in NOISES:
+                check_kernel(shape, noise, order, dtype, "cuda")
+
+
+def check_kernel(shape: tuple[int, int, int, int], noise: str, order: str, dtype: torch.dtype, device: str) -> None:
+    """The kernel against the specification in float64, from the same numbers; in memory as the specification's."""
+    x, _, _, *rest = parts(shape, noise, order, dtype, device)
+    image = rest[0].to(dtype) if rest else None
+    coefficients = torch.randn(shape[0], 2 if rest else 1, shape[1], device=device).to(dtype)
+    y = _forward_cuda(x, coefficients, image)
+    exact = _forward(x.double(), coefficients.double(), None if image is None else image.double())
+    torch.testing.assert_close(y.double(), exact, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
+    assert y.dtype == dtype
+    assert y.stride() == exact.stride()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("order", ["first", "last"])
+@pytest.mark.parametrize("noise", NOISES)
+def test_first_and_second_derivatives(noise: str, order: str, device: str) -> None:
+    given = parts((2, 3, 2, 3), noise, order, torch.float64, device)
+    derivatives_agree(modulated_epilogue, tuple(t.requires_grad_() for t in given))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_derivatives_in_half_precision(dtype: torch.dtype) -> None:
+    given = [t.requires_grad_() for t in parts((2, 8, 16, 8), "one", "last", dtype, "cpu")]
+    exact = [t.detach().double().requires_grad_() for t in given]
+    dy = images((2, 8, 16, 8), dtype, "last", 1)
+    near = torch.autograd.grad(modulated_epilogue(*given), given, dy)
+    for ours, true in zip(near, torch.autograd.grad(formula(*exact), exact, dy.double()), strict=True):
+        assert float((ours.double() - true).norm() / true.norm()) < 20 * TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("wanted", [(0,), (0, 1), (0, 1, 4), (1, 2)])
+def test_what_needs_no_gradient_costs_no_work(wanted: tuple[int, ...]) -> None:
+    given = parts((2, 3, 5, 7), "one", "last", torch.float32, "cpu")
+    for index in wanted:
+        given[index].requires_grad_()
+    inputs = [given[index] for index in wanted]
+    with patch("torch.bmm", wraps=torch.bmm) as products:
+        gradients = torch.autograd.grad(modulated_epilogue(*given).sum(), inputs)
+    assert all(g.shape == t.shape for g, t in zip(gradients, inputs, strict=True))
+    # One product with the image is the gradient of the coefficients, another that of the noise, here never wanted.
+    assert products.call_count == (0 if wanted == (0,) else 1)
+
+
+def test_noise_without_a_strength_is_refused() -> None:
+    x, d, bias, noise, _ = parts((2, 3, 4, 5), "one", "first", torch.float32, "cpu")
+    with pytest.raises(ValueError, match="strength"):
+        modulated_epilogue(x, d, bias, noise)
+
+
+def test_autocast_changes_nothing() -> None:
+    given = [t.requires_grad_() for t in parts((2, 3, 5, 7), "one", "last", torch.float32, "cpu")]
+    plain = modulated_epilogue(*given)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = modulated_epilogue(*given)
+        gradients = torch.autograd.grad(cast.sum(), given)
+    assert torch.equal(cast, plain)
+    for a, b in zip(gradients, torch.autograd.grad(plain.sum(), given), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own check
+@pytest.mark.parametrize("order", ["first", "last"])
+@pytest.mark.parametrize("noise", NOISES)
+def test_the_operation_is_what_torch_expects_of_operations(noise: str, order: str) -> None:
+    x, _, _, *rest = parts((2, 3, 4, 5), noise, order, torch.float32, "cpu")
+    coefficients = torch.randn(2, 2 if rest else 1, 3).requires_grad_()
+    image = rest[0].requires_grad_() if rest else None
+    torch.library.opcheck(torch.ops.brgm_med.modulated_epilogue.default, (x.requires_grad_(), coefficients, image))
+
+
+def test_torch_compile_traces_through_without_a_break() -> None:
+    given = [t.requires_grad_() for t in parts((2, 3, 4, 5), "one", "last", torch.float32, "cpu")]
+    traced = torch.compile(modulated_epilogue, fullgraph=True, backend="aot_eager")(*given)
+    plain = modulated_epilogue(*given)
+    torch.testing.assert_close(traced, plain)
+    for a, b in zip(*(torch.autograd.grad(y.square().sum(), given) for y in (traced, plain)), strict=True):
+        torch.testing.assert_close(a, b)
