@@ -15,6 +15,7 @@ from brgm_med.networks.discriminator import Discriminator, DiscriminatorFeatures
 from brgm_med.networks.layers import (
     Convolution,
     FullyConnected,
+    Kernel,
     Scaled,
     SynthesisLayer,
     ToImage,
@@ -160,15 +161,19 @@ def test_equalised_layers_have_unit_variance_at_the_start() -> None:
     torch.testing.assert_close(unit_second_moment(x * 7).square().mean(1), torch.ones(64))
 
 
+def prepared(weight: Tensor, up: int = 1) -> Kernel:
+    return Kernel.of(weight, up, weight.dtype)
+
+
 @pytest.mark.parametrize("demodulate", [True, False])
 @pytest.mark.parametrize(("kernel", "up"), [(1, 1), (3, 1), (3, 2)])
 def test_modulated_convolution_is_a_convolution_with_weights_per_image(demodulate: bool, up: int, kernel: int) -> None:
     n, inputs, outputs, h, w = 3, 2, 3, 3, 4
     x, weight, styles = double(n, inputs, h, w), double(outputs, inputs, kernel, kernel), double(n, inputs)
     taps = fir_filter().double()
-    y = modulated_convolution(x, weight, styles, up=up, filter=taps)
+    y = modulated_convolution(x, prepared(weight, up), styles, up=up, filter=taps)
     if demodulate:
-        y = y * demodulation(weight, styles)[:, :, None, None]
+        y = y * demodulation(prepared(weight).power, styles)[:, :, None, None]
 
     own = weight[None] * styles[:, None, :, None, None]
     if demodulate:
@@ -186,8 +191,8 @@ def test_modulated_convolution_is_a_convolution_with_weights_per_image(demodulat
 def test_upsampling_convolution_is_interpolation_then_convolution_away_from_the_edge() -> None:
     x, weight, styles = double(2, 3, 8, 8), double(4, 3, 3, 3), double(2, 3)
     taps = fir_filter().double()
-    y = modulated_convolution(x, weight, styles, up=2, filter=taps)
-    flipped = modulated_convolution(upsample2(x, taps), weight.flip((2, 3)), styles)
+    y = modulated_convolution(x, prepared(weight, 2), styles, up=2, filter=taps)
+    flipped = modulated_convolution(upsample2(x, taps), prepared(weight.flip((2, 3))), styles)
     torch.testing.assert_close(y[:, :, 3:-3, 3:-3], flipped[:, :, 3:-3, 3:-3], rtol=0, atol=1e-10)
 
 
@@ -196,8 +201,8 @@ def test_modulated_convolution_has_both_derivatives() -> None:
     taps = fir_filter().double()
 
     def function(x: Tensor, weight: Tensor, styles: Tensor) -> Tensor:
-        y = modulated_convolution(x, weight, styles, up=2, filter=taps)
-        return y * demodulation(weight, styles)[:, :, None, None]
+        y = modulated_convolution(x, prepared(weight, 2), styles, up=2, filter=taps)
+        return y * demodulation(prepared(weight).power, styles)[:, :, None, None]
 
     assert torch.autograd.gradcheck(function, arguments)
     assert torch.autograd.gradgradcheck(function, arguments)
@@ -242,12 +247,32 @@ def test_synthesis_layer_is_demodulation_noise_bias_activation_and_gain(up: int)
     )
     styles = F.linear(w, layer.affine.weight / 2, layer.affine.bias)
     y = (
-        modulated_convolution(x * factor[:, :, None, None], layer.weight, styles, up=up, filter=layer.resample_filter)
-        * demodulation(layer.weight, styles)[:, :, None, None]
+        modulated_convolution(
+            x * factor[:, :, None, None], prepared(layer.weight, up), styles, up=up, filter=layer.resample_filter
+        )
+        * demodulation(prepared(layer.weight).power, styles)[:, :, None, None]
     )
     y = bias_act(y + layer.noise_const * layer.noise_strength, layer.bias, act="lrelu") * 0.6
     ours = layer(Scaled(x, factor), w, gain=0.6).product()
     same_derivatives((ours, y), [x, factor, w, layer.weight, layer.bias, layer.noise_strength, layer.affine.weight])
+
+
+def test_frozen_weights_are_prepared_once_and_again_when_they_change() -> None:
+    layer = SynthesisLayer(2, 3, 4, (6, 10), up=2).requires_grad_(False)
+    x, w = Scaled(torch.randn(2, 2, 3, 5), torch.ones(2, 2)), torch.randn(2, 4)
+    before = layer(x, w).product()
+    kernel = layer.kernel(torch.float32)
+    assert layer.kernel(torch.float32) is kernel
+    assert layer.kernel(torch.bfloat16).taps.dtype == torch.bfloat16
+    layer.weight.mul_(2)
+    torch.testing.assert_close(layer.kernel(torch.float32).taps, 2 * kernel.taps)
+    torch.testing.assert_close(layer(x, w).product(), before)  # demodulation takes the factor out again
+    layer.load_state_dict({name: torch.zeros_like(value) for name, value in layer.state_dict().items()})
+    assert not layer.kernel(torch.float32).taps.any()
+    layer.weight.data = torch.ones_like(layer.weight)
+    assert layer.kernel(torch.float32).taps.unique() == 1
+    layer.requires_grad_(True)
+    assert layer.kernel(torch.float32).taps.requires_grad
 
 
 def test_image_layer_is_a_modulated_convolution_and_bias() -> None:
@@ -258,7 +283,7 @@ def test_image_layer_is_a_modulated_convolution_and_bias() -> None:
         double(2, 4).exp().requires_grad_(),
         double(2, 5).requires_grad_(),
     )
-    plain = modulated_convolution(x * factor[:, :, None, None], layer.weight, layer.affine(w) / 2)
+    plain = modulated_convolution(x * factor[:, :, None, None], prepared(layer.weight), layer.affine(w) / 2)
     ours = layer(Scaled(channels_last(x), factor), w)
     same_derivatives((ours, bias_act(plain, layer.bias)), [x, factor, w, layer.weight, layer.bias])
 

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brgm_med.ops import bias_act, fir_filter, upfirdn2d
+from brgm_med.ops import bias_act, fir_filter, modulated_epilogue, upfirdn2d
 
 
 def unit_second_moment(x: Tensor) -> Tensor:
@@ -104,28 +104,40 @@ class Scaled(NamedTuple):
         return self.values * self.factor.to(self.values.dtype)[:, :, None, None]
 
 
+class Kernel(NamedTuple):
+    """A layer's weights as its convolution takes them."""
+
+    taps: Tensor  # [O, I, k, k], or transposed [I, O, k, k] when upsampling; in channels-last memory
+    power: Tensor  # [I, O], sums over k x k of the squared weights
+
+    @classmethod
+    def of(cls, weight: Tensor, up: int, dtype: torch.dtype) -> Kernel:
+        """From weights [O, I, k, k], differentiable in them."""
+        taps = weight if up == 1 else weight.transpose(0, 1)
+        return cls(taps.to(dtype).contiguous(memory_format=torch.channels_last), weight.square().sum((2, 3)).T)
+
+
 def modulated_convolution(
-    x: Tensor, weight: Tensor, styles: Tensor, *, up: int = 1, filter: Tensor | None = None
+    x: Tensor, kernel: Kernel, styles: Tensor, *, up: int = 1, filter: Tensor | None = None
 ) -> Tensor:
     """Convolve every image with weights whose input channels are scaled by that image's style.
 
-    x [N, I, H, W], weight [O, I, k, k], styles [N, I] -> [N, O, H up, W up]. Scaling the weights and scaling the
-    input channels are the same thing, so the convolution itself shares its weights over the batch.
+    x [N, I, H, W], styles [N, I] -> [N, O, H up, W up]. Scaling the weights and scaling the input channels are the
+    same thing, so the convolution itself shares its weights over the batch.
     """
     y = x * styles.to(x.dtype)[:, :, None, None]
-    half = weight.shape[-1] // 2
-    kernel = weight.to(x.dtype)
+    half = kernel.taps.shape[-1] // 2
     if up == 1:
-        return F.conv2d(y, kernel, padding=half)
+        return F.conv2d(y, kernel.taps, padding=half)
     assert filter is not None
-    y = F.conv_transpose2d(y, kernel.transpose(0, 1), stride=2)
+    y = F.conv_transpose2d(y, kernel.taps, stride=2)
     pad = 2 - half  # the transposed convolution already reaches `half` beyond the image on either side
     return upfirdn2d(y, filter, padding=(pad,) * 4, gain=4.0)
 
 
-def demodulation(weight: Tensor, styles: Tensor) -> Tensor:
-    """d_o = (sum_{i,k} (s_i W_oik)^2 + 1e-8)^(-1/2), weight [O, I, k, k], styles [N, I] -> [N, O]. Eq. 3."""
-    return (styles.square() @ weight.square().sum((2, 3)).T + 1e-8).rsqrt()
+def demodulation(power: Tensor, styles: Tensor) -> Tensor:
+    """d_o = (sum_{i,k} (s_i W_oik)^2 + 1e-8)^(-1/2), `power` [I, O] = sum_k W_oik^2, styles [N, I] -> [N, O]. Eq. 3."""
+    return (styles.square() @ power + 1e-8).rsqrt()
 
 
 class SynthesisLayer(nn.Module):
@@ -149,29 +161,38 @@ class SynthesisLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.register_buffer("noise_const", torch.randn(shape))
         self.register_buffer("resample_filter", fir_filter())
+        self._kept: tuple[tuple[object, ...], Kernel] | None = None
+
+    def kernel(self, dtype: torch.dtype) -> Kernel:
+        """The weights as the convolution takes them: made once for frozen weights, and again when they have changed."""
+        weight = self.weight
+        if weight.requires_grad or torch.compiler.is_compiling():
+            return Kernel.of(weight, self.up, dtype)
+        state = (weight.data_ptr(), weight._version, weight.device, weight.dtype, dtype)
+        if self._kept is None or self._kept[0] != state:
+            self._kept = state, Kernel.of(weight, self.up, dtype)
+        return self._kept[1]
+
+    def _noise(self, noise: str | Tensor, y: Tensor) -> Tensor | None:
+        """The noise [N or 1, H, W] for an image y [N, C, H, W]."""
+        if isinstance(noise, Tensor):
+            return noise.flatten(0, 1)
+        if noise == "const":
+            return self.noise_const[None]
+        if noise == "random":
+            return torch.randn(len(y), *y.shape[2:], device=y.device)
+        if noise == "none":
+            return None
+        raise ValueError(f"noise is const, random or none, not {noise!r}")
 
     def forward(self, x: Scaled, w: Tensor, noise: str | Tensor = "const", gain: float = 1.0) -> Scaled:
         styles = self.affine(w)
+        kernel = self.kernel(x.values.dtype)
         with torch.autocast(w.device.type, enabled=False):
-            factor = demodulation(self.weight, styles)
-        y = modulated_convolution(x.values, self.weight, styles * x.factor, up=self.up, filter=self.resample_filter)
-        n, _, height, width = y.shape
-        columns, rows = [torch.ones(1, height * width, device=y.device)], [self.bias / factor]
-        if isinstance(noise, Tensor) or noise != "none":
-            if isinstance(noise, Tensor):
-                drawn = noise.flatten(1)
-            elif noise == "const":
-                drawn = self.noise_const.reshape(1, -1)
-            elif noise == "random":
-                drawn = torch.randn(n, height * width, device=y.device)
-            else:
-                raise ValueError(f"noise is const, random or none, not {noise!r}")
-            columns.append(drawn)
-            rows.append(self.noise_strength / factor)
-        added = torch.bmm(
-            torch.stack([column.expand(n, -1) for column in columns], 2).to(y.dtype), torch.stack(rows, 1).to(y.dtype)
-        )
-        y = rectify_(y.add_(added.reshape(n, height, width, -1).permute(0, 3, 1, 2)))
+            factor = demodulation(kernel.power, styles)
+        y = modulated_convolution(x.values, kernel, styles * x.factor, up=self.up, filter=self.resample_filter)
+        drawn = self._noise(noise, y)
+        y = modulated_epilogue(y, factor, self.bias, drawn, None if drawn is None else self.noise_strength)
         return Scaled(y, factor * (math.sqrt(2.0) * gain))
 
 

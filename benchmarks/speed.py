@@ -1,0 +1,141 @@
+"""How fast reconstruction is, as ratios in one run: ours against synthesis as published PyTorch code computes it.
+
+    python benchmarks/speed.py [--threads 2] [--only 256 1024 prior] [--batches 1 8 32]
+
+A step is one pass of the generator and the gradient of a sum of squares to W+, with frozen weights. The opponent
+(plain.py) has weights per image and channels first, in float32, one image at a time; both compute the same image, which
+is checked first. Networks: 256 x 256 grey with 24.8 M parameters; 1024 x 1024 RGB (the paper's config F, one image);
+the shipped prior. Every line is measured in processes of its own, so that its peak memory is its own. The fraction is
+of the rate of one large matrix product with the same threads in the same precision, of all operations of convolutions
+and matrix products that ours asks for (the opponent's gradient also passes through weights of every image).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent))
+import plain
+from training import Operations, matmul_times
+
+from brgm_med.networks.stylegan2 import StyleGAN2
+from brgm_med.ops.precision import native_precision
+from brgm_med.pipelines.steps import set_up_torch
+from brgm_med.priors.bundle import load
+
+NETWORKS = {
+    "256": {"channels": (512, 512, 512, 512, 256, 128, 64)},
+    "1024": {"channels": (512, 512, 512, 512, 512, 256, 128, 64, 32), "image_channels": 3},
+}
+SECONDS = 6.0  # for which a step is repeated, three times at least
+
+
+def network(name: str) -> StyleGAN2:
+    """A network of NETWORKS with random weights, or the shipped prior's, frozen."""
+    torch.manual_seed(0)
+    generator = load().generator if name == "prior" else StyleGAN2(**NETWORKS[name])  # type: ignore[arg-type]
+    for parameter_name, parameter in generator.named_parameters():
+        if parameter_name.endswith("noise_strength"):
+            parameter.data.fill_(0.1)  # as in a trained network, noise is added
+    return generator.eval().requires_grad_(False)
+
+
+def step_of(generator: StyleGAN2, which: str, batch: int) -> Callable[[], Tensor]:
+    """One step on `batch` images; it returns the gradient."""
+    ws = torch.randn(batch, generator.num_ws, generator.w_dim, generator=torch.Generator().manual_seed(1))
+    if which == "plain":
+
+        def gradient_of_one(w: Tensor) -> Tensor:
+            w = w[None].requires_grad_(True)
+            return torch.autograd.grad(plain.synthesis(generator, w).square().sum(), w)[0]
+
+        return lambda: torch.cat([gradient_of_one(w) for w in ws])
+    precision = native_precision(ws.device)
+    ws.requires_grad_(True)
+    return lambda: torch.autograd.grad(generator.synthesis(ws, dtype=precision).square().sum(), ws)[0]
+
+
+def measure(name: str, which: str, batch: int, threads: int) -> dict[str, float]:
+    """Seconds of a step (median, and least), its operations, peak memory in GB and the matrix product's rate."""
+    if which == "plain":
+        torch.set_num_threads(threads)  # and nothing else: as it would run
+        generator = network(name)
+    else:
+        set_up_torch(threads)
+        generator = network(name).to(memory_format=torch.channels_last)
+    step = step_of(generator, which, batch)
+    step()
+    step()
+    times: list[float] = []
+    while sum(times) < SECONDS or len(times) < 3:
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    with Operations() as counter:
+        step()
+    rate = 1 / matmul_times(native_precision(torch.device("cpu")) if which == "ours" else torch.float32)[0]
+    found = {"median": statistics.median(times), "least": min(times), "memory": memory}
+    return found | {"operations": counter.total, "rate": rate}
+
+
+def agree(name: str) -> float:
+    """The largest difference between the two images of one W+, relative to the image's deviation."""
+    generator = network(name)
+    ws = torch.randn(1, generator.num_ws, generator.w_dim)
+    theirs, ours = plain.synthesis(generator, ws), generator.synthesis(ws)
+    return float((ours - theirs).abs().max() / theirs.std())
+
+
+def apart(name: str, which: str, batch: int, threads: int) -> dict[str, float]:
+    """`measure` in a process of its own."""
+    command = [sys.executable, __file__, "--threads", str(threads), "--measure", name, which, str(batch)]
+    answer: dict[str, Any] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
+    return answer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--only", nargs="+", choices=["256", "1024", "prior"], default=["256", "1024", "prior"])
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.measure:
+        name, which, batch = options.measure
+        print(json.dumps(measure(name, which, int(batch), options.threads)))
+        return
+    precision = str(native_precision(torch.device("cpu"))).removeprefix("torch.")
+    print(f"{options.threads} threads, ours in {precision}; times are medians, of one image of the batch\n")
+    print("| network | batch | plain, ms | ours, ms | ratio | GFLOP | of the product's rate | GB, plain | GB, ours |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for name in options.only:
+        difference = agree(name)
+        if not difference < 1e-3:
+            raise SystemExit(f"{name}: the two images differ by {difference} deviations")
+        theirs = apart(name, "plain", 1, options.threads)
+        for batch in [1] if name == "1024" else options.batches:
+            ours = apart(name, "ours", batch, options.threads)
+            rate, work = ours["operations"] / ours["median"] / ours["rate"], ours["operations"] / batch / 1e9
+            print(
+                f"| {name} | {batch} | {theirs['median'] * 1e3:.0f} | {ours['median'] / batch * 1e3:.1f} | "
+                f"{theirs['median'] / ours['median'] * batch:.1f} | {work:.2f} | {rate:.0%} | "
+                f"{theirs['memory']:.1f} | {ours['memory']:.1f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
