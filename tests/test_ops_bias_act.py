@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from brgm_med.ops import bias_act, layout
 from brgm_med.ops.bias_act import ACTIVATIONS, _backward, _backward_cuda, _forward, _forward_cuda, _second, _second_cuda
@@ -171,3 +172,21 @@ def test_torch_compile_traces_through_without_a_break(act: str) -> None:
     torch.testing.assert_close(traced, plain)
     for a, b in zip(*(torch.autograd.grad(y.sum(), (x, bias)) for y in (traced, plain)), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script. is deprecated")  # torch.func's own
+@pytest.mark.parametrize("act", ["lrelu", "swish"])
+def test_forward_derivatives_are_those_of_the_formula(act: str) -> None:
+    x, tangent = torch.randn(2, 3), torch.randn(2, 3)
+
+    def plain(x: Tensor) -> Tensor:
+        return ACTIVATIONS[act][0](x) * 1.3
+
+    def ours(x: Tensor) -> Tensor:
+        return bias_act(x, act=act, gain=1.3)
+
+    torch.testing.assert_close(torch.func.jvp(ours, (x,), (tangent,)), torch.func.jvp(plain, (x,), (tangent,)))
+    torch.testing.assert_close(torch.func.jacrev(ours)(x), torch.func.jacrev(plain)(x))
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(ours(forward_ad.make_dual(x, tangent))).tangent
+    torch.testing.assert_close(dual, torch.func.jvp(plain, (x,), (tangent,))[1])
