@@ -2,9 +2,9 @@
 
 The body that holds for every device is the specification; CUDA has its kernel; shapes, types and memory orders are
 those of the body (or of `fake`) run without values, so torch.compile traces through; derivatives are operations
-too. Under forward derivatives and torch.func the specification itself is differentiated, by torch: there an operation
-would silently have tangents of 0. `torch.library.register_autograd` makes the same of them, at 20 µs a call and derivative more than an autograd
-function put straight at the Autograd key.
+too. `torch.library.register_autograd` makes the same of them, at 20 µs a call and derivative more than an autograd
+function put straight at the Autograd key. Under forward derivatives and torch.func the specification itself is
+differentiated, by torch: there an operation would silently have tangents of 0.
 """
 
 from __future__ import annotations
