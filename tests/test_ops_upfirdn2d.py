@@ -206,6 +206,22 @@ def test_the_filter_gets_no_gradient_and_autocast_changes_nothing() -> None:
         torch.testing.assert_close(upfirdn2d(x, taps, padding=(1, 1, 1, 1)), y, rtol=0, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:FutureWarning")  # torch's own, on the first use
+@pytest.mark.parametrize("case", CASES)
+def test_forward_derivatives_and_those_of_torch_func(case: Case) -> None:
+    up, down, padding, shape, flip, gain = case
+    x, v, taps = images((2, 3, 7, 6)), images((2, 3, 7, 6), seed=5), filters(shape)[1].double()
+
+    def function(x: Tensor) -> Tensor:
+        return upfirdn2d(x, taps, up=up, down=down, padding=padding, flip_filter=flip, gain=gain)
+
+    y, tangent = torch.func.jvp(function, (x,), (v,))
+    torch.testing.assert_close(y, function(x), rtol=0, atol=1e-12)
+    torch.testing.assert_close(tangent, function(v), rtol=0, atol=1e-12)
+    gradient = torch.func.grad(lambda x: function(x).square().sum() / 2)(x)
+    torch.testing.assert_close((gradient * x).sum(), y.square().sum(), rtol=1e-12, atol=0)  # <A'A x, x> = |A x|^2
+
+
 def test_a_filter_larger_than_the_image_is_refused() -> None:
     with pytest.raises(ValueError, match="a filter of 4 x 4 taps is larger than the padded image"):
         upfirdn2d(images((1, 1, 3, 8)), fir_filter())
