@@ -148,6 +148,24 @@ def test_an_unknown_activation_is_a_key_error() -> None:
         bias_act(torch.ones(1, 2), act="gelu")
 
 
+@pytest.mark.usefixtures("host_launch")
+def test_a_bias_of_another_length_type_or_device_is_refused() -> None:
+    """By the kernels too, which would read beyond it."""
+    x, how = torch.ones(2, 3, 4, 4), ("lrelu", 1.3, None)
+    for length in (1, 2, 4):
+        with pytest.raises(ValueError, match="a bias of"):
+            bias_act(x, torch.ones(length), act="lrelu")
+        with pytest.raises(ValueError, match="a bias of"):
+            bias_act(x, torch.ones(length))
+        with pytest.raises(ValueError, match="a bias of"):
+            _forward_cuda(x, torch.ones(length), *how)
+    for other in (torch.ones(3).half(), torch.ones(3, device="meta")):
+        with pytest.raises(ValueError, match="several types or devices"):
+            _forward_cuda(x, other, *how)
+    with pytest.raises(ValueError, match="several types or devices"):
+        _backward_cuda(x.double(), x, None, *how)
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own check
 @pytest.mark.parametrize("act", ["lrelu", "swish", "elu"])
 @pytest.mark.parametrize("order", ["first", "last"])
