@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from brgm_med.ops import bias_act, layout
 from brgm_med.ops.bias_act import ACTIVATIONS, _backward, _backward_cuda, _forward, _forward_cuda, _second, _second_cuda
@@ -147,6 +148,24 @@ def test_an_unknown_activation_is_a_key_error() -> None:
         bias_act(torch.ones(1, 2), act="gelu")
 
 
+@pytest.mark.usefixtures("host_launch")
+def test_a_bias_of_another_length_type_or_device_is_refused() -> None:
+    """By the kernels too, which would read beyond it."""
+    x, how = torch.ones(2, 3, 4, 4), ("lrelu", 1.3, None)
+    for length in (1, 2, 4):
+        with pytest.raises(ValueError, match="a bias of"):
+            bias_act(x, torch.ones(length), act="lrelu")
+        with pytest.raises(ValueError, match="a bias of"):
+            bias_act(x, torch.ones(length))
+        with pytest.raises(ValueError, match="a bias of"):
+            _forward_cuda(x, torch.ones(length), *how)
+    for other in (torch.ones(3).half(), torch.ones(3, device="meta")):
+        with pytest.raises(ValueError, match="several types or devices"):
+            _forward_cuda(x, other, *how)
+    with pytest.raises(ValueError, match="several types or devices"):
+        _backward_cuda(x.double(), x, None, *how)
+
+
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch's own check
 @pytest.mark.parametrize("act", ["lrelu", "swish", "elu"])
 @pytest.mark.parametrize("order", ["first", "last"])
@@ -171,3 +190,21 @@ def test_torch_compile_traces_through_without_a_break(act: str) -> None:
     torch.testing.assert_close(traced, plain)
     for a, b in zip(*(torch.autograd.grad(y.sum(), (x, bias)) for y in (traced, plain)), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script. is deprecated")  # torch.func's own
+@pytest.mark.parametrize("act", ["lrelu", "swish"])
+def test_forward_derivatives_are_those_of_the_formula(act: str) -> None:
+    x, tangent = torch.randn(2, 3), torch.randn(2, 3)
+
+    def plain(x: Tensor) -> Tensor:
+        return ACTIVATIONS[act][0](x) * 1.3
+
+    def ours(x: Tensor) -> Tensor:
+        return bias_act(x, act=act, gain=1.3)
+
+    torch.testing.assert_close(torch.func.jvp(ours, (x,), (tangent,)), torch.func.jvp(plain, (x,), (tangent,)))
+    torch.testing.assert_close(torch.func.jacrev(ours)(x), torch.func.jacrev(plain)(x))
+    with forward_ad.dual_level():
+        dual = forward_ad.unpack_dual(ours(forward_ad.make_dual(x, tangent))).tangent
+    torch.testing.assert_close(dual, torch.func.jvp(plain, (x,), (tangent,))[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from unittest.mock import patch
 
 import pytest
@@ -127,6 +128,19 @@ def test_noise_without_a_strength_is_refused() -> None:
     x, d, bias, noise, _ = parts((2, 3, 4, 5), "one", "first", torch.float32, "cpu")
     with pytest.raises(ValueError, match="strength"):
         modulated_epilogue(x, d, bias, noise)
+
+
+@pytest.mark.usefixtures("host_launch")
+@pytest.mark.parametrize("function", [_forward, _forward_cuda])
+def test_other_shapes_are_refused(function: Callable[..., Tensor]) -> None:
+    """By the kernel too, which would read beyond its arguments."""
+    x, noise = torch.ones(3, 4, 5, 6), torch.ones(1, 5, 6)
+    for shape in ((3, 1, 4), (3, 2, 1), (1, 2, 4), (3, 2, 5)):
+        with pytest.raises(ValueError, match="coefficients of"):
+            function(x, torch.ones(shape), noise)
+    for size in ((2, 5, 6), (1, 6, 5), (1, 1, 1)):
+        with pytest.raises(ValueError, match="noise of"):
+            function(x, torch.ones(3, 2, 4), torch.ones(size))
 
 
 def test_autocast_changes_nothing() -> None:

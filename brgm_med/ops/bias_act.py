@@ -61,13 +61,13 @@ def bias_act(
 
     `bias` [C] is added along dimension 1. `gain` defaults to the activation's own (square root of 2 for the
     rectifiers). Without `clamp` nothing is clipped; at the clamp itself the derivative is 0. Twice differentiable.
-    Raises KeyError for an unknown activation.
+    Raises KeyError for an unknown activation, ValueError for a bias of another length than C.
     """
     gain = ACTIVATIONS[act][1] if gain is None else gain
-    if act == "linear" and bias is None and gain == 1.0 and clamp is None:
-        return x
     if bias is not None and bias.dtype != x.dtype:
         bias = bias.to(x.dtype)
+    if act == "linear" and gain == 1.0 and clamp is None:  # nothing to do in one pass
+        return _added(x, bias)
     if gain > 0:  # which makes the activation's value, and with it its slope, a function of the result
         result: Tensor = _bias_act(x, bias, act, gain, clamp)
     else:
@@ -76,7 +76,15 @@ def bias_act(
 
 
 def _added(x: Tensor, bias: Tensor | None) -> Tensor:
-    return x if bias is None else x + bias.reshape([-1 if d == 1 else 1 for d in range(x.ndim)])
+    if bias is None:
+        return x
+    _check(x, bias)
+    return x + bias.reshape([-1 if d == 1 else 1 for d in range(x.ndim)])
+
+
+def _check(x: Tensor, bias: Tensor) -> None:
+    if x.ndim < 2 or bias.shape != x.shape[1:2]:
+        raise ValueError(f"a bias of {list(bias.shape)} for a tensor of {list(x.shape)}")
 
 
 def _forward(x: Tensor, bias: Tensor | None, act: str, gain: float, clamp: float | None) -> Tensor:
@@ -142,6 +150,9 @@ def _launched(
     name: str, bias: Tensor | None, act: str, gain: float, clamp: float | None, like: Tensor, **given: Tensor
 ) -> Tensor | None:
     """What kernel `name` makes of the tensors `given`, in memory as `torch.empty_like(like)`; None if refused."""
+    if bias is not None:
+        _check(like, bias)
+    layout.same_kind(like, *given.values(), *(() if bias is None else (bias,)))
     last = layout.is_channels_last(like)
     inputs = {key: layout.dense(value, last) for key, value in given.items()}
     bias = None if bias is None else bias.contiguous()

@@ -18,6 +18,13 @@ def dense(x: Tensor, last: bool) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
+def same_kind(*tensors: Tensor) -> None:
+    """Raise ValueError unless all are of one type and on one device, as a kernel takes for granted."""
+    kinds = {(t.dtype, t.device) for t in tensors}
+    if len(kinds) > 1:
+        raise ValueError(f"tensors of several types or devices: {sorted(map(str, kinds))}")
+
+
 def elements_a_thread(count: int, itemsize: int, *addresses: int) -> int:
     """As many as fill 16 bytes, if that divides `count` and all `addresses`; else 1."""
     pack = 16 // itemsize

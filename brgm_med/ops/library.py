@@ -3,7 +3,8 @@
 The body that holds for every device is the specification; CUDA has its kernel; shapes, types and memory orders are
 those of the body (or of `fake`) run without values, so torch.compile traces through; derivatives are operations
 too. `torch.library.register_autograd` makes the same of them, at 20 µs a call and derivative more than an autograd
-function put straight at the Autograd key.
+function put straight at the Autograd key. Under forward derivatives and torch.func the specification itself is
+differentiated, by torch: there an operation would silently have tangents of 0.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 _LIBRARY = torch.library.Library("brgm_med", "FRAGMENT")
 
@@ -54,6 +56,8 @@ def register(
     )
 
     def differentiable(*arguments: Any) -> Tensor:
+        if forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None:
+            return body(*arguments)
         if torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
             result: Tensor = function.apply(*arguments)  # type: ignore[attr-defined]
             return result

@@ -22,7 +22,7 @@ def modulated_epilogue(
     x [N, C, H, W], demodulation d [N, C] > 0, bias [C], noise [N or 1, H, W] with its scalar strength. That is
     act(x + (strength noise + bias) / d), since act(d v) = d act(v): the factor d is left to the caller, who has
     others to multiply it by (Karras et al. 2020, arXiv 1912.04958, section 2.2). Derivatives of every order.
-    Raises ValueError for noise without a strength.
+    Raises ValueError for noise of another size, or without a strength.
     """
     if noise is not None:
         if strength is None:
@@ -47,6 +47,14 @@ def _columns(noise: Tensor | None, like: Tensor) -> Tensor:
     return columns.expand(n, -1, -1)
 
 
+def _check(x: Tensor, coefficients: Tensor, noise: Tensor | None) -> None:
+    n, c, *size = x.shape
+    if coefficients.shape != (n, 1 if noise is None else 2, c):
+        raise ValueError(f"coefficients of {list(coefficients.shape)} for images of {list(x.shape)}")
+    if noise is not None and tuple(noise.shape) not in ((1, *size), (n, *size)):
+        raise ValueError(f"noise of {list(noise.shape)} for images of {list(x.shape)}")
+
+
 def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     """Products in the types of their factors."""
     return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
@@ -54,6 +62,7 @@ def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
 
 def _forward(x: Tensor, coefficients: Tensor, noise: Tensor | None) -> Tensor:
     """The specification: x + coefficients * (1, noise), a matrix product of rank 1 or 2, and the rectifier."""
+    _check(x, coefficients, noise)
     columns = _columns(noise, x)
     with _without_autocast(x.device):
         if x.is_contiguous():
@@ -74,6 +83,8 @@ class _Arguments(ctypes.Structure):
 
 
 def _forward_cuda(x: Tensor, coefficients: Tensor, noise: Tensor | None) -> Tensor:
+    _check(x, coefficients, noise)
+    layout.same_kind(x, coefficients, *(() if noise is None else (noise,)))
     last = not x.is_contiguous()  # and so is the result, as the specification's
     order = torch.channels_last if last else torch.contiguous_format
     image, result = layout.dense(x, last), torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=order)

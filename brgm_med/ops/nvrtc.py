@@ -134,9 +134,12 @@ def compiled(kernel: Kernel, arch: str) -> bytes:
 
 @functools.cache
 def _context(device: int) -> Any:
-    """torch's own (primary) context of a device."""
+    """torch's own (primary) context of a device. Raises Refused."""
     _, driver = _bindings()
-    return _checked(driver.cuDevicePrimaryCtxRetain(_checked(driver.cuDeviceGet(device))))
+    try:
+        return _checked(driver.cuDevicePrimaryCtxRetain(_checked(driver.cuDeviceGet(device))))
+    except RuntimeError as reason:
+        raise Refused(f"no CUDA driver: {reason}") from None
 
 
 @functools.cache

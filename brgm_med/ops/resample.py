@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 Pair = tuple[int, int]  # (across, down): along a row, along a column
 Sides = tuple[int, int, int, int]  # left, right, top, bottom
@@ -17,6 +18,11 @@ def layout(x: Tensor) -> torch.memory_format:
     """The order in memory of an operation's result: that of `x` [N, C, H, W]."""
     last = x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if last else torch.contiguous_format
+
+
+def transformed() -> bool:
+    """Whether torch differentiates what is computed now: under forward derivatives and torch.func."""
+    return forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
 
 
 def specification(x: Tensor, taps: Tensor, up: Pair, down: Pair, padding: Sides) -> Tensor:
@@ -43,6 +49,7 @@ class Taps(NamedTuple):
     whole: Tensor  # [fh, fw]
     column: tuple[float, ...]  # fh numbers
     row: tuple[float, ...] | None  # fw numbers; None where the filter is no outer product
+    lines: tuple[Tensor, Tensor]  # the same as [fh, 1] and [1, fw]
 
 
 def _size(entry: tuple[float, int, int]) -> float:
@@ -56,13 +63,14 @@ def _taps(filter: tuple[tuple[float, ...], ...], flip: bool, gain: float, dtype:
     whole = torch.tensor(rows, dtype=dtype)
     pivot, i, j = max(((value, i, j) for i, line in enumerate(rows) for j, value in enumerate(line)), key=_size)
     if pivot == 0:
-        return Taps(whole, (), None)
+        return Taps(whole, (), None, (whole[:, :1], whole[:1]))
     column, row = tuple(line[j] for line in rows), tuple(value / pivot for value in rows[i])
     away = max(
         abs(a * b - value) for a, line in zip(column, rows, strict=True) for b, value in zip(row, line, strict=True)
     )
     rounding = 4 * torch.finfo(torch.float64 if dtype == torch.float64 else torch.float32).eps
-    return Taps(whole, column, row if away <= rounding * abs(pivot) else None)
+    lines = torch.tensor(column, dtype=dtype)[:, None], torch.tensor(row, dtype=dtype)[None]
+    return Taps(whole, column, row if away <= rounding * abs(pivot) else None, lines)
 
 
 @lru_cache(64)
@@ -111,10 +119,10 @@ def transposed(x: Tensor, taps: Tensor, up: Pair, padding: Sides, results: Pair)
 
 def two_passes(x: Tensor, taps: Taps, up: Pair, down: Pair, padding: Sides) -> Tensor:
     """Rows first, then columns: fh + fw products a sample in place of fh fw, for one more rounding."""
-    assert taps.row is not None
+    column, row = taps.lines
     left, right, top, bottom = padding
-    y = specification(x, x.new_tensor(taps.row)[None], (up[0], 1), (down[0], 1), (left, right, 0, 0))
-    return specification(y, x.new_tensor(taps.column)[:, None], (1, up[1]), (1, down[1]), (0, 0, top, bottom))
+    y = specification(x, row, (up[0], 1), (down[0], 1), (left, right, 0, 0))
+    return specification(y, column, (1, up[1]), (1, down[1]), (0, 0, top, bottom))
 
 
 def resample(
@@ -123,7 +131,7 @@ def resample(
     """`upfirdn2d` without kernels, x [N, C, H, W] -> [N, C, results[1], results[0]] in the memory order of `x`."""
     if x.numel() == 0:
         y = x.new_zeros(*x.shape[:2], results[1], results[0])
-    elif x.device.type == "cpu":
+    elif x.is_cpu and not transformed():
         taps = _taps(tuple(map(tuple, filter.tolist())), flip, gain, x.dtype)
         y = _fastest(x, taps, up, down, padding, results)
     else:

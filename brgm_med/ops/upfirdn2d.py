@@ -10,7 +10,7 @@ from torch import Tensor
 
 from brgm_med.ops import upfirdn2d_cuda
 from brgm_med.ops.library import register
-from brgm_med.ops.resample import Pair, Sides, layout, resample
+from brgm_med.ops.resample import Pair, Sides, layout, resample, transformed
 
 
 def fir_filter(taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0)) -> Tensor:
@@ -104,7 +104,8 @@ def _save(context: Any, arguments: tuple[Any, ...], y: Tensor) -> None:
 def _derive(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     (filter,) = context.saved_tensors
     up, down, padding, flip, gain = context.how
-    padding = adjoint_padding(*context.shapes, filter, up, down, padding)
+    x, y = context.shapes
+    padding = adjoint_padding(x, y, filter, up, down, padding)
     return _apply(gradient, filter, down, up, padding, not flip, gain), None, None, None, None, None, None
 
 
@@ -129,10 +130,12 @@ class _Direct(torch.autograd.Function):
         _save(context, arguments, y)
         return y
 
-    backward = staticmethod(_derive)
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return _derive(context, *gradients)
 
 
 def _apply(x: Tensor, filter: Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float) -> Tensor:
-    direct = type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling()
+    direct = type(x) is Tensor and x.is_cpu and not torch.compiler.is_compiling() and not transformed()
     result: Tensor = (_Direct.apply if direct else _upfirdn2d)(x, filter.detach(), up, down, padding, flip, gain)
     return result

@@ -58,8 +58,9 @@ def axis(size: int, results: int, taps: int, up: int, down: int, before: int, ti
 
 
 def pack(channels: int, itemsize: int, *memories: Memory) -> int:
-    """How many neighbouring channels are moved in one access of at most 16 bytes: all addresses must be whole packs."""
-    count = 16 // itemsize
+    """How many neighbouring channels are moved in one access, of which all addresses must be whole multiples: at most
+    4, and at most 16 bytes. (Twice as many of 16 bits make the unrolled instances spill registers.)"""
+    count = min(4, 16 // itemsize)
     while count > 1 and not (
         channels % count == 0
         and all(
