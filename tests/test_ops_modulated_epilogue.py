@@ -171,3 +171,26 @@ def test_torch_compile_traces_through_without_a_break() -> None:
     torch.testing.assert_close(traced, plain)
     for a, b in zip(*(torch.autograd.grad(y.square().sum(), given) for y in (traced, plain)), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_overwriting_gives_the_same_values_and_derivatives(dtype: torch.dtype, noise: str) -> None:
+    for shape in SHAPES:
+        given = parts(shape, noise, "last", dtype, "cpu")
+        kept = [t.clone(memory_format=torch.preserve_format) for t in given]
+        y = modulated_epilogue(*kept, overwrite=True)
+        torch.testing.assert_close(y, modulated_epilogue(*given), rtol=0, atol=2 * TOLERANCE[dtype])
+        if min(shape) > 1:
+            assert y.data_ptr() == kept[0].data_ptr()
+    given = [t.double().requires_grad_() for t in parts((2, 3, 5, 7), noise, "last", dtype, "cpu")]
+
+    def overwritten(x: Tensor, *others: Tensor) -> Tensor:
+        return modulated_epilogue(x * 1.0, *others, overwrite=True)
+
+    assert torch.autograd.gradcheck(overwritten, given)
+    assert torch.autograd.gradgradcheck(overwritten, given)
+    for ours, expected in zip(
+        *(torch.autograd.grad(f(*given).square().sum(), given) for f in (overwritten, modulated_epilogue)), strict=True
+    ):
+        torch.testing.assert_close(ours, expected)

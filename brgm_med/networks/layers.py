@@ -192,7 +192,9 @@ class SynthesisLayer(nn.Module):
             factor = demodulation(kernel.power, styles)
         y = modulated_convolution(x.values, kernel, styles * x.factor, up=self.up, filter=self.resample_filter)
         drawn = self._noise(noise, y)
-        y = modulated_epilogue(y, factor, self.bias, drawn, None if drawn is None else self.noise_strength)
+        y = modulated_epilogue(
+            y, factor, self.bias, drawn, None if drawn is None else self.noise_strength, overwrite=True
+        )
         return Scaled(y, factor * (math.sqrt(2.0) * gain))
 
 

@@ -19,6 +19,17 @@ from torch.autograd import forward_ad
 _LIBRARY = torch.library.Library("brgm_med", "FRAGMENT")
 
 
+def plain(x: Tensor) -> bool:
+    """Whether `x` is an ordinary tensor on the processor, now: nothing traces, transforms or intercepts operations."""
+    return (
+        type(x) is Tensor
+        and x.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and forward_ad._current_level < 0
+        and torch._C._functorch.maybe_current_level() is None
+    )
+
+
 def register(
     schema: str,
     *,
