@@ -116,6 +116,7 @@ def test_the_adjoint(case: Case) -> None:
     torch.testing.assert_close((y * u).sum(), (x * adjoint).sum(), rtol=1e-12, atol=1e-12)
 
 
+LONG = fir_filter((1.0, 2.0, 5.0, 9.0, 12.0, 9.0, 4.0, 2.0))
 WAYS = [
     # shape, dtype, up, down, padding -> the way that is taken
     ((1, 1, 5, 6), torch.float32, 2, 1, (2, 1, 2, 1), "by_matrices"),
@@ -126,6 +127,8 @@ WAYS = [
     ((2, 3, 20, 21), torch.float32, 2, 1, (2, 1, 2, 1), "transposed"),
     ((2, 64, 33, 20), torch.bfloat16, 2, 1, (2, 2, 2, 1), "transposed"),
     ((1, 32, 81, 97), torch.bfloat16, 1, 1, (1, 1, 1, 1), "two_passes"),
+    ((1, 32, 81, 97), torch.float32, 1, 1, (3, 4, 4, 3), "two_passes"),
+    ((1, 32, 81, 97), torch.bfloat16, 1, 2, (3, 4, 4, 3), "two_passes"),
     ((1, 1, 301, 200), torch.float32, 1, 2, (1, 1, 1, 1), "specification"),
     ((1, 64, 81, 97), torch.float32, 1, 1, (1, 1, 1, 1), "specification"),
     ((1, 64, 81, 97), torch.bfloat16, 1, 2, (1, 1, 1, 1), "specification"),
@@ -143,9 +146,10 @@ def test_every_fast_way_is_the_specification(
             RESAMPLE, name, lambda *a, name=name, function=function: (taken.append(name), function(*a))[1]
         )
     x = images(shape, dtype, "last").requires_grad_()
-    y = upfirdn2d(x, fir_filter(), up=up, down=down, padding=padding)
+    taps = LONG if padding[0] == 3 else fir_filter()
+    y = upfirdn2d(x, taps, up=up, down=down, padding=padding, flip_filter=True)
     assert taken[0] == way
-    plain = (fir_filter().double(), (up, up), (down, down), padding)
+    plain = (taps.double(), (up, up), (down, down), padding)
     exact = RESAMPLE.specification(x.detach().double(), *plain)
     rounding = 1e-6 if dtype == torch.float32 else 8e-3
     torch.testing.assert_close(y.double(), exact, rtol=rounding, atol=rounding)
@@ -159,8 +163,12 @@ def test_every_fast_way_is_the_specification(
 def test_a_filter_of_one_dimension_is_separable(taps: list[float], up: int, down: int) -> None:
     one, x = torch.tensor(taps, dtype=torch.float64), images((2, 2, 9, 8))
     rest: Any = {"up": up, "down": down, "padding": (3, 4, 5, 2), "flip_filter": True, "gain": 3.0}
-    both = [upfirdn2d(x, f, **rest) for f in (one, torch.outer(one, one))]
-    torch.testing.assert_close(*both, rtol=0, atol=1e-12)
+    exact = definition(x, torch.outer(one, one), up, down, (3, 4, 5, 2), True, 3.0)
+    torch.testing.assert_close(upfirdn2d(x, one, **rest), exact, rtol=0, atol=1e-12)
+    # As on devices, where a long one is two operations.
+    y = OPERATION(x, one[None], (up, 1), (down, 1), (3, 4, 0, 0), True, 3.0)
+    y = OPERATION(y, one[:, None], (1, up), (1, down), (0, 0, 5, 2), True, 1.0)
+    torch.testing.assert_close(y, exact, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("case", CASES)

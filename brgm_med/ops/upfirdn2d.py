@@ -40,9 +40,8 @@ def upfirdn2d(
     laid on.
     """
     left, right, top, bottom = padding
-    if filter.ndim == 1 and len(filter) > 6:  # in two passes, the one that makes less of the image first
-        across = (filter[None], (up, 1), (down, 1), (left, right, 0, 0), flip_filter, gain)
-        y = _apply(x, *across)
+    if filter.ndim == 1 and len(filter) > 6 and not x.is_cpu:  # there the operation itself finds what is separable
+        y = _apply(x, filter[None], (up, 1), (down, 1), (left, right, 0, 0), flip_filter, gain)
         return _apply(y, filter[:, None], (1, up), (1, down), (0, 0, top, bottom), flip_filter, 1.0)
     if filter.ndim == 1:
         filter = torch.outer(filter, filter)
