@@ -19,15 +19,14 @@ from torch.autograd import forward_ad
 _LIBRARY = torch.library.Library("brgm_med", "FRAGMENT")
 
 
+def transformed() -> bool:
+    """Whether torch differentiates what is computed now: under forward derivatives and torch.func."""
+    return forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
+
+
 def plain(x: Tensor) -> bool:
     """Whether `x` is an ordinary tensor on the processor, now: nothing traces, transforms or intercepts operations."""
-    return (
-        type(x) is Tensor
-        and x.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and forward_ad._current_level < 0
-        and torch._C._functorch.maybe_current_level() is None
-    )
+    return type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling() and not transformed()
 
 
 def register(
@@ -67,7 +66,7 @@ def register(
     )
 
     def differentiable(*arguments: Any) -> Tensor:
-        if forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None:
+        if transformed():
             return body(*arguments)
         if torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
             result: Tensor = function.apply(*arguments)  # type: ignore[attr-defined]

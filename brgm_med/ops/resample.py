@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import forward_ad
+
+from brgm_med.ops.library import transformed
 
 Pair = tuple[int, int]  # (across, down): along a row, along a column
 Sides = tuple[int, int, int, int]  # left, right, top, bottom
@@ -18,11 +19,6 @@ def layout(x: Tensor) -> torch.memory_format:
     """The order in memory of an operation's result: that of `x` [N, C, H, W]."""
     last = x.stride(1) == 1 and x.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if last else torch.contiguous_format
-
-
-def transformed() -> bool:
-    """Whether torch differentiates what is computed now: under forward derivatives and torch.func."""
-    return forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
 
 
 def specification(x: Tensor, taps: Tensor, up: Pair, down: Pair, padding: Sides) -> Tensor:

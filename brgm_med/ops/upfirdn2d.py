@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from brgm_med.ops import upfirdn2d_cuda
-from brgm_med.ops.library import register
-from brgm_med.ops.resample import Pair, Sides, layout, resample, transformed
+from brgm_med.ops.library import plain, register
+from brgm_med.ops.resample import Pair, Sides, layout, resample
 
 
 def fir_filter(taps: Sequence[float] = (1.0, 3.0, 3.0, 1.0)) -> Tensor:
@@ -135,6 +135,5 @@ class _Direct(torch.autograd.Function):
 
 
 def _apply(x: Tensor, filter: Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float) -> Tensor:
-    direct = type(x) is Tensor and x.is_cpu and not torch.compiler.is_compiling() and not transformed()
-    result: Tensor = (_Direct.apply if direct else _upfirdn2d)(x, filter.detach(), up, down, padding, flip, gain)
+    result: Tensor = (_Direct.apply if plain(x) else _upfirdn2d)(x, filter.detach(), up, down, padding, flip, gain)
     return result
