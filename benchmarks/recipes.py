@@ -39,9 +39,10 @@ from brgm_med.pipelines.steps import set_up_torch
 from brgm_med.pipelines.training import lpips_distance
 from brgm_med.posterior import Posterior, Weights, Whitened
 from brgm_med.priors.bundle import DEFAULT, SHIPPED
+from brgm_med.solvers import fit_lbfgs
 from brgm_med.training.export import encode, neighbours, wplus_statistics
 from brgm_med.training.loop import Recipe, train_iteration
-from brgm_med.training.measure import fit_lbfgs, mean_ws, measure, spread
+from brgm_med.training.measure import mean_ws, measure, spread
 from brgm_med.training.state import Architecture, TrainState
 
 NEVER = 1 << 60

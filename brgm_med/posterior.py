@@ -147,6 +147,16 @@ class Whitened:
         """Coordinates [N, 1, R + M] -> noise maps [N, 1, h, w] by the name of their block; none where M is 0."""
         return split_maps(coordinates[:, 0, len(self.deviation) :], self.shapes)
 
+    @property
+    def curvature(self) -> Tensor:
+        """About how a likelihood's curvature falls along the coordinates, [R + M], for `solvers.fit_lbfgs`.
+
+        It is deviation^2 in W+, as far as all of w shows in the image alike; its root, above a floor, was the better
+        guess on the choosing heads, and so was the floor for the maps.
+        """
+        relative = self.deviation / self.deviation.max()
+        return torch.nn.functional.pad(relative, (0, self.w_dim - len(relative))).clamp_min(0.03)
+
     def mapping(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """z -> w as the generator maps it, then whitened, and maps of 0: [N, R + M]."""
         w = self.generator.mapping(z, c).repeat(1, self.generator.num_ws)

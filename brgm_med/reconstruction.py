@@ -12,7 +12,7 @@ from brgm_med.consistency import project, stationary_covariance
 from brgm_med.energies import Gaussian, Pixel
 from brgm_med.posterior import Posterior
 from brgm_med.priors.bundle import PriorBundle
-from brgm_med.solvers import fit_map
+from brgm_med.solvers import fit_lbfgs
 
 NOISE = 0.08
 """Standard deviation of what the generator leaves unexplained of a measurement, in units of the [-1, 1] range."""
@@ -21,7 +21,10 @@ TRUST = 0.7
 """Weight of the generator's MAP, the rest being the linear-Gaussian posterior mean. Their errors differ, so that their
 mean is nearer to the truth than either; the MAP alone is the sharper one. Chosen on the choosing heads."""
 
-STEPS, RATE = 50, 0.1
+STEPS = 25
+TOLERANCE = 2e-3
+"""Steps at most, and the relative fall of the energy below which a slice is settled. Steps: on the choosing heads."""
+
 CORRELATION = 0.5
 """Correlation length, in pixels, of the error that the final projection corrects."""
 
@@ -44,7 +47,7 @@ def map_slices(
     normal = Gaussian(torch.zeros(whitened.w_dim, device=measured.device), torch.ones(()), 0.5)
     posterior = Posterior(whitened, corruption, measured, (Pixel(0.5 / noise**2),), (normal,), noise="none")
     start = torch.zeros(len(measured), 1, whitened.w_dim, device=measured.device)
-    return fit_map(posterior, start, steps=steps, rate=RATE).image
+    return fit_lbfgs(posterior, start, steps=steps, curvature=whitened.curvature, tolerance=TOLERANCE).image
 
 
 def consistent(image: Tensor, corruption: nn.Module, measured: Tensor) -> Tensor:

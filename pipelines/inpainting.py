@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from brgm_med.corruptions import Mask
 from brgm_med.errors import InputRefusedError
 from brgm_med.pipelines.super_resolution import (
-    RATE,
     Problem,
     approximate_corruption,
     measured_stack,
@@ -24,13 +23,13 @@ from brgm_med.pipelines.super_resolution import (
 from brgm_med.posterior import Weights, whitened_posterior
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.seams import blend_seamless
-from brgm_med.solvers import fit_map
+from brgm_med.solvers import fit_lbfgs
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.slices import coronal_stack
 from brgm_med.transforms.template import Template
 
-STEPS = 40
+STEPS = 15
 MARGIN = 4
 """So many slices on either side of a hole are searched with it: they tell what it most probably held."""
 
@@ -129,7 +128,8 @@ def infer_hole(
     )
     start = torch.zeros(last + 1 - first, 1, whitened.w_dim, device=where)
     whole = stack.clone()
-    whole[searched] = fit_map(posterior, start, steps=steps, rate=RATE, callback=callback).image.cpu()
+    found = fit_lbfgs(posterior, start, steps=steps, curvature=whitened.curvature, callback=callback)
+    whole[searched] = found.image.cpu()
     return whole, (first, last)
 
 

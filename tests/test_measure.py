@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from brgm_med.energies import Gaussian, GaussMarkov, Pixel
+from brgm_med.energies import Gaussian, Pixel
 from brgm_med.metrics import psnr
 from brgm_med.networks.discriminator import DiscriminatorFeatures
 from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.perceptual import LPIPS
 from brgm_med.posterior import Posterior
-from brgm_med.solvers import fit_map
-from brgm_med.training.measure import all_latents, fit_lbfgs, invert, mean_ws, measure, sample, score, spread
+from brgm_med.solvers import fit_lbfgs, fit_map
+from brgm_med.training.measure import all_latents, invert, mean_ws, measure, sample, score, spread
 from brgm_med.training.state import TrainState
 from brgm_med.weights import CONVOLUTIONS, lpips_heads
 from tests import tiny
@@ -143,13 +143,6 @@ def test_an_exact_start_stays() -> None:
     found = invert(g, g.synthesis(ws), start=ws, steps=5)
     assert torch.equal(found.ws, ws)
     assert float(found.history.abs().max()) == 0
-
-
-def test_a_posterior_that_couples_images_is_refused() -> None:
-    prior = (GaussMarkov(torch.zeros(6)),)
-    posterior = Posterior(Linear(), nn.Identity(), torch.zeros(2, 1, 4, 5), (Pixel(),), prior, coupled=True)
-    with pytest.raises(ValueError, match="couples"):
-        fit_lbfgs(posterior, torch.zeros(2, 2, 3))
 
 
 def with_grain(generator: StyleGAN2) -> StyleGAN2:

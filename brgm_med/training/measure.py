@@ -16,70 +16,11 @@ from brgm_med.networks.noise import join_maps
 from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.perceptual import LPIPS, PerceptualFeatures
 from brgm_med.posterior import Generator, Posterior, Whitened
-from brgm_med.solvers import Estimate
+from brgm_med.solvers import Estimate, fit_lbfgs
 
 STEPS = 100
 """Evaluations of the generator and its gradient per inversion. The curve still rises there, by about 0.1 dB for
 every ten more, but alike for two snapshots of one prior; benchmarks that state a prior's reach take more."""
-
-MEMORY = 20
-SUFFICIENT, LEAST, MOST = 1e-4, 0.1, 0.5  # Armijo's constant; a failed step shrinks by a factor in between
-
-
-def fit_lbfgs(posterior: Posterior, start: Tensor, *, steps: int = STEPS, memory: int = MEMORY) -> Estimate:
-    """Minimise the posterior's energy over W+ by L-BFGS (Nocedal & Wright 2006, algorithm 7.4), a batch at once.
-
-    Every image has its own curvature pairs, step length and backtracking line search (a parabola through what is
-    known, Armijo's condition), so its path does not depend on the others. One step is one evaluation of energy and
-    gradient for all images, accepted or not; the energy in `history` never rises. `start` [N, num_ws, w_dim].
-    Deterministic. Far better than Adam at a smooth energy, f = identity above all: no step size to tune, and no
-    need of whitened coordinates. Raises ValueError for a posterior that couples its images.
-    """
-    if posterior.coupled:
-        raise ValueError("fit_lbfgs searches for each image on its own, not for a posterior that couples them")
-
-    def evaluate(w: Tensor) -> tuple[Tensor, Tensor]:
-        w = w.detach().requires_grad_(True)
-        energy = torch.stack(list(posterior.energies(w.unflatten(1, start.shape[1:])).values())).sum(0)
-        return energy.detach(), torch.autograd.grad(energy.sum(), w)[0]
-
-    def direction() -> Tensor:
-        q, along = gradient, []
-        for s, y, rho in reversed(pairs):
-            along.append(rho * (s * q).sum(1))
-            q = q - along[-1][:, None] * y
-        q = scale[:, None] * q
-        for (s, y, rho), a in zip(pairs, reversed(along), strict=True):
-            q = q + (a - rho * (y * q).sum(1))[:, None] * s
-        return -q
-
-    w = start.detach().flatten(1)
-    pairs: list[tuple[Tensor, Tensor, Tensor]] = []  # steps s, changes of the gradient y, 1 / s.y (0: no such pair)
-    energy, gradient = evaluate(w)
-    history = [energy]
-    scale = energy.abs() / gradient.square().sum(1).clamp_min(1e-20)  # to where a straight line would reach 0
-    towards, length = direction(), torch.ones_like(energy)
-    for _ in range(steps - 1):
-        trial = w + length[:, None] * towards
-        found, there = evaluate(trial)
-        slope = (gradient * towards).sum(1)
-        lower = found <= energy + SUFFICIENT * length * slope
-        s, y = (torch.where(lower[:, None], new - old, 0.0) for new, old in ((trial, w), (there, gradient)))
-        curvature, size = (s * y).sum(1), y.square().sum(1)
-        convex = curvature > 1e-8 * size
-        scale = torch.where(convex, curvature / size, scale)
-        pairs = [*pairs, (s, y, torch.where(convex, 1 / curvature, 0.0))][-memory:]
-        parabola = -slope * length**2 / (2 * (found - energy - length * slope))
-        shorter = torch.where(parabola.isfinite(), parabola, 0.0).clamp(LEAST * length, MOST * length)
-        length = torch.where(lower, 1.0, shorter)
-        w, gradient = (torch.where(lower[:, None], new, old) for new, old in ((trial, w), (there, gradient)))
-        energy = torch.where(lower, found, energy)
-        history.append(energy)
-        towards = torch.where(lower[:, None], direction(), towards)
-    ws = w.unflatten(1, start.shape[1:])
-    with torch.no_grad():
-        image = posterior.image(ws)
-    return Estimate(ws, image, torch.stack(history))
 
 
 def invert(
