@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brgm_med.networks.layers import SynthesisLayer, ToImage
+from brgm_med.networks.noise import Noise
 from brgm_med.networks.stylegan2 import StyleGAN2, SynthesisBlock
 
 
@@ -42,10 +43,11 @@ def modulated(x: Tensor, weight: Tensor, styles: Tensor, demodulate: bool, up: i
     return resampled(y, taps * 4, 1, (1, 1, 1, 1))
 
 
-def layer(module: SynthesisLayer, x: Tensor, w: Tensor) -> Tensor:
-    """Convolution, noise, bias, leaky rectifier of gain root 2."""
+def layer(module: SynthesisLayer, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+    """Convolution, noise [N, 1, H, W], bias, leaky rectifier of gain root 2."""
     y = modulated(x, module.weight, module.affine(w), True, module.up, module.resample_filter)
-    y = y + module.noise_const * module.noise_strength
+    if noise is not None:
+        y = y + noise * module.noise_strength
     return F.leaky_relu(y + module.bias[None, :, None, None], 0.2) * math.sqrt(2.0)
 
 
@@ -54,17 +56,21 @@ def to_image(module: ToImage, x: Tensor, w: Tensor) -> Tensor:
     return y + module.bias[None, :, None, None]
 
 
-def synthesis(generator: StyleGAN2, ws: Tensor) -> Tensor:
-    """ws [N, num_ws, w_dim] -> image [N, C, H, W]: what `generator.synthesis(ws)` is, for "skip" architectures."""
+def synthesis(generator: StyleGAN2, ws: Tensor, noise: Noise = "const") -> Tensor:
+    """ws [N, num_ws, w_dim] -> image [N, C, H, W]: what `generator.synthesis(ws, noise)` is, for "skip" architectures
+    and noise that is "const" or given."""
     x = image = torch.empty(0)
     start = 0
     for name in generator.synthesis.names:
         block: SynthesisBlock = getattr(generator.synthesis, name)
+        const = noise == "const"
+        second = block.conv1.noise_const[None, None] if const else None
         if block.first:
-            x = layer(block.conv1, block.const.expand(len(ws), -1, -1, -1), ws[:, start])
+            x = layer(block.conv1, block.const.expand(len(ws), -1, -1, -1), ws[:, start], second)
         else:
-            x = layer(block.conv0, x, ws[:, start])
-            x = layer(block.conv1, x, ws[:, start + 1])
+            first = block.conv0.noise_const[None, None] if isinstance(noise, str) else noise.get(name)
+            x = layer(block.conv0, x, ws[:, start], first)
+            x = layer(block.conv1, x, ws[:, start + 1], second)
         start += block.convolutions
         y = to_image(block.torgb, x, ws[:, start])
         if not block.first:

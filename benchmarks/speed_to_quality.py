@@ -1,0 +1,134 @@
+"""How soon a slice is reconstructed as well as it will be: our default against 500 steps of Adam, one image at a time.
+
+    python benchmarks/speed_to_quality.py --prepared OUT [--threads 2] [--first 5]
+
+OUT is the folder of a run of slices.py, with its registered heads. The middle slice of each of its first heads is
+degraded by every task of slices.py and reconstructed by the default search and by 500 steps of Adam, both from the mean
+of the prior and with the same posterior. Adam is run with our synthesis; its time with synthesis as published code
+computes it (plain.py) is that of one such step, measured here, times the steps. Time to quality is that of the first
+evaluation whose image is within 0.1 dB of the last image of the 500 steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent))
+import plain
+from slices import TASKS
+
+from brgm_med.energies import Gaussian, Pixel
+from brgm_med.metrics import lpips, psnr
+from brgm_med.networks.noise import Noise
+from brgm_med.pipelines.preparation import slices_of
+from brgm_med.pipelines.steps import set_up_torch
+from brgm_med.posterior import Posterior
+from brgm_med.priors.bundle import PriorBundle, load
+from brgm_med.reconstruction import NOISE, STEPS, TOLERANCE, TRUST, consistent, reconstruct_slices
+from brgm_med.solvers import fit_lbfgs, fit_map
+from demo import perceptual_model
+
+ADAM_STEPS, RATE = 500, 0.1
+
+
+@dataclass
+class Watched:
+    """A generator that notes when it was asked and what it answered."""
+
+    generator: Any
+    seen: list[tuple[float, Tensor]] = field(default_factory=list)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.generator, name)
+
+    def synthesis(self, ws: Tensor, noise: Noise = "const") -> Tensor:
+        image: Tensor = self.generator.synthesis(ws, noise=noise)
+        self.seen.append((time.perf_counter(), image.detach()))
+        return image
+
+
+def posterior_of(prior: PriorBundle, index: int, corruption: nn.Module, measured: Tensor) -> Posterior:
+    """That of `reconstruction.map_slices`, of one slice, watched."""
+    whitened = prior.whitened()
+    whitened = replace(whitened, mean=whitened.mean[[index]])
+    normal = Gaussian(torch.zeros(whitened.w_dim), torch.ones(()), 0.5)
+    watched = Watched(replace(whitened, generator=Watched(whitened.generator)))
+    return Posterior(watched, corruption, measured, (Pixel(0.5 / NOISE**2),), (normal,), noise="none")
+
+
+def plain_step(prior: PriorBundle) -> float:
+    """Seconds of one step of published code on one slice, with gradients to W+ and the noise maps."""
+    whitened = prior.whitened()
+    at = torch.zeros(1, 1, whitened.w_dim, requires_grad=True)
+    one = replace(whitened, mean=whitened.mean[:1])
+    times = []
+    for _ in range(20):
+        start = time.perf_counter()
+        image = plain.synthesis(whitened.generator, one.ws(at), one.maps(at))
+        torch.autograd.grad(image.square().sum(), at)
+        times.append(time.perf_counter() - start)
+    return sorted(times)[10]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--prepared", type=Path, required=True)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--first", type=int, default=5)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    prior, model = load(), perceptual_model()
+    step = plain_step(prior)
+    set_up_torch(options.threads)
+    index = prior.grid_shape[1] // 2
+    print(f"{options.threads} threads, {options.first} slices; a step of published code takes {step * 1e3:.0f} ms\n")
+    print("| task | search | evaluations | s | s to within 0.1 dB | PSNR dB | LPIPS | s, `reconstruct_slices` |")
+    print("|---|---|---|---|---|---|---|---|")
+    for task, corruption in TASKS.items():
+        rows: dict[str, list[list[float]]] = {"default": [], f"Adam, {ADAM_STEPS} steps": []}
+        for head in slices_of(options.prepared, "held_out")[: options.first]:
+            truth = head[[index]].float()
+            low, high = torch.quantile(truth.flatten(), torch.tensor([0.005, 0.995])).tolist()
+            y = corruption(truth)
+            start = time.perf_counter()
+            reconstruct_slices(prior, [index], corruption, y)
+            whole = time.perf_counter() - start
+            mean = prior.linear.at([index]).estimate(corruption, y, NOISE)
+            found: dict[str, tuple[float, list[tuple[float, Tensor]], Tensor]] = {}
+            for name in rows:
+                posterior = posterior_of(prior, index, corruption, y)
+                at = torch.zeros(1, 1, posterior.generator.w_dim)
+                began = time.perf_counter()
+                if name == "default":
+                    curvature = posterior.generator.generator.curvature  # type: ignore[attr-defined]
+                    answer = fit_lbfgs(posterior, at, steps=STEPS, curvature=curvature, tolerance=TOLERANCE)
+                else:
+                    answer = fit_map(posterior, at, steps=ADAM_STEPS, rate=RATE)
+                found[name] = began, posterior.generator.seen, answer.image  # type: ignore[attr-defined]
+            final = float(psnr(found[f"Adam, {ADAM_STEPS} steps"][2], truth, high - low))
+            for name, (began, seen, image) in found.items():
+                quality = [float(psnr(x, truth, high - low)) for _, x in seen]
+                soon = next((t - began for (t, _), q in zip(seen, quality, strict=True) if q >= final - 0.1), torch.nan)
+                blend = consistent(TRUST * image + (1 - TRUST) * mean.to(image), corruption, y)
+                far = float(lpips(blend, truth, (low, high), model)) if model else torch.nan
+                good = float(psnr(blend, truth, high - low))
+                rows[name].append([len(seen) - 1, seen[-1][0] - began, soon, good, far, whole])
+        for name, values in rows.items():
+            count, seconds, soon, good, far, whole = torch.tensor(values).mean(0).tolist()
+            total = f"{whole:.2f}" if name == "default" else f"published code: {count * step:.0f} s"
+            print(
+                f"| {task} | {name} | {count:.0f} | {seconds:.2f} | {soon:.2f} | {good:.3f} | {far:.4f} | {total} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
