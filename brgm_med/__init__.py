@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from brgm_med.networks.stylegan2 import StyleGAN2
     from brgm_med.posterior import Posterior, Whitened, brgm_posterior, w_statistics, whitened_posterior
     from brgm_med.priors.bundle import load as load_prior
-    from brgm_med.solvers import Estimate, fit_map
+    from brgm_med.solvers import Estimate, fit_lbfgs, fit_map
 
 _HOME = {
     "AxisBlur": "corruptions",
@@ -53,6 +53,7 @@ _HOME = {
     "Whitened": "posterior",
     "brgm_posterior": "posterior",
     "certificate": "consistency",
+    "fit_lbfgs": "solvers",
     "fit_map": "solvers",
     "load_prior": "priors.bundle",
     "project": "consistency",
@@ -84,6 +85,7 @@ __all__ = [
     "__version__",
     "brgm_posterior",
     "certificate",
+    "fit_lbfgs",
     "fit_map",
     "load_prior",
     "project",

@@ -157,4 +157,6 @@ class _Overwriting(torch.autograd.Function):
         _save(context, (x, coefficients, noise), y)
         return y
 
-    backward = staticmethod(_derive)
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        return _derive(context, *gradients)
