@@ -38,6 +38,12 @@ def _count(text: str) -> int:
 _count.__name__ = "count"
 
 
+def _choices(a: argparse.Namespace) -> Any:
+    from brgm_med.transforms.formats.dicom_derived import Choices
+
+    return Choices(a.uid_seed, a.keep_private)
+
+
 def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Callable[..., object]) -> bool:
     """Whether `a.scan` is a picture or a folder of pictures; `work(picture, out, **options)` is then done for each.
 
@@ -55,7 +61,7 @@ def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Calla
     if folder and a.certificate is not None:
         raise UsageError(f"--certificate: {a.scan} is a folder, and every result has one of its own; leave it out")
     names = ("prior", "force", "steps", "seed", "device", "threads", "certificate")
-    options = {name: getattr(a, name) for name in names}
+    options = {name: getattr(a, name) for name in names} | {"choices": _choices(a)}
     if folder:
         each(a.scan, a.out, lambda scan, out: work(scan, out, **options))
     else:
@@ -178,6 +184,11 @@ def _scan_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--force", action="store_true", help="overwrite existing outputs")
 
 
+def _dicom_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--uid-seed", metavar="TEXT", help="DICOM UIDs made of this and the image (default: random)")
+    parser.add_argument("--keep-private", action="store_true", help="keep the private elements of DICOM input")
+
+
 def _acquisition_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", choices=("float32", "source"), default="float32", help="voxel type of the output")
     parser.add_argument(
@@ -220,6 +231,7 @@ def parser() -> argparse.ArgumentParser:
     _scan_arguments(sr)
     _acquisition_arguments(sr)
     _reconstruction_arguments(sr)
+    _dicom_arguments(sr)
     sr.add_argument("--factor", type=_positive(int), metavar="N", help="of a picture (default: up to the prior's size)")
     sr.add_argument("--perceptual", choices=("discriminator", "alex", "vgg", "none"), default="none")
     sr.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet or VGG16 weights, for offline use")
@@ -233,10 +245,12 @@ def parser() -> argparse.ArgumentParser:
     )
     inpaint.add_argument("--mask-known", action="store_true", help="voxels of the mask that are 0 are unknown instead")
     _reconstruction_arguments(inpaint)
+    _dicom_arguments(inpaint)
 
     degrade = command("degrade", _degrade, "Simulate a coarser acquisition of a scan.")
     _scan_arguments(degrade)
     _acquisition_arguments(degrade)
+    _dicom_arguments(degrade)
     degrade.add_argument("--out", type=Path, required=True)
     degrade.add_argument("--axis", choices=("R", "A", "S"), help="the slice axis")
     degrade.add_argument("--factor", type=_positive(int), metavar="N", help="downsample the coronal plane instead")

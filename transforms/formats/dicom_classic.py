@@ -66,6 +66,15 @@ def functional_group(header: Dataset, macro: str) -> Dataset:
     return Dataset()
 
 
+def rescales(header: Dataset) -> list[tuple[float, float]]:
+    """Slope and intercept of every frame; (1, 0) where nothing is said."""
+    macro = "PixelValueTransformationSequence"
+    frames = header.get(GROUPS[1]) or []
+    said = [frame[macro][0] for frame in frames if frame.get(macro)] or [functional_group(header, macro)]
+    said = said if GROUPS[0] in header else [header]
+    return [(float(s.get("RescaleSlope", 1)), float(s.get("RescaleIntercept", 0))) for s in said]
+
+
 def _says(*values: Any) -> bool:
     return "YES" in values
 

@@ -1,18 +1,20 @@
 """What every derived DICOM image says, whatever its kind: whose it is, what it was made from, by whom, and how.
 
-The patient, the study, the frame of reference and all else that stays true come from the source's own headers; what
-is said of the derivation is that of PS3.3 C.7.6.1.1.3 (derivation), C.7.6.1.1.4 (source images) and C.12.1 (SOP Common).
-pydicom is imported when it is needed.
+The patient, the study, the frame of reference and all else that stays true come from the source's own headers. What is
+said of the derivation: PS3.3 C.7.6.1.1.3 (derivation), C.7.6.1.1.4 (source images), C.12.1 (SOP Common). pydicom is
+imported when it is needed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brgm_med._version import __version__
@@ -35,13 +37,16 @@ SERIES_STEP = 1000
 """What is added to the source's Series Number."""
 
 
+def names(text: str) -> frozenset[str]:
+    """Keywords of DICOM attributes, separated by blanks."""
+    return frozenset(text.split())
+
+
 @dataclass(frozen=True)
 class Derivation:
     """How an image was derived. `title` ends its Series Description, `text` tells a reader, `statement` warns him.
 
-    `tool` says by which prior, by name and hash. `synthetic`: part of it was inferred, not measured. With `uid_seed`
-    the UIDs follow from the seed and the image, and no time of day is noted, so that the same work gives the same
-    files. `keep_private`: also the source's private elements. `transform` has the last word on every dataset.
+    `tool` says by which prior, by name and hash. `synthetic`: part of it was inferred, not measured.
     """
 
     title: str
@@ -50,12 +55,26 @@ class Derivation:
     statement: str
     tool: str = ""
     synthetic: bool = True
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user may choose of how DICOM is written.
+
+    With `uid_seed` the UIDs follow from the seed and the image, and no time of day is noted, so that the same work
+    gives the same files. `keep_private`: the source's private elements too. `transform` has the last word on every
+    dataset.
+    """
+
     uid_seed: str | None = None
     keep_private: bool = False
     transform: Transform | None = None
 
 
-NOT_REPEATED = frozenset(
+NO_CHOICES = Choices()
+
+
+NOT_REPEATED = names(
     # The instance and its making: written anew, or true of the source's instance only (PS3.3 C.12.1, C.7.6.1).
     "SOPClassUID SOPInstanceUID SeriesInstanceUID InstanceNumber InstanceCreationDate InstanceCreationTime "
     "InstanceCreatorUID InstanceCoercionDateTime RelatedGeneralSOPClassUID OriginalSpecializedSOPClassUID "
@@ -70,7 +89,7 @@ NOT_REPEATED = frozenset(
     "NumberOfFrames SmallestImagePixelValue LargestImagePixelValue SmallestPixelValueInSeries "
     "LargestPixelValueInSeries PixelPaddingValue PixelPaddingRangeLimit IconImageSequence ModalityLUTSequence "
     "RescaleSlope RescaleIntercept RealWorldValueMappingSequence PixelData FloatPixelData DoubleFloatPixelData "
-    "ExtendedOffsetTable ExtendedOffsetTableLengths DataSetTrailingPadding".split()
+    "ExtendedOffsetTable ExtendedOffsetTableLengths DataSetTrailingPadding"
 )
 """Attributes of a source that a derived image gets anew or not at all."""
 
@@ -110,23 +129,30 @@ def _carry_marks(result: Dataset, headers: Sequence[Dataset]) -> None:
             result[name] = deepcopy(lossy[0][name])
 
 
-def mark_derived(dataset: Dataset, source: Dataset, how: Derivation, series_uid: str) -> None:
-    """Say in `dataset` what is the same for the whole of a derived series: how, by whom, and that it is derived."""
+def mark_derived(
+    dataset: Dataset, source: Dataset, how: Derivation, choices: Choices, series_uid: str, kind: str = ""
+) -> None:
+    """Say in `dataset` what is the same for the whole of a derived series: how, by whom, and that it is derived.
+
+    `kind` is Image Type's third value where the source has none. What is said of the source's own derivation stays
+    before what is said of this one.
+    """
     image_type = source.get("ImageType") or []
-    third = image_type[2] if not isinstance(image_type, str) and len(image_type) > 2 else ""
-    dataset.ImageType = ["DERIVED", "SECONDARY", third or "OTHER"]
+    third = (image_type[2] if not isinstance(image_type, str) and len(image_type) > 2 else "") or kind
+    dataset.ImageType = ["DERIVED", "SECONDARY", third] if third else ["DERIVED", "SECONDARY"]
     dataset.SeriesInstanceUID = series_uid
     number = source.get("SeriesNumber")
     dataset.SeriesNumber = SERIES_STEP + int(number) if number is not None and 0 <= number < 1 << 30 else None
     described = str(source.get("SeriesDescription") or "").strip()
     dataset.SeriesDescription = f"{described[: 63 - len(how.title)]} {how.title}".strip()  # LO: 64 characters
     dataset.ImageComments = how.statement
-    dataset.DerivationDescription = how.text[:1024]  # ST
-    dataset.DerivationCodeSequence = [coded(how.code)]
+    before = str(dataset.get("DerivationDescription") or "").strip()[: 1023 - len(how.text)]  # ST: 1024 characters
+    dataset.DerivationDescription = f"{before} {how.text}".strip()
+    dataset.DerivationCodeSequence = [*dataset.get("DerivationCodeSequence", []), coded(how.code)]
     dataset.ContentQualification = "RESEARCH"
     if how.synthetic:
         dataset.SyntheticData = "YES"
-    now = None if how.uid_seed is not None else datetime.now().astimezone()
+    now = None if choices.uid_seed is not None else datetime.now().astimezone()
     if now is not None:
         offset = str(dataset.get("TimezoneOffsetFromUTC") or "")
         now = now if not offset else now.astimezone(datetime.strptime(offset, "%z").tzinfo)
@@ -150,18 +176,15 @@ def equipment(how: Derivation, now: datetime | None) -> Dataset:
     return item
 
 
-def source_images(headers: Iterable[Dataset]) -> list[Dataset]:
-    """Items of Source Image Sequence that refer to the instances of `headers`."""
+def source_image(header: Dataset) -> Dataset:
+    """An item of Source Image Sequence that refers to the instance of `header`."""
     from pydicom import Dataset
 
-    items = []
-    for header in headers:
-        item = Dataset()
-        item.ReferencedSOPClassUID = header.SOPClassUID
-        item.ReferencedSOPInstanceUID = header.SOPInstanceUID
-        item.PurposeOfReferenceCodeSequence = [coded(SOURCE)]
-        items.append(item)
-    return items
+    item = Dataset()
+    item.ReferencedSOPClassUID = header.SOPClassUID
+    item.ReferencedSOPInstanceUID = header.SOPInstanceUID
+    item.PurposeOfReferenceCodeSequence = [coded(SOURCE)]
+    return item
 
 
 def coded(code: Code) -> Dataset:
@@ -202,3 +225,23 @@ def file_meta(dataset: Dataset) -> None:
     meta.ImplementationClassUID = UID(IMPLEMENTATION_UID)
     meta.ImplementationVersionName = f"BRGM_{__version__}"[:16]
     dataset.file_meta = meta
+
+
+def save(dataset: Dataset, path: Path) -> None:
+    """Write a file with an empty preamble.
+
+    The source's values stay as they are, valid or not: it is not for a derived image to correct a patient's age.
+    """
+    from pydicom.config import disable_value_validation
+
+    file_meta(dataset)
+    with disable_value_validation(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        dataset.save_as(path, enforce_file_format=True)
+
+
+def ds(value: float) -> float:
+    """A decimal string of at most 16 characters (PS3.5, table 6.2-1)."""
+    from pydicom.valuerep import DSfloat
+
+    return DSfloat(float(value), auto_format=True)

@@ -18,14 +18,18 @@ from numpy.typing import NDArray
 
 from brgm_med.errors import CannotWriteError, refuse
 from brgm_med.transforms.formats.atomic import new_folder
-from brgm_med.transforms.formats.dicom_classic import as_classic
+from brgm_med.transforms.formats.dicom_classic import as_classic, rescales
 from brgm_med.transforms.formats.dicom_derived import (
+    NO_CHOICES,
+    Choices,
     Derivation,
-    file_meta,
+    ds,
     mark_derived,
+    names,
     new_uids,
+    save,
     shared,
-    source_images,
+    source_image,
 )
 from brgm_med.transforms.formats.nifti_affine import Affine, without_shear
 
@@ -37,20 +41,20 @@ if TYPE_CHECKING:
 RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ENDING = ".dcm"
 
-NOT_TRUE_OF_FINER_VOXELS = (
+NOT_TRUE_OF_FINER_VOXELS = names(
     "AcquisitionMatrix NumberOfPhaseEncodingSteps PercentSampling PercentPhaseFieldOfView PixelBandwidth "
     "ReconstructionDiameter ImagesInAcquisition SliceLocation SliceProgressionDirection PatientOrientation "
     "PixelSpacing PixelAspectRatio PixelSpacingCalibrationType PixelSpacingCalibrationDescription SliceThickness "
     "SpacingBetweenSlices ImagePositionPatient ImageOrientationPatient IsocenterPosition VOILUTSequence"
-).split()
+)
 """What the MR Image and Image Plane modules (C.8.3.1, C.7.6.2) say of the grid and of how it was sampled. Type 3 or
 conditional, or written anew."""
 
-MAY_BE_EMPTY = (
+MAY_BE_EMPTY = names(
     "PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime ReferringPhysicianName StudyID "
     "AccessionNumber Manufacturer PositionReferenceIndicator PatientPosition ScanOptions MRAcquisitionType "
     "RepetitionTime EchoTime EchoTrainLength SeriesNumber"
-).split()
+)
 """Type 2 of the MR Image IOD: there, even if nothing is known."""
 
 
@@ -74,6 +78,7 @@ def write(
     affine: Affine,
     like: Series,
     how: Derivation,
+    choices: Choices = NO_CHOICES,
     *,
     thickness: float | None = None,
     measured_here: bool = True,
@@ -93,7 +98,7 @@ def write(
         raise ValueError(f"a finite array [X, Y, Z] is needed, not one of shape {array.shape}")
     scale, stored = quantise(array, _finest(like))
     write_stored(
-        path, stored, scale, affine, like, how, thickness=thickness, measured_here=measured_here, force=force
+        path, stored, scale, affine, like, how, choices, thickness=thickness, measured_here=measured_here, force=force
     )
     return Held(stored * scale.slope + scale.intercept, scale.slope)
 
@@ -105,6 +110,7 @@ def write_stored(
     affine: Affine,
     like: Series,
     how: Derivation,
+    choices: Choices = NO_CHOICES,
     *,
     thickness: float | None = None,
     measured_here: bool = True,
@@ -116,19 +122,23 @@ def write_stored(
     """
     if stored.dtype not in (np.int16, np.uint16):
         raise ValueError(f"integers of 16 bits are needed, not {stored.dtype}")
-    common = _common(like, how, affine, scale, stored, thickness)
+    if np.linalg.det(RAS_LPS @ affine) < 0:  # files are in order along the slices' normal
+        last = np.diag([1.0, 1.0, -1.0, 1.0])
+        last[2, 3] = stored.shape[2] - 1
+        stored, affine = stored[:, :, ::-1], affine @ last
+    common = _common(like, choices.keep_private, affine, scale, stored, thickness)
     known = repr([affine.tolist(), scale, thickness, how.title, how.text, how.tool, how.statement])
     sources = [str(h.SOPInstanceUID) for h in like.headers]
     content = (known.encode(), repr(sources).encode(), stored.shape.__repr__().encode(), stored.tobytes(order="F"))
-    series_uid, uids = new_uids(how.uid_seed, content, stored.shape[2])
-    mark_derived(common, like.headers[0], how, series_uid)
+    series_uid, uids = new_uids(choices.uid_seed, content, stored.shape[2])
+    mark_derived(common, like.headers[0], how, choices, series_uid, kind="OTHER")
     with new_folder(path, ENDING if force else None) as folder:
         for k, dataset in enumerate(_slices(common, stored, affine, uids)):
             if measured_here:
-                dataset.SourceImageSequence = source_images(_beside(like, affine, stored.shape, k))
-            if how.transform is not None:
-                dataset = how.transform(dataset)
-            _save(dataset, folder / f"{k + 1:04d}{ENDING}")
+                dataset.SourceImageSequence = _sources(like, _beside(like, affine, stored.shape, k))
+            if choices.transform is not None:
+                dataset = choices.transform(dataset)
+            save(dataset, folder / f"{k + 1:04d}{ENDING}")
         _check(path, folder, stored)
 
 
@@ -137,8 +147,6 @@ def quantise(array: NDArray[np.floating], source: Scale | None) -> tuple[Scale, 
 
     Nothing is clipped; the error is at most half of the slope.
     """
-    from pydicom.valuerep import format_number_as_ds
-
     if source is not None:
         levels = np.rint((array.astype(np.float64) - source.intercept) / source.slope)
         for kind in (np.uint16, np.int16):
@@ -146,14 +154,14 @@ def quantise(array: NDArray[np.floating], source: Scale | None) -> tuple[Scale, 
             if limits.min <= levels.min() and levels.max() <= limits.max:
                 return source, levels.astype(kind)
     low, high = float(array.min()), float(array.max())
-    step = float(format_number_as_ds(max(high - low, 1e-6 * max(1.0, abs(low))) / 65534))  # one to spare for rounding
-    scale = Scale(step, float(format_number_as_ds(low)))
+    step = float(ds(max(high - low, 1e-6 * max(1.0, abs(low))) / 65534))  # one to spare for rounding
+    scale = Scale(step, float(ds(low)))
     return scale, np.rint((array.astype(np.float64) - scale.intercept) / step).clip(0, 65535).astype(np.uint16)
 
 
 def _finest(like: Series) -> Scale | None:
     """The scale of the source's slice of the smallest step; none where there is nothing to go by."""
-    scales = {Scale(float(h.get("RescaleSlope", 1)), float(h.get("RescaleIntercept", 0))) for h in _classic(like)}
+    scales = {Scale(*pair) for header in like.headers for pair in rescales(header)}
     usable = [s for s in scales if s.slope > 0 and np.isfinite(s).all()]
     return min(usable, default=None)
 
@@ -163,16 +171,17 @@ def _classic(like: Series) -> list[Dataset]:
 
 
 def _common(
-    like: Series, how: Derivation, affine: Affine, scale: Scale, stored: NDArray[np.integer], thickness: float | None
+    like: Series, keep_private: bool, affine: Affine, scale: Scale, stored: NDArray[np.integer], thickness: float | None
 ) -> Dataset:
     """All that the slices have in common, but for what `mark_derived` says."""
     from pydicom.uid import MRImageStorage, generate_uid
-    from pydicom.valuerep import DSfloat
 
     headers = _classic(like)
     if headers[0].get("Modality") != "MR":
-        refuse(like.files[0], f"is {headers[0].get('Modality') or 'of no modality'}, not MR", "write the result as NIfTI")
-    dataset = shared(headers, how.keep_private)
+        refuse(
+            like.files[0], f"is {headers[0].get('Modality') or 'of no modality'}, not MR", "write the result as NIfTI"
+        )
+    dataset = shared(headers, keep_private)
     for name in NOT_TRUE_OF_FINER_VOXELS:
         if name in dataset:
             del dataset[name]
@@ -188,19 +197,18 @@ def _common(
             setattr(dataset, name, None)
     if not {"BodyPartExamined", "AnatomicRegionSequence", "ImageLaterality", "Laterality"} & set(dataset.dir()):
         dataset.Laterality = None
-    dataset.ImageOrientationPatient = [_ds(v) for v in (*direction[0], *direction[1])]
-    dataset.PixelSpacing = [_ds(spacing[1]), _ds(spacing[0])]  # between rows, then between columns (10.7.1.3)
-    dataset.SpacingBetweenSlices = _ds(spacing[2])
-    dataset.SliceThickness = _ds(spacing[2] if thickness is None else thickness)
+    dataset.ImageOrientationPatient = [ds(v) for v in (*direction[0], *direction[1])]
+    dataset.PixelSpacing = [ds(spacing[1]), ds(spacing[0])]  # between rows, then between columns (10.7.1.3)
+    dataset.SpacingBetweenSlices = ds(spacing[2])
+    dataset.SliceThickness = ds(spacing[2] if thickness is None else thickness)
     dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
     dataset.Columns, dataset.Rows = stored.shape[:2]
     dataset.BitsAllocated = dataset.BitsStored = 16
     dataset.HighBit, dataset.PixelRepresentation = 15, int(stored.dtype.kind == "i")
     if scale != (1, 0) or any("RescaleSlope" in h for h in headers):
-        dataset.RescaleIntercept, dataset.RescaleSlope = _ds(scale.intercept), _ds(scale.slope)
+        dataset.RescaleIntercept, dataset.RescaleSlope = ds(scale.intercept), ds(scale.slope)
         dataset.RescaleType = dataset.get("RescaleType") or "US"
     _set_window(dataset, headers)
-    assert isinstance(dataset.SliceThickness, DSfloat)
     return dataset
 
 
@@ -215,19 +223,17 @@ def _set_window(dataset: Dataset, headers: Sequence[Dataset]) -> None:
         found = [np.atleast_1d(h[name].value)[0] for h in headers if h.get(name) is not None]
         if len(found) != len(headers):
             return
-        setattr(dataset, name, _ds(float(np.median(np.asarray(found, np.float64)))))
+        setattr(dataset, name, ds(float(np.median(np.asarray(found, np.float64)))))
 
 
 def axes(affine: Affine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Unit vectors of the three index axes [3, 3], one a row, in patient coordinates (LPS), orthogonal; their steps, mm."""
+    """The index axes as orthogonal unit vectors, one a row, in patient coordinates (LPS), and their steps in mm."""
     lps = RAS_LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     return (without_shear(lps)[:3, :3] / spacing).T, spacing
 
 
-def _slices(
-    common: Dataset, stored: NDArray[np.integer], affine: Affine, uids: Sequence[str]
-) -> Iterator[Dataset]:
+def _slices(common: Dataset, stored: NDArray[np.integer], affine: Affine, uids: Sequence[str]) -> Iterator[Dataset]:
     """The images, in order: `common` and what is each one's own (C.7.6.2: Image Plane)."""
     from pydicom import Dataset
 
@@ -236,42 +242,30 @@ def _slices(
         dataset = Dataset(common)  # elements are shared, none of them is changed
         position = lps[:3, 2] * k + lps[:3, 3]
         dataset.SOPInstanceUID, dataset.InstanceNumber = uid, k + 1
-        dataset.ImagePositionPatient = [_ds(v) for v in position]
-        dataset.SliceLocation = _ds(normal @ position)
+        dataset.ImagePositionPatient = [ds(v) for v in position]
+        dataset.SliceLocation = ds(normal @ position)
         dataset.add_new("PixelData", "OW", stored[:, :, k].T.astype(stored.dtype.newbyteorder("<")).tobytes())
         yield dataset
 
 
-def _beside(like: Series, affine: Affine, shape: tuple[int, ...], k: int) -> Sequence[Dataset]:
-    """The source's images that slice `k` lies on or between; its only one, if that holds all slices."""
-    if len(like.headers) == 1:
-        return like.headers
+def _beside(like: Series, affine: Affine, shape: tuple[int, ...], k: int) -> range:
+    """The source's slices that slice `k` lies on or between."""
     corners = np.stack(np.meshgrid([0, shape[0] - 1], [0, shape[1] - 1], [k - 0.5, k + 0.5]), -1).reshape(-1, 3)
     world = corners @ affine[:3, :3].T + affine[:3, 3]
     from_world = np.linalg.inv(like.affine)
     place = world @ from_world[2, :3] + from_world[2, 3]
-    last = len(like.headers) - 1
+    last = like.shape[2] - 1
     first = int(np.clip(np.floor(place.min() + 1e-6), 0, last))
-    return like.headers[first : int(np.clip(np.ceil(place.max() - 1e-6), first, last)) + 1]
+    return range(first, int(np.clip(np.ceil(place.max() - 1e-6), first, last)) + 1)
 
 
-def _ds(value: float) -> float:
-    """A decimal string of at most 16 characters (PS3.5, table 6.2-1)."""
-    from pydicom.valuerep import DSfloat
-
-    return DSfloat(float(value), auto_format=True)
-
-
-def _save(dataset: Dataset, path: Path) -> None:
-    """The source's values as they are, valid or not: it is not for a derived image to correct a patient's age."""
-    import warnings
-
-    from pydicom.config import disable_value_validation
-
-    file_meta(dataset)
-    with disable_value_validation(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        dataset.save_as(path, enforce_file_format=True)
+def _sources(like: Series, slices: range) -> list[Dataset]:
+    """Items of Source Image Sequence for these slices of `like`; one item with frame numbers if it is enhanced."""
+    if not like.enhanced:
+        return [source_image(like.headers[i]) for i in slices]
+    item = source_image(like.headers[0])
+    item.ReferencedFrameNumber = [like.frames[i] + 1 for i in slices]
+    return [item]
 
 
 def _check(path: Path, folder: Path, stored: NDArray[np.integer]) -> None:

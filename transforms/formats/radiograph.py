@@ -1,4 +1,4 @@
-"""Single grey DICOM images: CR, DX and their like. Read only; pydicom is imported when a file is read.
+"""Single grey DICOM images, CR, DX and their like, as pictures. pydicom is imported when a file is read.
 
 The one place where a DICOM file's rescale, inversion and window are dealt with (PS3.3 C.11 and C.7.6.3.1.2): stored
 integers -> modality values -> window -> shown. What is kept are the modality values, in full depth: a window is lossy,
@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,12 +84,9 @@ def _read(path: Path) -> Picture:
         if not known:
             refuse(path, f"is compressed in a way that is not known here ({syntax.name})", "decompress it (gdcmconv)")
     pixels = pixel_array(header, raw=True, decoding_plugin=plugin).astype(np.int64)
-    bits, signed = int(header.BitsStored), bool(header.PixelRepresentation)
-    low = -(1 << bits - 1) if signed else 0
-    slope, intercept = float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
     if header.get("ModalityLUTSequence"):
         pixels = apply_modality_lut(pixels, header).astype(np.int64)
-        bits, low, slope, intercept = int(header.ModalityLUTSequence[0].LUTDescriptor[2]), 0, 1.0, 0.0
+    bits, low, slope, intercept, _ = layout(header)
     if slope == 0 or not np.isfinite([slope, intercept]).all() or not 1 <= bits <= 16:
         refuse(path, f"is rescaled by {slope:g} and {intercept:g} to {bits} bits", "correct its header")
     highest = (1 << bits) - 1
@@ -111,6 +108,29 @@ def _read(path: Path) -> Picture:
     if window is None or np.mean((picture.array >= window[0]) & (picture.array <= window[1])) < FEWEST_INSIDE:
         return picture
     return replace(picture, range=window)
+
+
+class Layout(NamedTuple):
+    """How modality values are stored: `bits` bits from `low` up; value = slope * integer + intercept.
+
+    `turned`: the lowest integer is shown bright, or stands for the highest value, but not both.
+    """
+
+    bits: int
+    low: int
+    slope: float
+    intercept: float
+    turned: bool
+
+
+def layout(header: Dataset) -> Layout:
+    """How `header` says that its pixels are stored; where it has a Modality LUT, how the output of that is."""
+    bits, slope, intercept = int(header.BitsStored), header.get("RescaleSlope", 1), header.get("RescaleIntercept", 0)
+    low = -(1 << bits - 1) if header.PixelRepresentation else 0
+    if header.get("ModalityLUTSequence"):
+        bits, low, slope, intercept = int(header.ModalityLUTSequence[0].LUTDescriptor[2]), 0, 1, 0
+    turned = (header.PhotometricInterpretation == "MONOCHROME1") != (float(slope) < 0)
+    return Layout(bits, low, float(slope), float(intercept), turned)
 
 
 def _check(path: Path, header: Dataset) -> None:
