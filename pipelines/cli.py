@@ -73,7 +73,7 @@ def _sr(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.pictures import super_resolve_picture
     from brgm_med.pipelines.steps import super_resolve
 
-    only = ("slice_thickness", "profile", "gap", "dtype", "affine", "perceptual", "lpips_weights")
+    only = ("like", "slice_thickness", "profile", "gap", "dtype", "affine", "perceptual", "lpips_weights")
     if _on_pictures(a, only, partial(super_resolve_picture, factor=a.factor)):
         return
     if a.factor is not None:
@@ -95,6 +95,8 @@ def _sr(a: argparse.Namespace) -> None:
         profile=a.profile,
         gap=a.gap,
         dtype=a.dtype,
+        like=a.like,
+        choices=_choices(a),
     )
 
 
@@ -105,7 +107,7 @@ def _inpaint(a: argparse.Namespace) -> None:
     def one(scan: Path, out: Path | None, **options: Any) -> object:
         return inpaint_picture(scan, mask_of(a.mask, scan), out, mask_known=a.mask_known, **options)
 
-    if _on_pictures(a, ("affine",), one):
+    if _on_pictures(a, ("like", "affine"), one):
         return
     inpaint(
         a.scan,
@@ -120,6 +122,8 @@ def _inpaint(a: argparse.Namespace) -> None:
         device=a.device,
         threads=a.threads,
         certificate=a.certificate,
+        like=a.like,
+        choices=_choices(a),
     )
 
 
@@ -137,6 +141,8 @@ def _degrade(a: argparse.Namespace) -> None:
         dtype=a.dtype,
         affine=a.affine,
         force=a.force,
+        like=a.like,
+        choices=_choices(a),
     )
 
 
@@ -185,6 +191,9 @@ def _scan_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _dicom_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--like", type=Path, metavar="DICOM", help="series whose patient and study a DICOM result of NIfTI input gets"
+    )
     parser.add_argument("--uid-seed", metavar="TEXT", help="DICOM UIDs made of this and the image (default: random)")
     parser.add_argument("--keep-private", action="store_true", help="keep the private elements of DICOM input")
 
@@ -199,7 +208,7 @@ def _acquisition_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _reconstruction_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, help="file, or folder for a folder (default: the input's name + _brgm)")
+    parser.add_argument("--out", type=Path, help="file, or folder of pictures or DICOM (default: the input's name + _brgm)")
     parser.add_argument("--certificate", type=Path, metavar="FILE", help="JSON file (default: beside the output)")
     parser.add_argument("--prior", default="brain-t1-coronal", metavar="NAME|DIR")
     parser.add_argument("--steps", type=_positive(int), metavar="N", help="steps of the MAP search")

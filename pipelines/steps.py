@@ -10,8 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
 from brgm_med.pipelines.progress import search_progress
-from brgm_med.pipelines.provenance import STATEMENT, description, ranges, sidecar_of, write_json
-from brgm_med.transforms.formats import check_output, for_reading, for_writing, stem
+from brgm_med.pipelines.provenance import (
+    STATEMENT,
+    content_digest,
+    degraded,
+    description,
+    ranges,
+    sidecar_of,
+    super_resolved,
+    write_json,
+)
+from brgm_med.pipelines.targets import target_of
+from brgm_med.transforms.formats import check_output, for_reading, stem
+from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices
 
 if TYPE_CHECKING:
     import torch
@@ -113,20 +124,22 @@ def super_resolve(
     profile: Profile | None = None,
     gap: float | None = None,
     dtype: Literal["float32", "source"] = "float32",
+    like: Path | None = None,
+    choices: Choices = NO_CHOICES,
 ) -> Path:
     """Super-resolve the head scan at `scan` into `out` (default: its stem + `_brgm` beside it); returns `out`.
 
-    The certificate (JSON) goes to `certificate`, by default beside the output. Raises as the exit codes of
+    `out`, `like` and `choices` of DICOM: see `targets.target_of`. The certificate (JSON) goes to `certificate`, by default beside the output. Raises as the exit codes of
     `brgm_med.errors` say; nothing is left behind when it does.
     """
     source = for_reading(scan).read(scan, affine)
-    out = out or scan.with_name(f"{stem(scan)}_brgm.nii.gz")
-    writer = for_writing(out)
+    target = target_of(scan, out, source.header, like=like, dtype=dtype, choices=choices, force=force)
+    out = target.path
     certificate = certificate or out.with_name(f"{stem(out)}_certificate.json")
     if len({p.resolve() for p in (scan, out, certificate)}) < 3:
         raise UsageError(f"{out}: input, output and certificate must be three different files")
-    for path in (out, certificate):
-        check_output(path, force)
+    target.check()
+    check_output(certificate, force)
 
     from brgm_med.transforms.geometry import Grid
 
@@ -140,7 +153,7 @@ def super_resolve(
     from brgm_med.consistency import certificate as certify
     from brgm_med.pipelines import super_resolution as sr
     from brgm_med.posterior import Weights
-    from brgm_med.priors.bundle import digest, load
+    from brgm_med.priors.bundle import load
     from brgm_med.transforms.register import scale_of
     from brgm_med.transforms.template import load_template
 
@@ -171,12 +184,8 @@ def super_resolve(
         )
     result = sr.combine(problem, stack, template.box)
 
-    held = writer.write(
-        out, result.image[0].numpy(), problem.fine.affine, source.header, dtype, description(bundle.name), force
-    )
-    step = None
-    if dtype == "source" and source.header.dtype.kind in "iu":
-        step = for_reading(out).check(out).slope
+    how = super_resolved(bundle.name, bundle.sha256)
+    held, step = target.write(result.image[0].numpy(), problem.fine.affine, how, description(bundle.name))
     consistency = certify(
         torch.from_numpy(held)[None], problem.corruption, problem.scan, problem.corruption.inside(grid.shape), step
     )
@@ -185,8 +194,8 @@ def super_resolve(
     content = {
         "statement": STATEMENT,
         "software": f"brgm-med {__version__}",
-        "source": {"file": scan.name, "sha256": digest(scan), "affine": source.header.form},
-        "result": {"file": out.name, "sha256": digest(out)},
+        "source": {"file": scan.name, "sha256": content_digest(scan), "affine": source.header.form},
+        "result": {"file": out.name, "sha256": content_digest(out)},
         "prior": {"name": bundle.name, "sha256": bundle.sha256, "finest_detail_mm": bundle.spacing},
         "acquisition": {**model.to_sidecar(grid)["BrgmMedAcquisition"], "Origin": origin, "Stated": model.stated},
         "parameters": {
@@ -210,7 +219,7 @@ def super_resolve(
         },
     }
     if not math.isfinite(consistency["relative_residual"]):
-        out.unlink(missing_ok=True)
+        target.remove()
         raise BrgmError(f"{out}: the result is not consistent with the scan; this is a defect, please report it")
     write_json(certificate, content, force)
     say(f"wrote {out} and {certificate.name} (relative residual {consistency['relative_residual']:.1e})")
@@ -229,16 +238,18 @@ def degrade(
     dtype: Literal["float32", "source"] = "float32",
     affine: Literal["auto", "sform", "qform"] = "auto",
     force: bool = False,
+    like: Path | None = None,
+    choices: Choices = NO_CHOICES,
 ) -> Path:
     """Simulate an acquisition of `scan` into `out`, with a JSON sidecar that states the acquisition model.
 
     Either slices of `thickness` mm (and `gap`) along world axis R, A or S, or `factor` in the coronal plane.
     """
     source = for_reading(scan).read(scan, affine)
-    writer = for_writing(out)
+    target = target_of(scan, out, source.header, like=like, dtype=dtype, choices=choices, force=force)
     sidecar = sidecar_of(out, stem(out))
-    for path in (out, sidecar):
-        check_output(path, force)
+    target.check()
+    check_output(sidecar, force)
     if (factor is None) == (thickness is None) or (thickness is not None) != (axis is not None):
         raise UsageError("give either --slice-thickness with --axis, or --factor")
 
@@ -257,7 +268,7 @@ def degrade(
         coarse, model = thick_slices(grid, axis, thickness, gap, profile)
     image = acquire(torch.from_numpy(source.array)[None], grid, coarse, model)
     text = f"brgm-med {__version__}: simulated acquisition, research only"
-    writer.write(out, image[0].numpy(), coarse.affine, source.header, dtype, text, force)
+    target.write(image[0].numpy(), coarse.affine, degraded(), text, model.thickness[2])
     write_json(sidecar, {"Source": scan.name, **model.to_sidecar(coarse)}, force)
     say(f"wrote {out} ({' x '.join(f'{s:g}' for s in coarse.spacing)} mm) and {sidecar.name}")
     return out
