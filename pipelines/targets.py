@@ -15,6 +15,7 @@ from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.transforms.formats import check_new_folder, check_output, dicom, dicom_write, for_writing, nifti, stem
 from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices, Derivation
 from brgm_med.transforms.formats.dicom_series import Series, the_series
+from brgm_med.transforms.formats.dicom_write import Scale
 
 if TYPE_CHECKING:
     from brgm_med.transforms.formats.nifti_affine import Affine
@@ -83,12 +84,12 @@ class NiftiTarget:
 
 @dataclass(frozen=True, eq=False)
 class SeriesTarget:
-    """A folder of DICOM files, with the patient and the study of `like`; `measured_here`: `like` is the scan itself."""
+    """A folder of DICOM files, with the patient and the study of `like`: of the scan itself, or of another than `scan`."""
 
     path: Path
     like: Series
     choices: Choices
-    measured_here: bool
+    scan: NiftiHeader | None
     force: bool
 
     def check(self) -> None:
@@ -105,7 +106,8 @@ class SeriesTarget:
             how,
             self.choices,
             thickness=thickness,
-            measured_here=self.measured_here,
+            measured_here=self.scan is None,
+            scale=None if self.scan is None or self.scan.dtype.kind == "f" else Scale(self.scan.slope, self.scan.inter),
             force=self.force,
         )
         return Held(*held)
@@ -114,7 +116,7 @@ class SeriesTarget:
         self, stored: NDArray[np.generic], hole: NDArray[np.bool_], header: NiftiHeader, how: Derivation, label: str
     ) -> NDArray[np.generic]:
         values = stored.astype(np.float64)
-        scale, levels = dicom_write.quantise(values, dicom_write.Scale(1.0, 0.0))
+        scale, levels = dicom_write.quantise(values, Scale(1.0, 0.0))
         if scale != (1, 0) or not np.array_equal(levels[~hole], values[~hole]):
             raise InputRefusedError(
                 f"{header.path}: its voxels are no integers of 16 bits (or its slices are rescaled differently), so DICOM "
@@ -123,13 +125,13 @@ class SeriesTarget:
         dicom_write.write_stored(
             self.path,
             levels,
-            dicom_write.Scale(header.slope, header.inter),
+            Scale(header.slope, header.inter),
             header.affine,
             self.like,
             how,
             self.choices,
-            thickness=self.like.thickness if self.measured_here else None,
-            measured_here=self.measured_here,
+            thickness=self.like.thickness if self.scan is None else None,
+            measured_here=self.scan is None,
             force=self.force,
         )
         return levels.astype(stored.dtype)
@@ -172,10 +174,10 @@ def target_of(
         if a == b or a in b.parents or b in a.parents:
             raise UsageError(f"{out}: the output's folder and {given} must not lie in one another; choose another")
     if like is None:
-        return SeriesTarget(out, the_series(scan, series), choices, True, force)
+        return SeriesTarget(out, the_series(scan, series), choices, None, force)
     found = the_series(like)
     check_same_place(scan, header, like, found)
-    return SeriesTarget(out, found, choices, False, force)
+    return SeriesTarget(out, found, choices, header, force)
 
 
 def check_same_place(scan: Path, header: NiftiHeader, like: Path, series: Series) -> None:

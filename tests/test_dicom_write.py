@@ -46,13 +46,20 @@ def voxels(folder: Path) -> NDArray[np.float64]:
     )
 
 
-def affine_of(folder: Path) -> NDArray[np.float64]:
-    """Index -> RAS mm, by highdicom, whose volumes are [slice, row, column]."""
+def by_highdicom(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The volume [columns, rows, slices] and its affine, index -> RAS mm, as highdicom finds them."""
     volume = highdicom.get_volume_from_series(files(folder))
-    order = np.zeros((4, 4))
-    order[[0, 1, 2, 3], [2, 1, 0, 3]] = 1
-    made: NDArray[np.float64] = RAS_LPS @ volume.affine @ order
-    return made
+    order = np.eye(4)[[2, 1, 0, 3]]  # its axes are slices, rows, columns
+    return volume.array.transpose(2, 1, 0), RAS_LPS @ volume.affine @ order
+
+
+def same_place(
+    a: tuple[NDArray[np.float64], NDArray[np.float64]], b: tuple[NDArray[np.float64], NDArray[np.float64]]
+) -> bool:
+    """Whether two volumes hold the same voxels at the same places, whichever way their slices count."""
+    last = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, a[0].shape[2] - 1], [0, 0, 0, 1]])
+    turned = b[0][:, :, ::-1], b[1] @ last
+    return any(np.array_equal(a[0], v) and np.allclose(a[1], m, atol=1e-5) for v, m in (b, turned))
 
 
 def test_every_voxel_is_where_it_belongs(source: Series, tmp_path: Path) -> None:
@@ -84,12 +91,9 @@ def test_any_orientation_is_a_volume_to_others(source: Series, tmp_path: Path, f
     affine = RAS_LPS @ OBLIQUE @ np.diag([*signs, 1])
     array = blob().astype(np.float64)
     dicom_write.write(tmp_path / "out", array, affine, source, HOW)
-    found, held = affine_of(tmp_path / "out"), voxels(tmp_path / "out")
-    if held.shape == array.shape and not np.array_equal(held, array):
-        held = held[:, :, ::-1]
-        found = found @ np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, -1, array.shape[2] - 1], [0, 0, 0, 1]])
-    assert np.array_equal(held, array)
-    assert np.allclose(found, affine, atol=1e-5)
+    assert same_place((array, affine), by_highdicom(tmp_path / "out"))
+    normal = [d.SliceLocation for d in files(tmp_path / "out")]
+    assert normal == sorted(normal)
 
 
 def test_who_and_when_are_kept_and_what_is_new_is_said(source: Series, tmp_path: Path) -> None:
@@ -191,12 +195,20 @@ def test_the_error_is_at_most_half_a_step_and_nothing_is_clipped(
     assert np.abs(held.array - array).max() <= 0.5 * held.step * (1 + 1e-9)
     assert np.array_equal(voxels(tmp_path / "out"), held.array)
     step = 1.0 if rescale is None else rescale[0]
-    if (high - low) / step < 65535:
+    if (high - low) / step <= 65535:
         assert held.step == step
     else:
         assert held.step == pytest.approx((high - low) / 65534)
     has_rescale = ["RescaleSlope" in d for d in files(tmp_path / "out")]
     assert all(has_rescale) == any(has_rescale) == (held.step != 1 or rescale is not None)
+
+
+def test_what_was_made_from_floating_point_uses_the_whole_range(source: Series, tmp_path: Path) -> None:
+    array = np.random.default_rng(0).uniform(0, 1e-3, (12, 10, 6))
+    held = dicom_write.write(tmp_path / "out", array, source.affine, source, HOW, measured_here=False)
+    assert np.abs(held.array - array).max() < 1e-3 / 65534
+    assert np.array_equal(voxels(tmp_path / "out"), held.array)
+    assert not any("SourceImageSequence" in d for d in files(tmp_path / "out"))
 
 
 def test_slices_of_different_scale_and_window_get_one(tmp_path: Path) -> None:

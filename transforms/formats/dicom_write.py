@@ -82,13 +82,14 @@ def write(
     *,
     thickness: float | None = None,
     measured_here: bool = True,
+    scale: Scale | None = None,
     force: bool = False,
 ) -> Held:
     """Write `array` [columns, rows, slices] with `affine` (index -> RAS mm) into the new folder `path`.
 
     Patient, study, frame of reference and what stays true of the acquisition are those of `like`. `thickness` of the
-    slices is their spacing if it is not given. `measured_here`: `like` is what the voxels were made from, so its
-    images are named as sources.
+    slices is their spacing if it is not given. `measured_here`: `like` is what the voxels were made from, so its images
+    are named as sources and its scale is kept; else `scale` is, that of what they were made from, if it was of integers.
 
     The folder is written beside `path`, read back, compared, and renamed; `force` replaces a folder of DICOM files.
     Raises InputRefusedError where `path` exists and not `force`, and where `like` is no MR; CannotWriteError where it
@@ -96,7 +97,7 @@ def write(
     """
     if array.ndim != 3 or not np.isfinite(array).all():
         raise ValueError(f"a finite array [X, Y, Z] is needed, not one of shape {array.shape}")
-    scale, stored = quantise(array, _finest(like))
+    scale, stored = quantise(array, finest(like) if measured_here else scale)
     write_stored(
         path, stored, scale, affine, like, how, choices, thickness=thickness, measured_here=measured_here, force=force
     )
@@ -148,18 +149,24 @@ def quantise(array: NDArray[np.floating], source: Scale | None) -> tuple[Scale, 
     Nothing is clipped; the error is at most half of the slope.
     """
     if source is not None:
+        source = Scale(_written(source.slope), _written(source.intercept))
         levels = np.rint((array.astype(np.float64) - source.intercept) / source.slope)
         for kind in (np.uint16, np.int16):
             limits = np.iinfo(kind)
             if limits.min <= levels.min() and levels.max() <= limits.max:
                 return source, levels.astype(kind)
     low, high = float(array.min()), float(array.max())
-    step = float(ds(max(high - low, 1e-6 * max(1.0, abs(low))) / 65534))  # one to spare for rounding
-    scale = Scale(step, float(ds(low)))
+    step = _written(max(high - low, 1e-6 * max(1.0, abs(low))) / 65534)  # one to spare for rounding
+    scale = Scale(step, _written(low))
     return scale, np.rint((array.astype(np.float64) - scale.intercept) / step).clip(0, 65535).astype(np.uint16)
 
 
-def _finest(like: Series) -> Scale | None:
+def _written(value: float) -> float:
+    """What is left of a number when it is written as a decimal string."""
+    return float(str(ds(value)))
+
+
+def finest(like: Series) -> Scale | None:
     """The scale of the source's slice of the smallest step; none where there is nothing to go by."""
     scales = {Scale(*pair) for header in like.headers for pair in rescales(header)}
     usable = [s for s in scales if s.slope > 0 and np.isfinite(s).all()]
