@@ -12,6 +12,7 @@ from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
 from brgm_med.pipelines.progress import search_progress
 from brgm_med.pipelines.provenance import STATEMENT, description, write_json
+from brgm_med.pipelines.sources import default_result, series_of, source_record
 from brgm_med.pipelines.steps import acquisition_of, choose_device, say, set_up_torch
 from brgm_med.transforms.formats import check_output, for_reading, for_writing, stem
 
@@ -30,6 +31,7 @@ def inpaint(
     steps: int | None = None,
     seed: int = 0,
     affine: Literal["auto", "sform", "qform"] = "auto",
+    series: str | None = None,
     device: str = "auto",
     threads: int | None = None,
     certificate: Path | None = None,
@@ -41,9 +43,9 @@ def inpaint(
     it. The certificate (JSON) goes to `certificate`, by default beside the output. Raises as the exit codes of
     `brgm_med.errors` say; nothing is left behind when it does.
     """
-    header, stored = for_reading(scan).read_stored(scan, affine)
+    header, stored = for_reading(scan, series=series).read_stored(scan, affine)
     mask_header, mask_stored = for_reading(mask).read_stored(mask, "auto")
-    out = out or scan.with_name(f"{stem(scan)}_brgm.nii.gz")
+    out = out or default_result(scan)
     writer = for_writing(out)
     certificate = certificate or out.with_name(f"{stem(out)}_certificate.json")
     if len({p.resolve() for p in (scan, mask, out, certificate)}) < 4:
@@ -72,7 +74,7 @@ def inpaint(
         say(f"warning: {mask.name} is on another grid; taken nearest-neighbour, {count} voxels of the scan are unknown")
     values = torch.from_numpy(decode(header, stored).astype(np.float32))
     check_known(scan, values.numpy(), hole.numpy())
-    model, origin = acquisition_of(scan, grid, None, None, None)
+    model, origin = acquisition_of(scan, grid, None, None, None, series_of(header))
 
     set_up_torch(threads)
     torch.manual_seed(seed)
@@ -106,7 +108,7 @@ def inpaint(
     content: dict[str, Any] = {
         "statement": STATEMENT,
         "software": f"brgm-med {__version__}",
-        "source": {"file": scan.name, "sha256": digest(scan), "affine": header.form},
+        "source": source_record(scan, header),
         "mask": {"file": mask.name, "sha256": digest(mask), "known": mask_known, "resampled": resampled},
         "result": {"file": out.name, "sha256": digest(out)},
         "prior": {"name": bundle.name, "sha256": bundle.sha256, "finest_detail_mm": bundle.spacing},

@@ -11,6 +11,7 @@ from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
 from brgm_med.pipelines.progress import search_progress
 from brgm_med.pipelines.provenance import STATEMENT, description, ranges, sidecar_of, write_json
+from brgm_med.pipelines.sources import default_result, series_of, source_record, stated_by
 from brgm_med.transforms.formats import check_output, for_reading, for_writing, stem
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from brgm_med.perceptual import PerceptualFeatures
     from brgm_med.priors.bundle import PriorBundle
     from brgm_med.transforms.acquire import AcquisitionModel
+    from brgm_med.transforms.formats.dicom_series import Series
     from brgm_med.transforms.geometry import Grid
 
 Profile = Literal["box", "gaussian"]
@@ -53,9 +55,16 @@ def choose_device(device: str) -> Any:
 
 
 def acquisition_of(
-    scan: Path, grid: Grid, thickness: float | None, gap: float | None, profile: Profile | None
+    scan: Path,
+    grid: Grid,
+    thickness: float | None,
+    gap: float | None,
+    profile: Profile | None,
+    series: Series | None = None,
 ) -> tuple[AcquisitionModel, str]:
     """The acquisition model and where it comes from: flags, else the sidecar beside the scan, else the header.
+
+    Of DICOM, the header states the slices' thickness (`sources.stated_by`).
 
     Raises InputRefusedError for a damaged sidecar and UsageError for flags that contradict the scan.
     """
@@ -73,6 +82,9 @@ def acquisition_of(
             model = AcquisitionModel.from_sidecar(content, grid, str(sidecar))
             if model is not None:
                 return model, f"stated in {sidecar.name}"
+    stated = stated_by(series, grid)
+    if stated is not None:
+        return stated, "stated in the DICOM header"
     return AcquisitionModel.from_header(grid), "assumed from the header's spacing"
 
 
@@ -106,6 +118,7 @@ def super_resolve(
     perceptual: Network = "none",
     lpips_weights: Path | None = None,
     affine: Literal["auto", "sform", "qform"] = "auto",
+    series: str | None = None,
     device: str = "auto",
     threads: int | None = None,
     certificate: Path | None = None,
@@ -114,13 +127,14 @@ def super_resolve(
     gap: float | None = None,
     dtype: Literal["float32", "source"] = "float32",
 ) -> Path:
-    """Super-resolve the head scan at `scan` into `out` (default: its stem + `_brgm` beside it); returns `out`.
+    """Super-resolve the head scan at `scan` into `out` (default: its name + `_brgm` beside it); returns `out`.
 
-    The certificate (JSON) goes to `certificate`, by default beside the output. Raises as the exit codes of
+    `scan` is NIfTI, or DICOM, of which `series` chooses one of several volumes (see `dicom_series.the_series`). The
+    certificate (JSON) goes to `certificate`, by default beside the output. Raises as the exit codes of
     `brgm_med.errors` say; nothing is left behind when it does.
     """
-    source = for_reading(scan).read(scan, affine)
-    out = out or scan.with_name(f"{stem(scan)}_brgm.nii.gz")
+    source = for_reading(scan, series=series).read(scan, affine)
+    out = out or default_result(scan)
     writer = for_writing(out)
     certificate = certificate or out.with_name(f"{stem(out)}_certificate.json")
     if len({p.resolve() for p in (scan, out, certificate)}) < 3:
@@ -131,7 +145,7 @@ def super_resolve(
     from brgm_med.transforms.geometry import Grid
 
     grid = Grid(source.header.shape, source.affine)
-    model, origin = acquisition_of(scan, grid, thickness, gap, profile)
+    model, origin = acquisition_of(scan, grid, thickness, gap, profile, series_of(source.header))
     widths = " x ".join(f"{t:g}" for t in model.thickness)
     say(f"{scan.name}: {' x '.join(f'{s:g}' for s in grid.spacing)} mm, {model.profile} profile {widths} mm ({origin})")
 
@@ -185,7 +199,7 @@ def super_resolve(
     content = {
         "statement": STATEMENT,
         "software": f"brgm-med {__version__}",
-        "source": {"file": scan.name, "sha256": digest(scan), "affine": source.header.form},
+        "source": source_record(scan, source.header),
         "result": {"file": out.name, "sha256": digest(out)},
         "prior": {"name": bundle.name, "sha256": bundle.sha256, "finest_detail_mm": bundle.spacing},
         "acquisition": {**model.to_sidecar(grid)["BrgmMedAcquisition"], "Origin": origin, "Stated": model.stated},
@@ -228,13 +242,14 @@ def degrade(
     factor: int | None = None,
     dtype: Literal["float32", "source"] = "float32",
     affine: Literal["auto", "sform", "qform"] = "auto",
+    series: str | None = None,
     force: bool = False,
 ) -> Path:
     """Simulate an acquisition of `scan` into `out`, with a JSON sidecar that states the acquisition model.
 
     Either slices of `thickness` mm (and `gap`) along world axis R, A or S, or `factor` in the coronal plane.
     """
-    source = for_reading(scan).read(scan, affine)
+    source = for_reading(scan, series=series).read(scan, affine)
     writer = for_writing(out)
     sidecar = sidecar_of(out, stem(out))
     for path in (out, sidecar):

@@ -105,7 +105,7 @@ def slices(
     change: Callable[[int, Dataset], None] | None = None,
     **header: Any,
 ) -> list[Dataset]:
-    """Classic slices of `array` [columns, rows, slices], `gap` mm from centre to centre; `change` alters one of them."""
+    """Classic slices of `array` [columns, rows, slices], `gap` mm from centre to centre; `change` alters them."""
     array = voxels() if array is None else array
     made = []
     for k in range(array.shape[2]):

@@ -92,7 +92,7 @@ def for_reading(path: Path | str, kind: Kind = "volume", series: str | None = No
     return reader
 
 
-def for_writing(path: Path | str, kind: Kind = "volume") -> ModuleType:
+def for_writing(path: Path | str, kind: Kind = "volume") -> Any:
     """The module that writes `path`. Raises UsageError for a name that no format of that kind claims for writing."""
     writers = {s: FORMATS[s] for s in endings(kind) if hasattr(FORMATS[s], "write")}
     suffix = _suffix(Path(path))

@@ -31,17 +31,22 @@ FORM = "DICOM"
 
 
 @dataclass(frozen=True, eq=False)
-class DicomScan:
-    """A volume: `array` [columns, rows, slices] float32, modality values; `affine` [4, 4], index -> world RAS mm.
+class DicomHeader(NiftiHeader):
+    """The header of the NIfTI file that the volume would be, with the stored voxels' type and rescale, and its source.
 
-    `header` is that of the NIfTI file it would be, with the type and rescale of the stored voxels; `series` says what
-    it was read from.
+    `path` is what was given: a file, a folder, a DICOMDIR or a zip.
     """
+
+    series: Series
+
+
+@dataclass(frozen=True, eq=False)
+class DicomScan:
+    """A volume: `array` [columns, rows, slices] float32, modality values; `affine` [4, 4], index -> world RAS mm."""
 
     array: NDArray[np.float32]
     affine: Affine
-    header: NiftiHeader
-    series: Series
+    header: DicomHeader
 
 
 @dataclass(frozen=True)
@@ -59,33 +64,29 @@ class Reader:
         or beyond float32. Raises UsageError where `affine` chooses between a NIfTI file's.
         """
         path = Path(path)
-        series = self._series(path, affine)
-        header, stored = _read(path, series)
+        header, stored = self.read_stored(path, affine)
         with np.errstate(over="ignore"):
             array = np.ascontiguousarray(nifti.decode(header, stored), np.float32)
         if not np.isfinite(array).all():
             refuse(path, "has voxels beyond float32", "correct its rescale")
         if array.min() == array.max():
             refuse(path, f"all its voxels are {array.flat[0]:g}", "give an image that is not constant")
-        return DicomScan(array, series.affine, header, series)
+        return DicomScan(array, header.affine, header)
 
-    def read_stored(self, path: Path | str, affine: str = "auto") -> tuple[NiftiHeader, NDArray[np.generic]]:
+    def read_stored(self, path: Path | str, affine: str = "auto") -> tuple[DicomHeader, NDArray[np.generic]]:
         """The header and the stored voxels [columns, rows, slices]: integers, or floats where slices are rescaled
         differently.
         """
-        return _read(Path(path), self._series(Path(path), affine))
-
-    def read_header(self, path: Path | str, affine: str = "auto") -> NiftiHeader:
-        return self.read_stored(path, affine)[0]
-
-    def check(self, path: Path | str, affine: str = "auto") -> NiftiHeader:
-        """Refuse what `read` would refuse."""
-        return self.read(path, affine).header
-
-    def _series(self, path: Path, affine: str) -> Series:
         if affine not in ("auto", FORM):
             raise UsageError(f"--affine {affine}: is for NIfTI, and {path} is DICOM; leave it out")
-        return the_series(path, self.choice)
+        return _read(Path(path), the_series(path, self.choice))
+
+    def read_header(self, path: Path | str, affine: str = "auto") -> DicomHeader:
+        return self.read_stored(path, affine)[0]
+
+    def check(self, path: Path | str, affine: str = "auto") -> DicomHeader:
+        """Refuse what `read` would refuse."""
+        return self.read(path, affine).header
 
 
 def is_volume(path: Path) -> bool:
@@ -107,7 +108,7 @@ def is_volume(path: Path) -> bool:
     return False
 
 
-def _read(path: Path, series: Series) -> tuple[NiftiHeader, NDArray[np.generic]]:
+def _read(path: Path, series: Series) -> tuple[DicomHeader, NDArray[np.generic]]:
     planes: list[NDArray[Any]] = []
     scales: list[tuple[float, float]] = []
     frames = [series.frames] if series.enhanced else [(frame,) for frame in series.frames]
@@ -126,9 +127,11 @@ def _read(path: Path, series: Series) -> tuple[NiftiHeader, NDArray[np.generic]]
     stored = np.stack(planes).transpose(2, 1, 0)
     record = nifti.make_record(series.shape, series.affine, stored.dtype, None, None)
     record["scl_slope"], record["scl_inter"] = slope, inter
-    offset = int(record["vox_offset"])
-    header = NiftiHeader(path, 1, record, series.shape, stored.dtype, offset, slope, inter, series.affine, FORM, True)
-    return header, stored
+    offset, affine = int(record["vox_offset"]), series.affine
+    return (
+        DicomHeader(path, 1, record, series.shape, stored.dtype, offset, slope, inter, affine, FORM, True, series),
+        stored,
+    )
 
 
 def _pixels(file: Path) -> NDArray[Any]:

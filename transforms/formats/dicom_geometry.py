@@ -48,8 +48,9 @@ def affine_of(slices: Sequence[Slice]) -> tuple[list[Slice], NDArray[np.float64]
     assert first.directions is not None
     assert first.spacing is not None
     normal = first.normal
-    ordered = sorted(slices, key=lambda s: float(normal @ s.position))
-    places = np.array([s.position for s in ordered], np.float64)
+    places = np.array([s.position for s in slices], np.float64)
+    order = np.argsort(places @ normal, kind="stable")
+    ordered, places = [slices[i] for i in order], places[order]
     if len(ordered) > 1:
         _check_spacing(ordered, places @ normal)
         step = (places[-1] - places[0]) / (len(places) - 1)
