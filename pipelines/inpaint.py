@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
 from brgm_med.pipelines.progress import search_progress
-from brgm_med.pipelines.provenance import STATEMENT, content_digest, description, inpainted, write_json
+from brgm_med.pipelines.provenance import STATEMENT, description, inpainted, write_json
+from brgm_med.pipelines.sources import result_record, series_of, source_record
 from brgm_med.pipelines.steps import acquisition_of, choose_device, say, set_up_torch
 from brgm_med.pipelines.targets import target_of
 from brgm_med.transforms.formats import check_output, for_reading, stem
@@ -32,6 +33,7 @@ def inpaint(
     steps: int | None = None,
     seed: int = 0,
     affine: Literal["auto", "sform", "qform"] = "auto",
+    series: str | None = None,
     device: str = "auto",
     threads: int | None = None,
     certificate: Path | None = None,
@@ -45,7 +47,7 @@ def inpaint(
     it. The certificate (JSON) goes to `certificate`, by default beside the output. Raises as the exit codes of
     `brgm_med.errors` say; nothing is left behind when it does.
     """
-    header, stored = for_reading(scan).read_stored(scan, affine)
+    header, stored = for_reading(scan, series=series).read_stored(scan, affine)
     mask_header, mask_stored = for_reading(mask).read_stored(mask, "auto")
     target = target_of(scan, out, header, like=like, choices=choices, force=force)
     out = target.path
@@ -58,7 +60,7 @@ def inpaint(
     import torch
 
     from brgm_med.pipelines import inpainting
-    from brgm_med.priors.bundle import load
+    from brgm_med.priors.bundle import digest, load
     from brgm_med.transforms.formats.nifti import decode
     from brgm_med.transforms.geometry import Grid
     from brgm_med.transforms.register import scale_of
@@ -76,7 +78,7 @@ def inpaint(
         say(f"warning: {mask.name} is on another grid; taken nearest-neighbour, {count} voxels of the scan are unknown")
     values = torch.from_numpy(decode(header, stored).astype(np.float32))
     check_known(scan, values.numpy(), hole.numpy())
-    model, origin = acquisition_of(scan, grid, None, None, None)
+    model, origin = acquisition_of(scan, grid, None, None, None, series_of(header))
 
     set_up_torch(threads)
     torch.manual_seed(seed)
@@ -111,9 +113,9 @@ def inpaint(
     content: dict[str, Any] = {
         "statement": STATEMENT,
         "software": f"brgm-med {__version__}",
-        "source": {"file": scan.name, "sha256": content_digest(scan), "affine": header.form},
-        "mask": {"file": mask.name, "sha256": content_digest(mask), "known": mask_known, "resampled": resampled},
-        "result": {"file": out.name, "sha256": content_digest(out)},
+        "source": source_record(scan, header),
+        "mask": {"file": mask.name, "sha256": digest(mask), "known": mask_known, "resampled": resampled},
+        "result": result_record(out),
         "prior": {"name": bundle.name, "sha256": bundle.sha256, "finest_detail_mm": bundle.spacing},
         "acquisition": {**model.to_sidecar(grid)["BrgmMedAcquisition"], "Origin": origin, "Stated": model.stated},
         "parameters": {"steps": steps, "noise": inpainting.NOISE, "seed": seed, "device": str(where)},

@@ -18,7 +18,6 @@ from brgm_med.transforms.formats import (
     default_output,
     for_reading,
     pictures_in,
-    radiograph,
     radiograph_write,
     stem,
 )
@@ -93,7 +92,7 @@ def _prepared(
     out = out or default_output(scan)
     if out.suffix.lower() != ".dcm":
         common.check_output_name(out, picture)
-    elif not radiograph.is_dicom(scan):
+    elif not is_dicom(scan):
         raise UsageError(f"{out}: only a DICOM image gives a DICOM image; let the name end in .png or .tif")
     certificate = certificate or out.with_name(f"{stem(out)}_certificate.json")
     files = (scan, *also, out, certificate)
@@ -101,7 +100,7 @@ def _prepared(
         raise UsageError(f"{out}: inputs, output and certificate must all be different files")
     for path in (out, certificate):
         check_output(path, force)
-    if radiograph.is_dicom(scan) and picture.dpi is None:
+    if is_dicom(scan) and picture.dpi is None:
         say(f"warning: {scan.name} says no pixel spacing (or 0); its size in millimetres is unknown, pixels are used")
     return picture, out, certificate
 

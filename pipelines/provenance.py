@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 from pathlib import Path
@@ -42,19 +41,6 @@ def degraded() -> Derivation:
 
 def _tool(prior: str, sha256: str) -> str:
     return f"Prior {prior}, SHA-256 {sha256}."
-
-
-def content_digest(path: Path) -> str:
-    """SHA-256 of a file; of a folder, that of what `sha256sum *` in it prints."""
-    if not path.is_dir():
-        return _sha256(path)
-    lines = (f"{_sha256(p)}  {p.relative_to(path).as_posix()}\n" for p in sorted(path.rglob("*")) if p.is_file())
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe(name: str, description: str) -> dict[str, Any]:

@@ -12,7 +12,6 @@ from brgm_med.errors import BrgmError, InputRefusedError, UsageError
 from brgm_med.pipelines.progress import search_progress
 from brgm_med.pipelines.provenance import (
     STATEMENT,
-    content_digest,
     degraded,
     description,
     ranges,
@@ -20,6 +19,7 @@ from brgm_med.pipelines.provenance import (
     super_resolved,
     write_json,
 )
+from brgm_med.pipelines.sources import result_record, series_of, source_record, stated_by
 from brgm_med.pipelines.targets import target_of
 from brgm_med.transforms.formats import check_output, for_reading, stem
 from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from brgm_med.perceptual import PerceptualFeatures
     from brgm_med.priors.bundle import PriorBundle
     from brgm_med.transforms.acquire import AcquisitionModel
+    from brgm_med.transforms.formats.dicom_series import Series
     from brgm_med.transforms.geometry import Grid
 
 Profile = Literal["box", "gaussian"]
@@ -64,9 +65,16 @@ def choose_device(device: str) -> Any:
 
 
 def acquisition_of(
-    scan: Path, grid: Grid, thickness: float | None, gap: float | None, profile: Profile | None
+    scan: Path,
+    grid: Grid,
+    thickness: float | None,
+    gap: float | None,
+    profile: Profile | None,
+    series: Series | None = None,
 ) -> tuple[AcquisitionModel, str]:
     """The acquisition model and where it comes from: flags, else the sidecar beside the scan, else the header.
+
+    Of DICOM, the header states the slices' thickness (`sources.stated_by`).
 
     Raises InputRefusedError for a damaged sidecar and UsageError for flags that contradict the scan.
     """
@@ -84,6 +92,9 @@ def acquisition_of(
             model = AcquisitionModel.from_sidecar(content, grid, str(sidecar))
             if model is not None:
                 return model, f"stated in {sidecar.name}"
+    stated = stated_by(series, grid)
+    if stated is not None:
+        return stated, "stated in the DICOM header"
     return AcquisitionModel.from_header(grid), "assumed from the header's spacing"
 
 
@@ -117,6 +128,7 @@ def super_resolve(
     perceptual: Network = "none",
     lpips_weights: Path | None = None,
     affine: Literal["auto", "sform", "qform"] = "auto",
+    series: str | None = None,
     device: str = "auto",
     threads: int | None = None,
     certificate: Path | None = None,
@@ -127,12 +139,14 @@ def super_resolve(
     like: Path | None = None,
     choices: Choices = NO_CHOICES,
 ) -> Path:
-    """Super-resolve the head scan at `scan` into `out` (default: its stem + `_brgm` beside it); returns `out`.
+    """Super-resolve the head scan at `scan` into `out` (default: its name + `_brgm` beside it); returns `out`.
 
-    `out`, `like` and `choices` of DICOM: see `targets.target_of`. The certificate (JSON) goes to `certificate`, by default beside the output. Raises as the exit codes of
-    `brgm_med.errors` say; nothing is left behind when it does.
+    `scan` is NIfTI, or DICOM, of which `series` chooses one of several volumes (see `dicom_series.the_series`). What
+    `out` may be, and what `like` and `choices` are for, says `targets.target_of`. The certificate (JSON) goes to
+    `certificate`, by default beside the output. Raises as the exit codes of `brgm_med.errors` say; nothing is left
+    behind when it does.
     """
-    source = for_reading(scan).read(scan, affine)
+    source = for_reading(scan, series=series).read(scan, affine)
     target = target_of(scan, out, source.header, like=like, dtype=dtype, choices=choices, force=force)
     out = target.path
     certificate = certificate or out.with_name(f"{stem(out)}_certificate.json")
@@ -144,7 +158,7 @@ def super_resolve(
     from brgm_med.transforms.geometry import Grid
 
     grid = Grid(source.header.shape, source.affine)
-    model, origin = acquisition_of(scan, grid, thickness, gap, profile)
+    model, origin = acquisition_of(scan, grid, thickness, gap, profile, series_of(source.header))
     widths = " x ".join(f"{t:g}" for t in model.thickness)
     say(f"{scan.name}: {' x '.join(f'{s:g}' for s in grid.spacing)} mm, {model.profile} profile {widths} mm ({origin})")
 
@@ -194,8 +208,8 @@ def super_resolve(
     content = {
         "statement": STATEMENT,
         "software": f"brgm-med {__version__}",
-        "source": {"file": scan.name, "sha256": content_digest(scan), "affine": source.header.form},
-        "result": {"file": out.name, "sha256": content_digest(out)},
+        "source": source_record(scan, source.header),
+        "result": result_record(out),
         "prior": {"name": bundle.name, "sha256": bundle.sha256, "finest_detail_mm": bundle.spacing},
         "acquisition": {**model.to_sidecar(grid)["BrgmMedAcquisition"], "Origin": origin, "Stated": model.stated},
         "parameters": {
@@ -237,6 +251,7 @@ def degrade(
     factor: int | None = None,
     dtype: Literal["float32", "source"] = "float32",
     affine: Literal["auto", "sform", "qform"] = "auto",
+    series: str | None = None,
     force: bool = False,
     like: Path | None = None,
     choices: Choices = NO_CHOICES,
@@ -245,7 +260,7 @@ def degrade(
 
     Either slices of `thickness` mm (and `gap`) along world axis R, A or S, or `factor` in the coronal plane.
     """
-    source = for_reading(scan).read(scan, affine)
+    source = for_reading(scan, series=series).read(scan, affine)
     target = target_of(scan, out, source.header, like=like, dtype=dtype, choices=choices, force=force)
     sidecar = sidecar_of(out, stem(out))
     target.check()

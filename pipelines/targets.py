@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import InputRefusedError, UsageError
-from brgm_med.transforms.formats import check_new_folder, check_output, dicom, dicom_write, for_writing, nifti, stem
+from brgm_med.pipelines.sources import default_result, series_of
+from brgm_med.transforms.formats import check_new_folder, check_output, dicom_write, for_writing, nifti, stem
 from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices, Derivation
 from brgm_med.transforms.formats.dicom_series import Series, the_series
 from brgm_med.transforms.formats.dicom_write import Scale
@@ -25,7 +25,7 @@ OutputType = Literal["float32", "source"]
 
 
 class Held(NamedTuple):
-    """`array` [X, Y, Z]: the values that the files hold; `step` between two neighbouring ones, where they are rounded."""
+    """`array` [X, Y, Z]: the values that the files hold; `step`: between two neighbouring ones, if they are rounded."""
 
     array: NDArray[np.floating]
     step: float | None
@@ -84,7 +84,7 @@ class NiftiTarget:
 
 @dataclass(frozen=True, eq=False)
 class SeriesTarget:
-    """A folder of DICOM files, with the patient and the study of `like`: of the scan itself, or of another than `scan`."""
+    """A folder of DICOM files, with patient and study of `like`: the scan itself, or another series than `scan`."""
 
     path: Path
     like: Series
@@ -119,8 +119,8 @@ class SeriesTarget:
         scale, levels = dicom_write.quantise(values, Scale(1.0, 0.0))
         if scale != (1, 0) or not np.array_equal(levels[~hole], values[~hole]):
             raise InputRefusedError(
-                f"{header.path}: its voxels are no integers of 16 bits (or its slices are rescaled differently), so DICOM "
-                "cannot keep them as they are; let the output's name end in .nii.gz"
+                f"{header.path}: its voxels are no integers of 16 bits (or its slices are rescaled differently), so "
+                "DICOM cannot keep them as they are; let the output's name end in .nii.gz"
             )
         dicom_write.write_stored(
             self.path,
@@ -146,7 +146,6 @@ def target_of(
     header: NiftiHeader,
     *,
     like: Path | None = None,
-    series: str | None = None,
     dtype: OutputType = "float32",
     choices: Choices = NO_CHOICES,
     force: bool = False,
@@ -154,17 +153,16 @@ def target_of(
     """Where the result of `scan` goes: to `out`, by default beside it with `_brgm` after its name; DICOM stays DICOM.
 
     A name without the ending of a format means a folder of DICOM files, with the patient and the study of `scan`, or,
-    for NIfTI, of the DICOM series at `like`. `series` chooses one of several at `scan`.
+    for NIfTI, of the DICOM series at `like`.
 
-    Raises UsageError where the name, `like` and the scan do not go together, and InputRefusedError as `the_series` does.
+    Raises UsageError where the name, `like` and the scan do not go together; InputRefusedError as `the_series` does.
     """
-    from_dicom = header.form == dicom.FORM
-    if from_dicom and like is not None:
+    own = series_of(header)
+    if own is not None and like is not None:
         raise UsageError(f"--like: {scan} is DICOM and says itself whose it is; leave it out")
-    whole = Path(os.path.abspath(scan))  # "." has no name
-    ending = "" if from_dicom or like is not None else ".nii.gz"
-    out = out or whole.with_name(f"{stem(whole)}_brgm{ending}")
-    if stem(out) != out.name or not (from_dicom or like is not None):
+    to_dicom = own is not None or like is not None
+    out = out or default_result(scan, "" if to_dicom else ".nii.gz")
+    if stem(out) != out.name or not to_dicom:
         for_writing(out)
         if like is not None:
             raise UsageError(f"--like: is for DICOM output; {out} is to be NIfTI; leave one of the two out")
@@ -173,15 +171,16 @@ def target_of(
         a, b = given.resolve(), out.resolve()
         if a == b or a in b.parents or b in a.parents:
             raise UsageError(f"{out}: the output's folder and {given} must not lie in one another; choose another")
-    if like is None:
-        return SeriesTarget(out, the_series(scan, series), choices, None, force)
+    if own is not None:
+        return SeriesTarget(out, own, choices, None, force)
+    assert like is not None
     found = the_series(like)
     check_same_place(scan, header, like, found)
     return SeriesTarget(out, found, choices, header, force)
 
 
 def check_same_place(scan: Path, header: NiftiHeader, like: Path, series: Series) -> None:
-    """Refuse, with InputRefusedError, a series that does not even hold the middle of `scan`: it is of something else."""
+    """Refuse, with InputRefusedError, a series that does not hold the middle of `scan`: it is of something else."""
     middle = header.affine @ [*((n - 1) / 2 for n in header.shape), 1]
     index = (np.linalg.inv(series.affine) @ middle)[:3]
     if not all(-0.5 <= i <= n - 0.5 for i, n in zip(index, series.shape, strict=True)):

@@ -41,7 +41,10 @@ def files(folder: Path) -> list[Dataset]:
 def voxels(folder: Path) -> NDArray[np.float64]:
     """[columns, rows, slices], rescaled, in the order of the files' names."""
     return np.stack(
-        [d.pixel_array.T * float(d.get("RescaleSlope", 1)) + float(d.get("RescaleIntercept", 0)) for d in files(folder)],
+        [
+            d.pixel_array.T * float(d.get("RescaleSlope", 1)) + float(d.get("RescaleIntercept", 0))
+            for d in files(folder)
+        ],
         -1,
     )
 
@@ -107,7 +110,13 @@ def test_who_and_when_are_kept_and_what_is_new_is_said(source: Series, tmp_path:
             *("RepetitionTime", "ScanningSequence", "Manufacturer", "InPlanePhaseEncodingDirection", "FlipAngle"),
         ):
             assert dataset[name].value == old[0][name].value, name
-        for name in ("AcquisitionMatrix", "PixelBandwidth", "SmallestImagePixelValue", "AcquisitionTime", "RescaleSlope"):
+        for name in (
+            "AcquisitionMatrix",
+            "PixelBandwidth",
+            "SmallestImagePixelValue",
+            "AcquisitionTime",
+            "RescaleSlope",
+        ):
             assert name not in dataset
         assert not any(element.tag.is_private for element in dataset)
         assert dataset.SOPClassUID == MRImageStorage

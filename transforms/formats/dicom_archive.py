@@ -6,6 +6,8 @@ import os
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -43,9 +45,9 @@ def is_zip(path: Path) -> bool:
 def files_in(path: Path) -> Files:
     """The DICOM files (PS3.10) that `path` is, or holds. Raises InputRefusedError where there is none.
 
-    A DICOMDIR names files beside or below it, and a zip's members are below the zip's own root: `..`, absolute names and
-    links that lead elsewhere are refused. A zip is refused that unpacks to more than 8 GiB, or to more than 200 times
-    its size where that is more than 1 MiB.
+    A DICOMDIR names files beside or below it, and a zip's members are below the zip's own root: `..`, absolute names
+    and links that lead elsewhere are refused. So are zips that unpack to more than 8 GiB, and members beyond 1 MiB that
+    unpack to more than 200 times their size.
     """
     if path.is_dir():
         found = Files(path, path, *_walk(path))
@@ -70,6 +72,18 @@ def is_directory(path: Path) -> bool:
 
     with strict(path):
         return read_file_meta_info(path).get("MediaStorageSOPClassUID") == MEDIA_DIRECTORY
+
+
+@contextmanager
+def named_by_zip() -> Iterator[None]:
+    """Messages name a zip's members by the zip, not by where they are unpacked."""
+    try:
+        yield
+    except InputRefusedError as error:
+        text = str(error)
+        for _, files in _unpacked.values():
+            text = text.replace(str(files.root), str(files.place))
+        raise InputRefusedError(text) from error
 
 
 def _walk(folder: Path) -> tuple[tuple[Path, ...], int]:
@@ -119,7 +133,9 @@ def _zipped(path: Path) -> Files:
                 root = Path(folder.name)
                 _unpacked[key] = folder, Files(path, root, *_unpack(path, archive, root))
         except InputRefusedError as error:
-            raise InputRefusedError(str(error).replace("is truncated or damaged", "is no zip, or a damaged one")) from error
+            raise InputRefusedError(
+                str(error).replace("is truncated or damaged", "is no zip, or a damaged one")
+            ) from error
     return _unpacked[key][1]
 
 

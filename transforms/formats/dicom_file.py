@@ -74,7 +74,7 @@ def read_header(path: Path, tags: Sequence[str] | None = None) -> Dataset:
 def stored_pixels(path: Path, syntax: UID, image: Dataset) -> NDArray[Any]:
     """The integers of `image`, read from `path`: [rows, columns], or [frames, rows, columns] of several.
 
-    Native, RLE, or by GDCM always: lossy codecs differ in their rounding, and nothing else that is installed may decide.
+    Native, RLE, or by GDCM always: lossy codecs differ in their rounding, and what else is installed must not decide.
     """
     from pydicom.pixels import get_decoder, pixel_array
     from pydicom.uid import RLELossless

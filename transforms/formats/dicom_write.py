@@ -31,6 +31,7 @@ from brgm_med.transforms.formats.dicom_derived import (
     shared,
     source_image,
 )
+from brgm_med.transforms.formats.dicom_geometry import RAS_LPS
 from brgm_med.transforms.formats.nifti_affine import Affine, without_shear
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
 
     from brgm_med.transforms.formats.dicom_series import Series
 
-RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 ENDING = ".dcm"
 
 NOT_TRUE_OF_FINER_VOXELS = names(
@@ -88,8 +88,8 @@ def write(
     """Write `array` [columns, rows, slices] with `affine` (index -> RAS mm) into the new folder `path`.
 
     Patient, study, frame of reference and what stays true of the acquisition are those of `like`. `thickness` of the
-    slices is their spacing if it is not given. `measured_here`: `like` is what the voxels were made from, so its images
-    are named as sources and its scale is kept; else `scale` is, that of what they were made from, if it was of integers.
+    slices is their spacing if it is not given. `measured_here`: the voxels were made from `like`, so its images are
+    named as sources and its scale is kept; else `scale` is, that of what they were made from, if it was of integers.
 
     The folder is written beside `path`, read back, compared, and renamed; `force` replaces a folder of DICOM files.
     Raises InputRefusedError where `path` exists and not `force`, and where `like` is no MR; CannotWriteError where it
