@@ -23,6 +23,7 @@ from brgm_med.transforms.formats import (
 )
 from brgm_med.transforms.formats import picture as common
 from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices, Derivation
+from brgm_med.transforms.formats.dicom_file import is_dicom
 from brgm_med.transforms.formats.picture import Picture, Written
 
 if TYPE_CHECKING:

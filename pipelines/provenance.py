@@ -36,7 +36,7 @@ def inpainted(prior: str, sha256: str) -> Derivation:
 def degraded() -> Derivation:
     """What a simulated acquisition says of itself."""
     text = f"brgm-med {__version__}: simulated acquisition of larger voxels."
-    return Derivation("brgm-med degrade", text, RESAMPLING, SIMULATED, synthetic=False)
+    return Derivation("brgm-med degrade", text, RESAMPLING, SIMULATED)
 
 
 def _tool(prior: str, sha256: str) -> str:

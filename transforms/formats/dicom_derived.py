@@ -46,7 +46,7 @@ def names(text: str) -> frozenset[str]:
 class Derivation:
     """How an image was derived. `title` ends its Series Description, `text` tells a reader, `statement` warns him.
 
-    `tool` says by which prior, by name and hash. `synthetic`: part of it was inferred, not measured.
+    `tool` says by which prior, by name and hash.
     """
 
     title: str
@@ -54,7 +54,6 @@ class Derivation:
     code: Code
     statement: str
     tool: str = ""
-    synthetic: bool = True
 
 
 @dataclass(frozen=True)
@@ -150,8 +149,6 @@ def mark_derived(
     dataset.DerivationDescription = f"{before} {how.text}".strip()
     dataset.DerivationCodeSequence = [*dataset.get("DerivationCodeSequence", []), coded(how.code)]
     dataset.ContentQualification = "RESEARCH"
-    if how.synthetic:
-        dataset.SyntheticData = "YES"
     now = None if choices.uid_seed is not None else datetime.now().astimezone()
     if now is not None:
         offset = str(dataset.get("TimezoneOffsetFromUTC") or "")
