@@ -98,7 +98,7 @@ def mr_series(
     for k in range(voxels.shape[2]):
         made = header(**changes)
         made.SOPInstanceUID, made.InstanceNumber = f"{ROOT}4.{k + 1}", k + 1
-        made.AcquisitionTime = f"10{k:02d}00"
+        made.AcquisitionTime = f"10{k // 60:02d}{k % 60:02d}"
         made.ImagePositionPatient = [DSfloat(float(v), auto_format=True) for v in lps[:3, 2] * k + lps[:3, 3]]
         directions = (lps[:3, :2] / size[:2]).T.ravel()
         made.ImageOrientationPatient = [DSfloat(float(v), auto_format=True) for v in directions]
