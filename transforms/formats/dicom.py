@@ -97,15 +97,19 @@ def is_volume(path: Path) -> bool:
     if is_zip(path):
         return True
     if not path.is_dir():
-        return is_directory(path) or is_slice(read_header(path, ["SOPClassUID", "ImagePositionPatient"]))
+        return is_directory(path) or _is_slice(path)
     for file in sorted(path.rglob("*")):
-        if file.is_file() and file.name.upper() != "DICOMDIR" and is_dicom(file):
+        if file.is_file() and is_dicom(file):
             try:
-                if is_volume(file):
+                if _is_slice(file):
                     return True
             except InputRefusedError:
                 continue
     return False
+
+
+def _is_slice(file: Path) -> bool:
+    return is_slice(read_header(file, ["SOPClassUID", "ImagePositionPatient"]))
 
 
 def _read(path: Path, series: Series) -> tuple[DicomHeader, NDArray[np.generic]]:

@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from brgm_med.errors import InputRefusedError, refuse
-from brgm_med.transforms.formats.dicom_file import MAGIC, PREAMBLE, is_dicom, strict, transfer_syntax
-
-MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
-"""Media Storage Directory Storage, the SOP class of a DICOMDIR (PS3.3 annex F)."""
+from brgm_med.transforms.formats.dicom_file import MAGIC, MEDIA_DIRECTORY, PREAMBLE, is_dicom, strict, transfer_syntax
 
 MAX_MEMBERS = 100_000
 MAX_BYTES = 2**33
@@ -87,13 +84,13 @@ def named_by_zip() -> Iterator[None]:
 
 
 def _walk(folder: Path) -> tuple[tuple[Path, ...], int]:
-    """The DICOM files in `folder` and below, but DICOMDIRs, by name, and the number of all other files."""
+    """The DICOM files in `folder` and below, by name, and the number of all other files."""
 
     def unreadable(error: OSError) -> None:
         refuse(error.filename or folder, f"cannot be read ({error.strerror})", "check the permissions")
 
     files = (Path(at, name) for at, _, names in os.walk(folder, onerror=unreadable) for name in names)
-    every = sorted(p for p in files if p.is_file() and p.name.upper() != "DICOMDIR")
+    every = sorted(p for p in files if p.is_file())
     dicom = tuple(p for p in every if is_dicom(p))
     return dicom, len(every) - len(dicom)
 
@@ -157,11 +154,10 @@ def _unpack(path: Path, archive: zipfile.ZipFile, root: Path) -> tuple[tuple[Pat
     for number, member in enumerate(members):
         with archive.open(member) as source:
             start = source.read(PREAMBLE + len(MAGIC))
-            name = PurePosixPath(member.filename.replace("\\", "/"))
-            if start[PREAMBLE:] != MAGIC or name.name.upper() == "DICOMDIR":
-                skipped += name.name.upper() != "DICOMDIR"
+            if start[PREAMBLE:] != MAGIC:
+                skipped += 1
                 continue
-            target = root.joinpath(*name.parts)
+            target = root.joinpath(*PurePosixPath(member.filename.replace("\\", "/")).parts)
             if os.path.lexists(target):  # two members of one name: keep both, so that duplicates are seen
                 target = target.with_name(f"{target.name}.{number}")
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from pydicom.uid import UID
 
 PREAMBLE, MAGIC = 128, b"DICM"
+MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
+"""Media Storage Directory Storage, the SOP class of a DICOMDIR (PS3.3 annex F)."""
 
 
 def is_dicom(path: Path) -> bool:
@@ -60,14 +62,20 @@ def transfer_syntax(path: Path) -> UID:
 
 
 def read_header(path: Path, tags: Sequence[str] | None = None) -> Dataset:
-    """The header of the file at `path`, all of it or `tags` only, without pixels. Raises InputRefusedError."""
+    """The header of the file at `path`, without pixels: all of it, or `tags` only, which are then decoded and sound.
+
+    Raises InputRefusedError.
+    """
     from pydicom import dcmread
 
     with strict(path):
         transfer_syntax(path)
         header = dcmread(path, stop_before_pixels=True, specific_tags=None if tags is None else list(tags))
-        if "SOPClassUID" not in header:
+        if "SOPClassUID" not in header and header.file_meta.get("MediaStorageSOPClassUID") != MEDIA_DIRECTORY:
             refuse(path, "ends before its header says what it is (no SOP Class UID)", "copy or export it again")
+        if tags is not None:
+            for _ in header.iterall():  # pydicom decodes an element, and warns or raises, when it is first looked at
+                pass
         return header
 
 

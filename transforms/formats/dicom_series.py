@@ -80,7 +80,7 @@ class Found:
 
 def is_slice(header: Dataset) -> bool:
     """Whether an image is (to be) a slice of a volume, rather than a picture, a report or a plan."""
-    return header.SOPClassUID in VOLUMES or "ImagePositionPatient" in header
+    return header.get("SOPClassUID") in VOLUMES or "ImagePositionPatient" in header
 
 
 def find_series(path: Path) -> Found:
@@ -115,8 +115,8 @@ def _number(one: Slice) -> str:
     return str(one.header.get("SeriesNumber") or "")
 
 
-def _order(number: str) -> float:
-    return float(number) if number else float("inf")
+def _order(number: str) -> tuple[int, str]:
+    return int(number) if number.isdecimal() else 1 << 32, number
 
 
 def series_of(stack: Stack) -> Series:
