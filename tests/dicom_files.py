@@ -213,7 +213,9 @@ def dicomdir(folder: Path, names: list[list[str]]) -> Path:
     made.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
     made.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     made.FileSetID = "TEST"
-    made.DirectoryRecordSequence = [item(DirectoryRecordType="IMAGE", ReferencedFileID=parts) for parts in names]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made.DirectoryRecordSequence = [item(DirectoryRecordType="IMAGE", ReferencedFileID=parts) for parts in names]
     return save(made, folder / "DICOMDIR")
 
 
