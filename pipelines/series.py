@@ -48,7 +48,7 @@ def describe(stack: Stack, place: Path) -> dict[str, Any]:
         _, affine = stack.placed()
         spacing = [round(float(s), 6) for s in np.linalg.norm(affine[:3, :3], axis=0)]
     except InputRefusedError as error:
-        problem = str(error).removeprefix(f"{place}/")
+        problem = str(error).removeprefix(f"{place if place.is_dir() else place.parent}/")
     return {
         "series": stack.name,
         "uid": str(header.get("SeriesInstanceUID", "")),

@@ -27,7 +27,7 @@ PLANES: dict[str, tuple[list[float], list[float]]] = {
     "axial": ([1, 0, 0], [0, 1, 0]),
     "sagittal": ([0, 1, 0], [0, 0, -1]),
     "coronal": ([1, 0, 0], [0, 0, -1]),
-    "oblique": ([0.9599364, 0.2675107, -0.0838247], [-0.2801643, 0.9188713, -0.2778733]),
+    "oblique": ([0.966603458, 0.24100131, 0.087155743], [-0.256076012, 0.921733795, 0.291259142]),
     "flipped": ([-1, 0, 0], [0, 1, 0]),
 }
 """Directions, LPS, of rows (along which columns count) and of columns."""
@@ -77,7 +77,7 @@ def image(
     made.ScanningSequence, made.SequenceVariant, made.MRAcquisitionType = "GR", "NONE", "2D"
     made.EchoTime, made.RepetitionTime, made.EchoTrainLength, made.ScanOptions = 4.6, 11, 1, ""
     made.ImagePositionPatient = [f"{x:.9g}" for x in position]
-    made.ImageOrientationPatient = [f"{x:.9g}" for direction in PLANES[plane] for x in direction]
+    made.ImageOrientationPatient = [f"{x:.9f}" for direction in PLANES[plane] for x in direction]
     made.PixelSpacing, made.SliceThickness = list(spacing), thickness
     made.Rows, made.Columns = pixels.shape
     made.SamplesPerPixel, made.PhotometricInterpretation = 1, "MONOCHROME2"
@@ -213,7 +213,9 @@ def dicomdir(folder: Path, names: list[list[str]]) -> Path:
     made.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
     made.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     made.FileSetID = "TEST"
-    made.DirectoryRecordSequence = [item(DirectoryRecordType="IMAGE", ReferencedFileID=parts) for parts in names]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made.DirectoryRecordSequence = [item(DirectoryRecordType="IMAGE", ReferencedFileID=parts) for parts in names]
     return save(made, folder / "DICOMDIR")
 
 

@@ -17,8 +17,15 @@ from numpy.typing import NDArray
 from brgm_med.errors import InputRefusedError, UsageError, refuse
 from brgm_med.transforms.formats import nifti
 from brgm_med.transforms.formats.dicom_archive import is_directory, is_zip, named_by_zip
-from brgm_med.transforms.formats.dicom_file import is_dicom, read_header, stored_pixels, strict, transfer_syntax
-from brgm_med.transforms.formats.dicom_series import Series, is_slice, the_series
+from brgm_med.transforms.formats.dicom_file import (
+    is_dicom,
+    is_slice,
+    read_header,
+    stored_pixels,
+    strict,
+    transfer_syntax,
+)
+from brgm_med.transforms.formats.dicom_series import Series, the_series
 from brgm_med.transforms.formats.nifti_affine import Affine
 from brgm_med.transforms.formats.nifti_header import NiftiHeader
 
@@ -97,15 +104,19 @@ def is_volume(path: Path) -> bool:
     if is_zip(path):
         return True
     if not path.is_dir():
-        return is_directory(path) or is_slice(read_header(path, ["SOPClassUID", "ImagePositionPatient"]))
+        return is_directory(path) or _is_slice(path)
     for file in sorted(path.rglob("*")):
-        if file.is_file() and file.name.upper() != "DICOMDIR" and is_dicom(file):
+        if file.is_file() and is_dicom(file):
             try:
-                if is_volume(file):
+                if _is_slice(file):
                     return True
             except InputRefusedError:
                 continue
     return False
+
+
+def _is_slice(file: Path) -> bool:
+    return is_slice(read_header(file, ["SOPClassUID", "ImagePositionPatient"]))
 
 
 def _read(path: Path, series: Series) -> tuple[DicomHeader, NDArray[np.generic]]:
@@ -141,7 +152,7 @@ def _pixels(file: Path) -> NDArray[Any]:
     syntax = transfer_syntax(file)
     image = dcmread(file)
     if "PixelData" not in image:
-        refuse(file, "holds no pixels", "copy it again if it is truncated, or export it again")
+        refuse(file, "holds no integers as pixels", "export it again")
     low, high, dtype = _levels(file, image)
     pixels = stored_pixels(file, syntax, image).reshape(-1, int(image.Rows), int(image.Columns))
     if pixels.min() < low or pixels.max() > high:

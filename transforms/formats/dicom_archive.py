@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import tempfile
@@ -12,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from brgm_med.errors import InputRefusedError, refuse
-from brgm_med.transforms.formats.dicom_file import MAGIC, PREAMBLE, is_dicom, strict, transfer_syntax
+from brgm_med.transforms.formats.dicom_file import MAGIC, MEDIA_DIRECTORY, PREAMBLE, is_dicom, strict, transfer_syntax
 
-MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
-"""Media Storage Directory Storage, the SOP class of a DICOMDIR (PS3.3 annex F)."""
+NAMES = (".dcm", ".ima")
+"""Files of such names are not passed over: a slice that was not copied well would be missed."""
 
 MAX_MEMBERS = 100_000
 MAX_BYTES = 2**33
@@ -33,7 +34,7 @@ class Files:
     skipped: int
 
 
-_unpacked: dict[tuple[str, int, int], tuple[tempfile.TemporaryDirectory[str], Files]] = {}
+_unpacked: dict[tuple[str, int, int], Files] = {}
 """Zips by place, time and size: unpacked once, and removed when the process ends."""
 
 
@@ -81,20 +82,23 @@ def named_by_zip() -> Iterator[None]:
         yield
     except InputRefusedError as error:
         text = str(error)
-        for _, files in _unpacked.values():
+        for files in _unpacked.values():
             text = text.replace(str(files.root), str(files.place))
         raise InputRefusedError(text) from error
 
 
 def _walk(folder: Path) -> tuple[tuple[Path, ...], int]:
-    """The DICOM files in `folder` and below, but DICOMDIRs, by name, and the number of all other files."""
+    """The DICOM files in `folder` and below, by name, and the number of all other files."""
 
     def unreadable(error: OSError) -> None:
         refuse(error.filename or folder, f"cannot be read ({error.strerror})", "check the permissions")
 
     files = (Path(at, name) for at, _, names in os.walk(folder, onerror=unreadable) for name in names)
-    every = sorted(p for p in files if p.is_file() and p.name.upper() != "DICOMDIR")
+    every = sorted(p for p in files if p.is_file())
     dicom = tuple(p for p in every if is_dicom(p))
+    for other in sorted(set(every) - set(dicom)):
+        if other.suffix.lower() in NAMES and not other.name.startswith("."):
+            refuse(other, "is named like DICOM and is none (PS3.10)", "copy it again, convert it, or remove it")
     return dicom, len(every) - len(dicom)
 
 
@@ -127,16 +131,16 @@ def _zipped(path: Path) -> Files:
     state = path.stat()
     key = str(path.resolve()), state.st_mtime_ns, state.st_size
     if key not in _unpacked:
+        root = Path(tempfile.mkdtemp(prefix="brgm-zip-"))
+        atexit.register(shutil.rmtree, root, ignore_errors=True)
         try:
             with strict(path), zipfile.ZipFile(path) as archive:
-                folder = tempfile.TemporaryDirectory(prefix="brgm-zip-")
-                root = Path(folder.name)
-                _unpacked[key] = folder, Files(path, root, *_unpack(path, archive, root))
+                _unpacked[key] = Files(path, root, *_unpack(path, archive, root))
         except InputRefusedError as error:
-            raise InputRefusedError(
-                str(error).replace("is truncated or damaged", "is no zip, or a damaged one")
-            ) from error
-    return _unpacked[key][1]
+            shutil.rmtree(root, ignore_errors=True)
+            text = str(error).replace(str(root), str(path))
+            raise InputRefusedError(text.replace("is truncated or damaged", "is no zip, or a damaged one")) from error
+    return _unpacked[key]
 
 
 def _unpack(path: Path, archive: zipfile.ZipFile, root: Path) -> tuple[tuple[Path, ...], int]:
@@ -158,10 +162,12 @@ def _unpack(path: Path, archive: zipfile.ZipFile, root: Path) -> tuple[tuple[Pat
         with archive.open(member) as source:
             start = source.read(PREAMBLE + len(MAGIC))
             name = PurePosixPath(member.filename.replace("\\", "/"))
-            if start[PREAMBLE:] != MAGIC or name.name.upper() == "DICOMDIR":
-                skipped += name.name.upper() != "DICOMDIR"
+            if start[PREAMBLE:] != MAGIC:
+                if name.suffix.lower() in NAMES and not name.name.startswith("."):
+                    refuse(root / name, "is named like DICOM and is none (PS3.10)", "copy it again, or remove it")
+                skipped += 1
                 continue
-            target = root.joinpath(*name.parts)
+            target = root / name
             if os.path.lexists(target):  # two members of one name: keep both, so that duplicates are seen
                 target = target.with_name(f"{target.name}.{number}")
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,26 @@ if TYPE_CHECKING:
     from pydicom.uid import UID
 
 PREAMBLE, MAGIC = 128, b"DICM"
+MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
+"""Media Storage Directory Storage, the SOP class of a DICOMDIR (PS3.3 annex F)."""
+
+VOLUMES = {
+    "1.2.840.10008.5.1.4.1.1.2",  # CT, Enhanced CT, Legacy Converted Enhanced CT
+    "1.2.840.10008.5.1.4.1.1.2.1",
+    "1.2.840.10008.5.1.4.1.1.2.2",
+    "1.2.840.10008.5.1.4.1.1.4",  # MR, Enhanced MR, Legacy Converted Enhanced MR
+    "1.2.840.10008.5.1.4.1.1.4.1",
+    "1.2.840.10008.5.1.4.1.1.4.4",
+    "1.2.840.10008.5.1.4.1.1.128",  # PET, Enhanced PET, Legacy Converted Enhanced PET
+    "1.2.840.10008.5.1.4.1.1.130",
+    "1.2.840.10008.5.1.4.1.1.128.1",
+}
+"""SOP classes of slices (PS3.4 B.5). An image of another class is a slice where it has a position of its own."""
+
+PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+"""Double Float, Float and (all other) Pixel Data."""
+
+UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
 def is_dicom(path: Path) -> bool:
@@ -59,15 +79,40 @@ def transfer_syntax(path: Path) -> UID:
     return syntax
 
 
-def read_header(path: Path, tags: Sequence[str] | None = None) -> Dataset:
-    """The header of the file at `path`, all of it or `tags` only, without pixels. Raises InputRefusedError."""
-    from pydicom import dcmread
+def is_slice(header: Dataset) -> bool:
+    """Whether an image is (to be) a slice of a volume, rather than a picture, a report or a plan."""
+    classes = {
+        header.get("SOPClassUID"),
+        header.file_meta.get("MediaStorageSOPClassUID"),
+    }  # the same, PS3.10 section 7.1
+    return bool(classes & VOLUMES) or "ImagePositionPatient" in header
 
-    with strict(path):
+
+def read_header(path: Path, tags: Sequence[str] | None = None) -> Dataset:
+    """The header of the file at `path`, without pixels: all of it, or `tags` only, which are then decoded and sound.
+
+    Raises InputRefusedError, also for a slice whose pixels are not there or not all there.
+    """
+    from pydicom.filereader import read_partial
+    from pydicom.tag import Tag
+
+    ends: list[int] = []
+
+    def at_pixels(tag: int, _vr: str | None, length: int) -> bool:
+        if tag in PIXELS:
+            ends.append(file.tell() + (0 if length == UNDEFINED_LENGTH else length))
+        return tag in PIXELS
+
+    with strict(path), path.open("rb") as file:
         transfer_syntax(path)
-        header = dcmread(path, stop_before_pixels=True, specific_tags=None if tags is None else list(tags))
-        if "SOPClassUID" not in header:
-            refuse(path, "ends before its header says what it is (no SOP Class UID)", "copy or export it again")
+        header = read_partial(file, at_pixels, specific_tags=None if tags is None else [Tag(t) for t in tags])
+        if is_slice(header) and not ends:
+            refuse(path, "holds no pixels", "copy it again if it is truncated, or remove it")
+        if is_slice(header) and ends[0] > path.stat().st_size:
+            refuse(path, "is truncated: it ends before its pixels do", "copy or export it again")
+        if tags is not None:
+            for _ in header.iterall():  # pydicom decodes an element, and warns or raises, when it is first looked at
+                pass
         return header
 
 

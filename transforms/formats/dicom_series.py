@@ -13,25 +13,12 @@ from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
 from brgm_med.transforms.formats.dicom_archive import files_in, named_by_zip
-from brgm_med.transforms.formats.dicom_file import read_header, strict
+from brgm_med.transforms.formats.dicom_file import is_slice, read_header, strict
 from brgm_med.transforms.formats.dicom_slice import MARKS, Slice, slices_of
 from brgm_med.transforms.formats.dicom_stack import IDENTITY, Stack, divided
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-
-VOLUMES = {
-    "1.2.840.10008.5.1.4.1.1.2",  # CT, Enhanced CT, Legacy Converted Enhanced CT
-    "1.2.840.10008.5.1.4.1.1.2.1",
-    "1.2.840.10008.5.1.4.1.1.2.2",
-    "1.2.840.10008.5.1.4.1.1.4",  # MR, Enhanced MR, Legacy Converted Enhanced MR
-    "1.2.840.10008.5.1.4.1.1.4.1",
-    "1.2.840.10008.5.1.4.1.1.4.4",
-    "1.2.840.10008.5.1.4.1.1.128",  # PET, Enhanced PET, Legacy Converted Enhanced PET
-    "1.2.840.10008.5.1.4.1.1.130",
-    "1.2.840.10008.5.1.4.1.1.128.1",
-}
-"""SOP classes of slices (PS3.4 B.5). An image of another class is a slice where it has a position of its own."""
 
 TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality"),
@@ -78,11 +65,6 @@ class Found:
     skipped: int
 
 
-def is_slice(header: Dataset) -> bool:
-    """Whether an image is (to be) a slice of a volume, rather than a picture, a report or a plan."""
-    return header.SOPClassUID in VOLUMES or "ImagePositionPatient" in header
-
-
 def find_series(path: Path) -> Found:
     """The volumes that `path` (file, folder, DICOMDIR, zip) holds, by their series, sound or not.
 
@@ -115,8 +97,8 @@ def _number(one: Slice) -> str:
     return str(one.header.get("SeriesNumber") or "")
 
 
-def _order(number: str) -> float:
-    return float(number) if number else float("inf")
+def _order(number: str) -> tuple[int, str]:
+    return int(number) if number.isdecimal() else 1 << 32, number
 
 
 def series_of(stack: Stack) -> Series:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
+from brgm_med.transforms.formats.dicom_file import strict
 from brgm_med.transforms.formats.dicom_geometry import SAME_DIRECTION, affine_of, one_value
 from brgm_med.transforms.formats.dicom_slice import MARKS, Slice
 
@@ -36,6 +37,10 @@ class Stack:
 
     def placed(self) -> tuple[list[Slice], NDArray[np.float64]]:
         """The slices in order, and their affine. Raises InputRefusedError where they are not one volume."""
+        with strict(self.slices[0].file):
+            return self._placed()
+
+    def _placed(self) -> tuple[list[Slice], NDArray[np.float64]]:
         first = self.slices[0]
         for one in self.slices:
             if "MOSAIC" in one.marks.get("image type", ""):
