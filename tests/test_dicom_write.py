@@ -15,6 +15,7 @@ from brgm_med.errors import CannotWriteError, InputRefusedError
 from brgm_med.transforms.formats import dicom_write
 from brgm_med.transforms.formats.dicom_derived import RESAMPLING, Choices, Derivation
 from brgm_med.transforms.formats.dicom_series import Series, the_series
+from tests import dicom_files
 from tests.mr_series import OBLIQUE, blob, mr_series
 
 HOW = Derivation("tried", "Made finer by a test.", RESAMPLING, "Not for diagnosis.", "Prior none.")
@@ -179,11 +180,13 @@ def test_the_hook_has_the_last_word(source: Series, tmp_path: Path) -> None:
     def anonymous(dataset: Dataset) -> Dataset:
         dataset.PatientName = "nobody"
         dataset.SOPInstanceUID += ".1"
+        dataset.StudyInstanceUID += ".1"
         return dataset
 
     dicom_write.write(tmp_path / "out", blob() * 1.0, source.affine, source, HOW, Choices(transform=anonymous))
     for dataset in files(tmp_path / "out"):
         assert dataset.PatientName == "nobody"
+        assert dataset.StudyInstanceUID == source.headers[0].StudyInstanceUID + ".1"
         assert dataset.file_meta.MediaStorageSOPInstanceUID == dataset.SOPInstanceUID
 
 
@@ -217,7 +220,8 @@ def test_what_was_made_from_floating_point_uses_the_whole_range(source: Series, 
     held = dicom_write.write(tmp_path / "out", array, source.affine, source, HOW, measured_here=False)
     assert np.abs(held.array - array).max() < 1e-3 / 65534
     assert np.array_equal(voxels(tmp_path / "out"), held.array)
-    assert not any("SourceImageSequence" in d for d in files(tmp_path / "out"))
+    for dataset in files(tmp_path / "out"):  # nothing of it is known to be of that source
+        assert not {"SourceImageSequence", "WindowCenter", "WindowWidth"} & set(dataset.dir())
 
 
 def test_slices_of_different_scale_and_window_get_one(tmp_path: Path) -> None:
@@ -234,6 +238,46 @@ def test_slices_of_different_scale_and_window_get_one(tmp_path: Path) -> None:
     assert {float(d.RescaleSlope) for d in found} == {0.5}
     assert {float(d.WindowCenter) for d in found} == {1002.5}
     assert {d.LossyImageCompression for d in found} == {"01"}
+
+
+def enhanced_source(folder: Path) -> Series:
+    """Two echoes in one enhanced file, of which the second is meant."""
+    made = dicom_files.enhanced(echoes=(4.6, 9.2), order=np.array([3, 0, 1, 4, 2]))
+    shared = made.SharedFunctionalGroupsSequence[0]
+    item = dicom_files.item
+    shared.MRTimingAndRelatedParametersSequence = [item(RepetitionTime=500, FlipAngle=70, EchoTrainLength=1)]
+    shared.MRModifierSequence = [item(InversionRecovery="YES", InversionTimes=[900.0], Spoiling="RF")]
+    shared.FrameVOILUTSequence = [item(WindowCenter=1000, WindowWidth=1800)]
+    for name in ("ScanningSequence", "SequenceVariant", "ScanOptions", "EchoTrainLength"):
+        delattr(made, name)
+    made.EchoPulseSequence, made.SteadyStatePulseSequence, made.ResonantNucleus = "GRADIENT", "NONE", "1H"
+    made.EchoPlanarPulseSequence, made.PositionReferenceIndicator, made.BodyPartExamined = "NO", "", "HEAD"
+    made.SpacingBetweenSlices, made.AcquisitionDateTime = None, "20200101"
+    folder.mkdir()
+    return the_series(dicom_files.save(made, folder / "enhanced.dcm"), "3/2")
+
+
+def test_an_enhanced_source_gives_classic_images(tmp_path: Path) -> None:
+    like = enhanced_source(tmp_path / "in")
+    held = dicom_write.write(tmp_path / "out", dicom_files.voxels() * 2.0, like.affine, like, HOW)
+    assert held.step == 2
+    for k, dataset in enumerate(files(tmp_path / "out")):
+        expected = {"EchoTime": 9.2, "RepetitionTime": 500, "FlipAngle": 70, "EchoTrainLength": 1, "InversionTime": 900}
+        expected |= {
+            "ScanningSequence": ["GR", "IR"],
+            "SequenceVariant": "SP",
+            "ImagedNucleus": "1H",
+            "ScanOptions": "",
+        }
+        expected |= {"WindowCenter": 1000, "RescaleIntercept": -10, "RescaleSlope": 2, "PatientID": "SECRET-ID"}
+        for name, value in expected.items():
+            assert dataset[name].value == value, name
+        assert dataset.ImageType == ["DERIVED", "SECONDARY", "VOLUME"]
+        assert not {"NumberOfFrames", "EchoPulseSequence", "SharedFunctionalGroupsSequence"} & set(dataset.dir())
+        (source,) = dataset.SourceImageSequence
+        referred = source["ReferencedFrameNumber"].value
+        assert like.frames[k] + 1 in (referred if source["ReferencedFrameNumber"].VM > 1 else [referred])
+    assert np.allclose(the_series(tmp_path / "out").affine, like.affine, atol=1e-6)
 
 
 def test_what_is_not_known_is_empty_or_absent(tmp_path: Path) -> None:
@@ -290,6 +334,11 @@ def test_what_reads_back_differently_is_refused(
     with pytest.raises(CannotWriteError, match="reads back differently"):
         dicom_write.write(tmp_path / "out", blob() * 1.0, source.affine, source, HOW)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_single_slice_is_a_series_too(source: Series, tmp_path: Path) -> None:
+    dicom_write.write(tmp_path / "out", blob()[:, :, :1] * 1.0, source.affine, source, HOW, thickness=2)
+    assert the_series(tmp_path / "out").shape == (12, 10, 1)
 
 
 def test_a_source_that_is_no_mr_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-GROUPS = ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence")
+SHARED = "SharedFunctionalGroupsSequence"
 ENHANCED_ONLY = 0x9000
 """In groups 0008, 0018, 0020, 0028 and 0040, elements from here on belong to enhanced objects."""
 
@@ -21,11 +21,11 @@ MOVED = {
 """Functional group macro -> the attributes in it that the classic image has under the same name (C.8.13.5)."""
 
 
-def as_classic(header: Dataset) -> Dataset:
-    """`header` itself if it is classic, else what it says, as far as all frames say it, of a classic MR image."""
+def as_classic(header: Dataset, frame: int = 0) -> Dataset:
+    """`header` itself if it is classic, else what it says of `frame` (counted from 0) in a classic one's attributes."""
     from pydicom import Dataset
 
-    if GROUPS[0] not in header:
+    if SHARED not in header:
         return header
     result = Dataset()
     for tag in list(header.keys()):
@@ -33,12 +33,12 @@ def as_classic(header: Dataset) -> Dataset:
         if not enhanced and tag.group != 0x5200:
             result.add(header[tag])
     for macro, names in MOVED.items():
-        group = functional_group(header, macro)
+        group = functional_group(header, macro, frame)
         for name in names:
             if name in group:
                 result[name] = group[name]
-    modifier = functional_group(header, "MRModifierSequence")
-    echo = functional_group(header, "MREchoSequence")
+    modifier = functional_group(header, "MRModifierSequence", frame)
+    echo = functional_group(header, "MREchoSequence", frame)
     result.EchoTime = echo.get("EffectiveEchoTime")
     result.SequenceName = str(header.get("PulseSequenceName", ""))[:16] or None
     result.ImagedNucleus = header.get("ResonantNucleus")
@@ -54,25 +54,22 @@ def as_classic(header: Dataset) -> Dataset:
     return result
 
 
-def functional_group(header: Dataset, macro: str) -> Dataset:
-    """The one item of `macro`, shared or else of the first frame; empty where there is none (C.7.6.16)."""
+def functional_group(header: Dataset, macro: str, frame: int) -> Dataset:
+    """The one item of `macro`, of `frame` or shared by all; empty where there is none (C.7.6.16)."""
     from pydicom import Dataset
 
-    for name in GROUPS:
-        groups = header.get(name) or []
-        if groups and groups[0].get(macro):
-            item: Dataset = groups[0][macro][0]
+    frames = header.get("PerFrameFunctionalGroupsSequence") or []
+    for groups in (*frames[frame : frame + 1], *header[SHARED][:1]):
+        if groups.get(macro):
+            item: Dataset = groups[macro][0]
             return item
     return Dataset()
 
 
-def rescales(header: Dataset) -> list[tuple[float, float]]:
-    """Slope and intercept of every frame; (1, 0) where nothing is said."""
-    macro = "PixelValueTransformationSequence"
-    frames = header.get(GROUPS[1]) or []
-    said = [frame[macro][0] for frame in frames if frame.get(macro)] or [functional_group(header, macro)]
-    said = said if GROUPS[0] in header else [header]
-    return [(float(s.get("RescaleSlope", 1)), float(s.get("RescaleIntercept", 0))) for s in said]
+def rescale(header: Dataset, frame: int = 0) -> tuple[float, float]:
+    """Slope and intercept of one frame; (1, 0) where nothing is said."""
+    said = functional_group(header, "PixelValueTransformationSequence", frame) if SHARED in header else header
+    return float(said.get("RescaleSlope", 1)), float(said.get("RescaleIntercept", 0))
 
 
 def _says(*values: Any) -> bool:
