@@ -182,7 +182,7 @@ def enhanced(
         delattr(made, name)
     made.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
     shared, frames, pixels = Dataset(), [], []
-    shared.PixelMeasuresSequence = [item(PixelSpacing=[0.8, 1.1], SliceThickness=2.5)]
+    shared.PixelMeasuresSequence = [item(PixelSpacing=[0.8, 1.1], SliceThickness=2.5, SpacingBetweenSlices=gap)]
     shared.PlaneOrientationSequence = [item(ImageOrientationPatient=classic[0].ImageOrientationPatient)]
     if not per_frame_rescale:
         shared.PixelValueTransformationSequence = [item(RescaleSlope=2, RescaleIntercept=-10, RescaleType="US")]
