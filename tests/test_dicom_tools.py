@@ -17,10 +17,13 @@ from pydicom import dcmread
 
 from brgm_med.pipelines.cli import main
 from brgm_med.transforms.acquire import fine_grid
+from brgm_med.transforms.formats import dicom_write
 from brgm_med.transforms.formats.dicom_series import the_series
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.load import LoadScan
+from tests import dicom_files
 from tests.mr_series import blob, mr_series
+from tests.test_dicom_write import HOW, enhanced_source
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 RAS_LPS = np.diag([-1.0, -1, 1, 1])
@@ -104,10 +107,14 @@ def check_series(folder: Path, allowed: set[str], work: Path) -> None:
         assert errors(path) <= allowed, path
     assert tool("dcentvfy", *sorted(folder.iterdir())) == ""
     mine = by_highdicom(folder)
-    ours = LoadScan()(folder)
-    agree((ours[0].double().numpy(), ours.affine.numpy()), mine, rounding := 1e-6 * np.abs(mine[0]).max())
+    agree(_ours(folder), mine, rounding := 1e-6 * np.abs(mine[0]).max())
     agree(mine, by_dcm2niix(folder, work), rounding)
     agree(mine, by_simpleitk(folder), rounding)
+
+
+def _ours(folder: Path) -> Volume:
+    image = LoadScan()(folder)
+    return image[0].double().numpy(), image.affine.numpy()
 
 
 def test_a_valid_series_gives_a_valid_series(tmp_path: Path) -> None:
@@ -118,7 +125,9 @@ def test_a_valid_series_gives_a_valid_series(tmp_path: Path) -> None:
     run("degrade", "--in", source, "--out", tmp_path / "kept", "--factor", 2, "--keep-private")
     run("degrade", "--in", source, "--out", tmp_path / "a.nii", "--factor", 2)
     run("degrade", "--in", tmp_path / "a.nii", "--like", source, "--out", tmp_path / "like", "--factor", 2)
-    for name in ("thick", "kept", "like"):
+    enhanced = enhanced_source(tmp_path / "enhanced")
+    dicom_write.write(tmp_path / "classic", dicom_files.voxels() * 2.0, enhanced.affine, enhanced, HOW)
+    for name in ("thick", "kept", "like", "classic"):
         check_series(tmp_path / name, set(), tmp_path / f"{name}-nii")
         assert "PatientName" in tool("dcmdump", tmp_path / name / "0001.dcm")
     both = [*source.iterdir(), *(tmp_path / "thick").iterdir()]
@@ -131,6 +140,7 @@ def test_a_real_head_through_degrade_and_sr(tmp_path: Path, data_dir: Path) -> N
     with tarfile.open(data_dir / "dicom-structural.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     (source,) = (p for p in tmp_path.rglob("dicoms") if p.is_dir())
+    agree(by_dcm2niix(source, tmp_path / "source-nii"), _ours(source), 0)
     known = errors(sorted(source.glob("*.dcm"))[9])
     run("degrade", "--in", source, "--out", tmp_path / "thick", "--slice-thickness", 5, "--axis", "S")
     check_series(tmp_path / "thick", known, tmp_path / "thick-nii")

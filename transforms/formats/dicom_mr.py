@@ -128,7 +128,7 @@ def slices_of(common: Dataset, stored: NDArray[np.integer], affine: Affine, uids
         position = lps[:3, 2] * k + lps[:3, 3]
         dataset.SOPInstanceUID, dataset.InstanceNumber = uid, k + 1
         dataset.ImagePositionPatient = [ds(v) for v in position]
-        dataset.SliceLocation = ds(normal @ position)
+        dataset.SliceLocation = ds(float(normal @ position))
         dataset.add_new("PixelData", "OW", stored[:, :, k].T.astype(stored.dtype.newbyteorder("<")).tobytes())
         yield dataset
 

@@ -72,7 +72,7 @@ def write(
     write_stored(
         path, stored, scale, affine, like, how, choices, thickness=thickness, measured_here=measured_here, force=force
     )
-    return Held(stored * scale.slope + scale.intercept, scale.slope)
+    return Held(stored.astype(np.float64) * scale.slope + scale.intercept, scale.slope)
 
 
 def write_stored(
