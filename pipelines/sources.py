@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from brgm_med.transforms.geometry import Grid
 
 
-def default_result(scan: Path, ending: str) -> Path:
+def default_result(scan: Path, ending: str = ".nii.gz") -> Path:
     """Beside the scan, its name + `_brgm` + `ending`; beside the folder of a DICOMDIR."""
     place = scan.resolve().parent if scan.name.upper() == "DICOMDIR" else scan
     place = Path(os.path.abspath(place))  # "." has no name
