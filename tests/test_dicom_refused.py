@@ -285,6 +285,7 @@ BAD: dict[str, tuple[Maker, str]] = {
         one_file(compressed(codestream(60000, 60000), JPEG2000Lossless)),
         "of 60000 x 60000 pixels and declares 7 x 6",
     ),
+    "codestream without an end": (one_file(compressed(codestream(6, 7)[:-40], JPEG2000Lossless)), "frame has no end"),
     "declared bomb": (
         one_file(compressed(codestream(16000, 16000), JPEG2000Lossless, Rows=16000, Columns=16000)),
         "declare 488 MiB, more than files of their size can hold",

@@ -59,7 +59,7 @@ def _module(path: Path) -> Any:
         return FORMATS[suffix]
     if path.is_dir() or is_dicom(path):
         return dicom.Reader() if dicom.is_volume(path) else radiograph
-    if suffix is not None:
+    if suffix is not None and path.exists():
         return FORMATS[suffix]
     if not path.exists():
         raise InputRefusedError(f"{path}: no such file; check the name")

@@ -39,6 +39,8 @@ PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 """Double Float, Float and (all other) Pixel Data."""
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
+END = b"\xff\xd9"
+"""EOI of JPEG and JPEG-LS, EOC of JPEG 2000; nowhere else in the data of any of them."""
 
 
 def is_dicom(path: Path) -> bool:
@@ -138,7 +140,7 @@ def stored_pixels(path: Path, syntax: UID, image: Dataset) -> NDArray[Any]:
 
 
 def _check_codestreams(path: Path, image: Dataset) -> None:
-    """Refuse compressed frames of another size than the header's: a codec would unpack them first."""
+    """Refuse compressed frames without an end, or of another size than the header says: before a codec unpacks them."""
     from pydicom.encaps import generate_frames
 
     declared = int(image.Rows), int(image.Columns)
@@ -148,6 +150,8 @@ def _check_codestreams(path: Path, image: Dataset) -> None:
         if size != declared:
             what = "of unknown size" if size is None else f"of {size[1]} x {size[0]} pixels"
             refuse(path, f"holds a frame {what} and declares {declared[1]} x {declared[0]}", "export it again")
+        if END not in frame[-64:]:
+            refuse(path, "is truncated or damaged (a compressed frame has no end)", "copy or export it again")
 
 
 def codestream_size(frame: bytes) -> tuple[int, int] | None:
