@@ -47,9 +47,9 @@ def inpaint(
     it. The certificate (JSON) goes to `certificate`, by default beside the output. Raises as the exit codes of
     `brgm_med.errors` say; nothing is left behind when it does.
     """
-    header, stored = for_reading(scan, series=series).read_stored(scan, affine)
+    header, stored = for_reading(scan, series=series if like is None else None).read_stored(scan, affine)
     mask_header, mask_stored = for_reading(mask).read_stored(mask, "auto")
-    target = target_of(scan, out, header, like=like, choices=choices, force=force)
+    target = target_of(scan, out, header, like=like, series=series, choices=choices, force=force)
     out = target.path
     certificate = certificate or out.with_name(f"{stem(out)}_certificate.json")
     if len({p.resolve() for p in (scan, mask, out, certificate)}) < 4:

@@ -146,8 +146,8 @@ def super_resolve(
     `certificate`, by default beside the output. Raises as the exit codes of `brgm_med.errors` say; nothing is left
     behind when it does.
     """
-    source = for_reading(scan, series=series).read(scan, affine)
-    target = target_of(scan, out, source.header, like=like, dtype=dtype, choices=choices, force=force)
+    source = for_reading(scan, series=series if like is None else None).read(scan, affine)
+    target = target_of(scan, out, source.header, like=like, series=series, dtype=dtype, choices=choices, force=force)
     out = target.path
     certificate = certificate or out.with_name(f"{stem(out)}_certificate.json")
     if len({p.resolve() for p in (scan, out, certificate)}) < 3:
@@ -260,8 +260,8 @@ def degrade(
 
     Either slices of `thickness` mm (and `gap`) along world axis R, A or S, or `factor` in the coronal plane.
     """
-    source = for_reading(scan, series=series).read(scan, affine)
-    target = target_of(scan, out, source.header, like=like, dtype=dtype, choices=choices, force=force)
+    source = for_reading(scan, series=series if like is None else None).read(scan, affine)
+    target = target_of(scan, out, source.header, like=like, series=series, dtype=dtype, choices=choices, force=force)
     sidecar = sidecar_of(out, stem(out))
     target.check()
     check_output(sidecar, force)

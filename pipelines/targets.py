@@ -14,6 +14,7 @@ from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.pipelines.sources import default_result, series_of
 from brgm_med.transforms.formats import check_new_folder, check_output, dicom_write, for_writing, nifti, stem
 from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices, Derivation
+from brgm_med.transforms.formats.dicom_mr import check_source, is_mr
 from brgm_med.transforms.formats.dicom_series import Series, the_series
 from brgm_med.transforms.formats.dicom_write import Scale
 
@@ -93,6 +94,7 @@ class SeriesTarget:
     force: bool
 
     def check(self) -> None:
+        check_source(self.like)
         check_new_folder(self.path, dicom_write.ENDING if self.force else None)
 
     def write(
@@ -146,14 +148,15 @@ def target_of(
     header: NiftiHeader,
     *,
     like: Path | None = None,
+    series: str | None = None,
     dtype: OutputType = "float32",
     choices: Choices = NO_CHOICES,
     force: bool = False,
 ) -> Target:
-    """Where the result of `scan` goes: to `out`, by default beside it with `_brgm` after its name; DICOM stays DICOM.
+    """Where the result of `scan` goes: to `out`, by default beside it, `_brgm` after its name; MR in DICOM stays DICOM.
 
     A name without the ending of a format means a folder of DICOM files, with the patient and the study of `scan`, or,
-    for NIfTI, of the DICOM series at `like`.
+    for NIfTI, of the DICOM series at `like` (of several, that called `series`).
 
     Raises UsageError where the name, `like` and the scan do not go together; InputRefusedError as `the_series` does.
     """
@@ -161,7 +164,7 @@ def target_of(
     if own is not None and like is not None:
         raise UsageError(f"--like: {scan} is DICOM and says itself whose it is; leave it out")
     to_dicom = own is not None or like is not None
-    out = out or default_result(scan, "" if to_dicom else ".nii.gz")
+    out = out or default_result(scan, ".nii.gz" if not to_dicom or (own is not None and not is_mr(own)) else "")
     if stem(out) != out.name or not to_dicom:
         for_writing(out)
         if like is not None:
@@ -174,7 +177,7 @@ def target_of(
     if own is not None:
         return SeriesTarget(out, own, choices, None, force)
     assert like is not None
-    found = the_series(like)
+    found = the_series(like, series)
     check_same_place(scan, header, like, found)
     return SeriesTarget(out, found, choices, header, force)
 

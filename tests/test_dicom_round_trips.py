@@ -72,7 +72,9 @@ def test_nifti_becomes_dicom_like_a_series(tmp_path: Path, capsys: pytest.Captur
     assert "SourceImageSequence" not in first
     far = nib.Nifti1Image(blob().astype(np.int16), np.diag([1.0, 1, 1, 1]) + np.eye(4, k=3) * 900)
     nib.save(far, tmp_path / "far.nii")
+    scanner = mr_series(tmp_path / "ct", Modality="CT")
     cases = [
+        (("degrade", "--in", scanner, "--factor", 2, "--out", tmp_path / "c"), 3, "is CT, not MR"),
         ((*coarse, "--out", tmp_path / "c"), 2, "must end in"),
         ((*coarse, "--like", source, "--out", tmp_path / "c.nii"), 2, "--like: is for DICOM output"),
         (("degrade", "--in", source, "--factor", 2, "--like", source, "--out", tmp_path / "c"), 2, "leave it out"),
@@ -97,6 +99,10 @@ def test_nifti_becomes_dicom_like_a_series(tmp_path: Path, capsys: pytest.Captur
         nothing_secret(said)
     assert not (tmp_path / "c").exists()
     assert run("degrade", "--in", source, "--factor", 2, "--out", tmp_path / "b", "--force") == 0
+    mr_series(source / "other", SeriesNumber=5, SeriesInstanceUID="1.2.3")
+    assert run(*coarse, "--like", source, "--out", tmp_path / "c") == 3
+    assert run(*coarse, "--like", source, "--series", 5, "--out", tmp_path / "c") == 0
+    assert dcmread(tmp_path / "c" / "0001.dcm").SeriesNumber == 1005
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,7 @@ from brgm_med.transforms import formats
 from brgm_med.transforms.formats import nifti, picture, picture_codec, radiograph
 from brgm_med.transforms.formats.picture import Picture
 from brgm_med.transforms.intensity import Normalisation
+from tests.test_radiograph import dicom, written
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -376,7 +377,8 @@ def test_normalisation_is_exactly_invertible_for_every_stored_integer(high: int)
 
 
 def test_formats_tell_volumes_from_pictures(tmp_path: Path) -> None:
-    (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM")
+    for name in ("IM0001", "a.dcm"):
+        written(dicom(np.zeros((2, 2), np.uint16)), tmp_path / name)
     (tmp_path / "notes").write_bytes(b"no")
     kinds = {"a.nii": "volume", "a.NII.GZ": "volume", "a.png": "picture", "a.JPG": "picture", "a.dcm": "picture"}
     for name, kind in (kinds | {"IM0001": "picture"}).items():

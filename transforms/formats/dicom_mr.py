@@ -47,6 +47,21 @@ class Scale(NamedTuple):
     intercept: float
 
 
+def is_mr(like: Series) -> bool:
+    """Whether a derived MR image can be of this series."""
+    return like.headers[0].get("Modality") == "MR"
+
+
+def check_source(like: Series) -> None:
+    """Raise InputRefusedError for a series that no MR images can be derived from."""
+    if not is_mr(like):
+        what = f"is {like.headers[0].get('Modality') or 'of no modality'}, not MR"
+        refuse(like.files[0], what, "let the output's name end in .nii.gz")
+    for file, header in zip(like.files, like.headers, strict=True):
+        if not header.get("StudyInstanceUID") or not header.get("SOPInstanceUID"):
+            refuse(file, "has no UID of its own or of its study", "let the output's name end in .nii.gz")
+
+
 def common_of(
     like: Series,
     stored: NDArray[np.integer],
@@ -59,13 +74,8 @@ def common_of(
     """All that the slices have in common, but for what `mark_derived` says."""
     from pydicom.uid import MRImageStorage, generate_uid
 
+    check_source(like)
     headers = [as_classic(header, like.frames[0]) for header in like.headers]
-    modality = headers[0].get("Modality") or "of no modality"
-    if modality != "MR":
-        refuse(like.files[0], f"is {modality}, not MR", "write the result as NIfTI")
-    for file, header in zip(like.files, headers, strict=True):
-        if not header.get("StudyInstanceUID") or not header.get("SOPInstanceUID"):
-            refuse(file, "has no UID of its own or of its study", "export it again, or write the result as NIfTI")
     dataset = shared(headers, keep_private)
     for name in NOT_TRUE_OF_FINER_VOXELS:
         if name in dataset:
