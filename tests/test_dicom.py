@@ -345,3 +345,27 @@ def test_odd_headers_are_read_without_a_warning(tmp_path: Path) -> None:
         warnings.simplefilter("ignore")
         folder = series(tmp_path / "in", SeriesDescription="x" * 80, PatientID="y" * 80)
     np.testing.assert_array_equal(dicom.Reader().read(folder).array, voxels())
+
+
+def test_positions_that_were_rounded_are_even(tmp_path: Path) -> None:
+    """0.625 mm to two decimals; and echoes in the order of their numbers, not of their digits."""
+
+    def rounded(k: int, one: Dataset) -> None:
+        one.ImagePositionPatient = [f"{float(x):.2f}" for x in one.ImagePositionPatient]
+
+    folder = save_all(
+        slices(gap=0.625, change=rounded) + slices(voxels(seed=1), gap=0.625, change=rounded, EchoTime=12),
+        tmp_path / "in",
+    )
+    assert [s.part for s in find_series(folder).stacks] == ["echo time 4.6", "echo time 12.0"]
+    np.testing.assert_allclose(the_series(folder, "3/1").affine, expected_affine(gap=0.625), atol=0.01)
+
+
+def test_voxels_outside_a_hole_keep_their_integers(tmp_path: Path) -> None:
+    """What `inpaint` writes of DICOM: the stored integers, their type and their rescale, in NIfTI."""
+    folder = series(tmp_path / "in", voxels().astype(np.int16), PixelRepresentation=1, BitsStored=16, RescaleSlope=0.5)
+    header, stored = formats.for_reading(folder).read_stored(folder)
+    nifti.write_stored(tmp_path / "a.nii.gz", stored, header, "filled")
+    again, held = nifti.read_stored(tmp_path / "a.nii.gz")
+    np.testing.assert_array_equal(held, voxels())
+    assert (again.dtype, again.slope, again.inter) == (np.dtype("<i2"), 0.5, 0)

@@ -268,7 +268,10 @@ BAD: dict[str, tuple[Maker, str]] = {
     "DICOMDIR with a root": (outside("/", "etc", "passwd"), "names a file outside of its folder (/"),
     "DICOMDIR with a separator": (outside("../elsewhere/IM000"), "names a file outside of its folder"),
     "DICOMDIR that follows a link": (outside("inside", "LINK"), "names a file outside of its folder (inside/LINK)"),
-    "DICOMDIR of what is gone": (outside("GONE"), "names a file that is not there (GONE); copy the whole medium"),
+    "DICOMDIR of what is gone": (
+        outside("GONE"),
+        "names a file that is not there (GONE); copy the whole medium again, or give",
+    ),
     "zip that leads out": (zip_of("../IM000"), "has a member outside of itself (../IM000)"),
     "zip that leads out backwards": (zip_of("a\\..\\..\\IM000"), "has a member outside of itself"),
     "zip with a root": (zip_of("/tmp/IM000"), "has a member outside of itself (/tmp/IM000)"),

@@ -336,6 +336,21 @@ def test_what_reads_back_differently_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_odd_values_stay_as_they_are_and_unreadable_ones_are_left_out(tmp_path: Path) -> None:
+    folder = mr_series(tmp_path / "in", PatientWeight=75.5, PatientAge="042Y", PregnancyStatus=4)
+    for path in folder.iterdir():
+        content = path.read_bytes().replace(b"75.5", b"75,5").replace(b"042Y", b"42  ")
+        content = content.replace(b"US\x02\x00\x04\x00", b"US\x01\x00\x04")
+        path.write_bytes(content)
+    like = the_series(folder)
+    dicom_write.write(tmp_path / "out", blob() * 1.0, like.affine, like, HOW)
+    for path in (tmp_path / "out").iterdir():
+        content = path.read_bytes()
+        assert b"DS\x04\x0075,5" in content
+        assert b"AS\x04\x0042  " in content
+        assert "PregnancyStatus" not in dcmread(path)
+
+
 def test_a_single_slice_is_a_series_too(source: Series, tmp_path: Path) -> None:
     dicom_write.write(tmp_path / "out", blob()[:, :, :1] * 1.0, source.affine, source, HOW, thickness=2)
     assert the_series(tmp_path / "out").shape == (12, 10, 1)

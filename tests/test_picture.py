@@ -14,6 +14,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
+from pydicom.uid import ComputedRadiographyImageStorage
 
 from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError
 from brgm_med.pipelines.cli import main
@@ -21,7 +22,7 @@ from brgm_med.transforms import formats
 from brgm_med.transforms.formats import nifti, picture, picture_codec, radiograph
 from brgm_med.transforms.formats.picture import Picture
 from brgm_med.transforms.intensity import Normalisation
-from tests.test_radiograph import dicom, written
+from tests.dicom_files import image, save
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -377,8 +378,9 @@ def test_normalisation_is_exactly_invertible_for_every_stored_integer(high: int)
 
 
 def test_formats_tell_volumes_from_pictures(tmp_path: Path) -> None:
-    for name in ("IM0001", "a.dcm"):
-        written(dicom(np.zeros((2, 2), np.uint16)), tmp_path / name)
+    made = image(np.zeros((4, 5), np.uint16), [0, 0, 0], SOPClassUID=ComputedRadiographyImageStorage)
+    del made.ImagePositionPatient
+    save(made, tmp_path / "IM0001")
     (tmp_path / "notes").write_bytes(b"no")
     kinds = {"a.nii": "volume", "a.NII.GZ": "volume", "a.png": "picture", "a.JPG": "picture", "a.dcm": "picture"}
     for name, kind in (kinds | {"IM0001": "picture"}).items():

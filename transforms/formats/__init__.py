@@ -9,12 +9,13 @@ from typing import Any, Literal
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.transforms.formats import dicom, nifti, picture, radiograph
 from brgm_med.transforms.formats.atomic import check_new_folder, check_output, new_folder, replacing
+from brgm_med.transforms.formats.dicom_archive import is_zip
 from brgm_med.transforms.formats.dicom_file import is_dicom
 from brgm_med.transforms.formats.picture import default_output
 
 Kind = Literal["volume", "picture"]
 
-FORMATS: dict[str, ModuleType | dicom.Reader] = {
+FORMATS: dict[str, ModuleType] = {
     ".nii": nifti,
     ".nii.gz": nifti,
     ".png": picture,
@@ -23,9 +24,8 @@ FORMATS: dict[str, ModuleType | dicom.Reader] = {
     ".tif": picture,
     ".tiff": picture,
     ".dcm": radiograph,
-    ".zip": dicom.Reader(),
 }
-"""The end of a file's name -> what reads and writes it. DICOM is a volume or a picture by its content."""
+"""The end of a file's name -> the module that reads and writes it. DICOM is a volume or a picture by content."""
 
 __all__ = [
     "FORMATS",
@@ -57,9 +57,9 @@ def _module(path: Path) -> Any:
     suffix = _suffix(path)
     if suffix not in (None, ".dcm"):
         return FORMATS[suffix]
-    if path.is_dir() or is_dicom(path):
+    if path.is_dir() or is_zip(path) or is_dicom(path):
         return dicom.Reader() if dicom.is_volume(path) else radiograph
-    if suffix is not None and path.exists():
+    if suffix is not None:
         return FORMATS[suffix]
     if not path.exists():
         raise InputRefusedError(f"{path}: no such file; check the name")
@@ -120,4 +120,5 @@ def pictures_in(folder: Path | str) -> list[Path]:
 def stem(path: Path | str) -> str:
     """The name of `path` without its folder and its format's suffix: "a/scan.nii.gz" -> "scan"."""
     name = Path(path).name
-    return name[: len(name) - len(_suffix(Path(path)) or "")]
+    suffix = ".zip" if is_zip(Path(path)) else _suffix(Path(path))
+    return name[: len(name) - len(suffix or "")]

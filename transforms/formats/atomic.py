@@ -70,7 +70,8 @@ def check_new_folder(path: Path, replaced: str | None = None) -> None:
             raise CannotWriteError(f"{path}: cannot be read ({error.strerror}); choose another name") from error
         if not ours:
             raise CannotWriteError(f"{path}: is not a folder of {replaced} files only; choose another name")
-    check_output(path.with_name(f".brgm-{secrets.token_hex(8)}.part"))
+        path = path.with_name(f".brgm-{secrets.token_hex(8)}.part")
+    check_output(path)
 
 
 def _named(path: Path, ending: str) -> bool:

@@ -117,7 +117,11 @@ def _referenced(directory: Path) -> tuple[Path, ...]:
         if any(p in ("", ".", "..") or set(p) & set("/\\\0") for p in parts) or not _inside(path, root):
             refuse(directory, f"names a file outside of its folder ({'/'.join(parts)})", "do not trust it")
         if not path.is_file():
-            refuse(directory, f"names a file that is not there ({'/'.join(parts)})", "copy the whole medium again")
+            refuse(
+                directory,
+                f"names a file that is not there ({'/'.join(parts)})",
+                "copy the whole medium again, or give the folder",
+            )
         found.append(path)
     return tuple(sorted(set(found)))
 

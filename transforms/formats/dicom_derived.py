@@ -11,6 +11,7 @@ import hashlib
 import uuid
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING
 from brgm_med._version import __version__
 
 if TYPE_CHECKING:
-    from pydicom import Dataset
+    from pydicom import DataElement, Dataset
+    from pydicom.tag import BaseTag
 
 Transform = Callable[["Dataset"], "Dataset"]
 Code = tuple[str, str]
@@ -107,8 +109,8 @@ def shared(headers: Sequence[Dataset], keep_private: bool = False) -> Dataset:
         left_out = tag.group in NOT_REPEATED_GROUPS or tag.group >> 8 in (0x50, 0x60) or tag.element == 0
         if left_out or (tag.is_private and not keep_private) or keyword_for_tag(tag) in NOT_REPEATED:
             continue
-        element = first[tag]
-        if all(tag in other and other[tag].value == element.value for other in others):
+        element = _readable(first, tag)
+        if element is not None and all(_readable(other, tag) == element for other in others):
             result.add(deepcopy(element))
     if not keep_private:
         result.remove_private_tags()  # those inside sequences
@@ -116,6 +118,14 @@ def shared(headers: Sequence[Dataset], keep_private: bool = False) -> Dataset:
         result.SpecificCharacterSet = "ISO_IR 192"
     _carry_marks(result, headers)
     return result
+
+
+def _readable(header: Dataset, tag: BaseTag) -> DataElement | None:
+    """The element, unless it is not there or cannot be read, such as an integer of 3 bytes."""
+    try:
+        return header.get(tag)
+    except Exception:  # pydicom has many
+        return None
 
 
 def _carry_marks(result: Dataset, headers: Sequence[Dataset]) -> None:
@@ -151,8 +161,8 @@ def mark_derived(
     dataset.ContentQualification = "RESEARCH"
     now = None if choices.uid_seed is not None else datetime.now().astimezone()
     if now is not None:
-        offset = str(dataset.get("TimezoneOffsetFromUTC") or "")
-        now = now if not offset else now.astimezone(datetime.strptime(offset, "%z").tzinfo)
+        with suppress(ValueError):  # of a source that says no time zone, or a wrong one
+            now = now.astimezone(datetime.strptime(str(dataset.get("TimezoneOffsetFromUTC")), "%z").tzinfo)
         for name in ("InstanceCreation", "Series", "Content"):
             setattr(dataset, f"{name}Date", now.strftime("%Y%m%d"))
             setattr(dataset, f"{name}Time", now.strftime("%H%M%S"))

@@ -21,15 +21,15 @@ RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SAME_DIRECTION = 1e-4
 """How much the cosines of two slices of one orientation may differ."""
 
-EVEN = 0.01
-"""How far from its place on the common axis a slice may be, as a fraction of the slices' spacing."""
+EVEN, ROUNDING = 0.01, 0.012
+"""How far from its place on the common axis a slice may be: a fraction of the spacing, or mm, the larger."""
 
 
 def one_value(slices: Sequence[Slice], keyword: str, what: str) -> None:
     """Refuse slices whose headers differ in `keyword`, without saying what they hold."""
     first = slices[0]
     for other in slices[1:]:
-        if other.header.get(keyword) != first.header.get(keyword):
+        if str(other.header.get(keyword) or "") != str(first.header.get(keyword) or ""):
             refuse(other.file, f"has another {what} than {first.name}", "separate them")
 
 
@@ -106,7 +106,7 @@ def _check_spacing(ordered: list[Slice], depths: NDArray[np.float64]) -> None:
             refuse(ordered[i].file, what, "copy or export the series again")
     even = depths[0] + np.arange(len(depths)) * (depths[-1] - depths[0]) / (len(depths) - 1)
     off = np.abs(depths - even)
-    if off.max() > EVEN * spacing or (gaps.max() - gaps.min()) > 2 * EVEN * spacing:
+    if off.max() > max(EVEN * spacing, ROUNDING):
         worst = ordered[int(np.argmax(off))]
         what = f"and its series have uneven spacing, {gaps.min():.4g} to {gaps.max():.4g} mm"
         refuse(worst.file, what, "resample the series, or choose a part with even spacing")
@@ -119,7 +119,7 @@ def _check_tilt(ordered: list[Slice], places: NDArray[np.float64], step: NDArray
     aside -= (aside @ normal)[:, None] * normal
     off = np.linalg.norm(aside, axis=1)
     length = float(np.linalg.norm(step))
-    if off.max() > EVEN * length:
+    if off.max() > max(EVEN * length, ROUNDING):
         refuse(ordered[int(np.argmax(off))].file, f"is {off.max():.3g} mm aside of its series", "separate them")
     shift = float(np.linalg.norm(step - (step @ normal) * normal))
     if shift > EVEN * length or shift * (len(places) - 1) > nifti_affine.TOLERANCE_MM:

@@ -84,6 +84,13 @@ def _parallel(a: Slice, b: Slice) -> bool:
     return bool(np.abs(a.directions - b.directions).max() <= SAME_DIRECTION)
 
 
+def _natural(value: str) -> tuple[float, str]:
+    try:
+        return float(value), ""
+    except ValueError:
+        return float("inf"), value
+
+
 def _repeats(slices: Sequence[Slice]) -> int:
     """How many slices are at one place, at most."""
     return max(Counter(None if s.position is None else tuple(np.round(s.position, 3)) for s in slices).values())
@@ -101,6 +108,6 @@ def _by_marks(slices: list[Slice]) -> Iterable[tuple[str, tuple[Slice, ...]]]:
             varying = [i for i in range(len(names)) if len({key[i] for key in groups}) > 1]
             return [
                 (", ".join(f"{names[i]} {key[i]}" for i in varying), tuple(group))
-                for key, group in sorted(groups.items())
+                for key, group in sorted(groups.items(), key=lambda kept: [_natural(value) for value in kept[0]])
             ]
     return [("", tuple(slices))]

@@ -9,6 +9,7 @@ point, get a rescale of their own, one for the whole series. pydicom is imported
 
 from __future__ import annotations
 
+import warnings
 from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
@@ -98,6 +99,23 @@ def write_stored(
         last = np.diag([1.0, 1.0, -1.0, 1.0])
         last[2, 3] = stored.shape[2] - 1
         stored, affine = stored[:, :, ::-1], affine @ last
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of odd headers
+        _write_images(path, stored, scale, affine, like, how, choices, thickness, measured_here, force)
+
+
+def _write_images(
+    path: Path,
+    stored: NDArray[np.integer],
+    scale: Scale,
+    affine: Affine,
+    like: Series,
+    how: Derivation,
+    choices: Choices,
+    thickness: float | None,
+    measured_here: bool,
+    force: bool,
+) -> None:
     common = common_of(like, stored, scale, affine, thickness, choices.keep_private, measured_here)
     known = repr([affine.tolist(), scale, thickness, how.title, how.text, how.tool, how.statement])
     sources = [str(header.SOPInstanceUID) for header in like.headers]
