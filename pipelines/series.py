@@ -33,7 +33,8 @@ def list_series(path: Path, as_json: bool = False) -> None:
         size = " x ".join(str(n) for n in v["shape"])
         spacing = " x ".join(f"{s:.3g}" for s in v["spacing"] or ())
         note = f"cannot be used: {v['problem']}" if v["problem"] else v["part"]
-        rows.append((v["series"], v["modality"], v["description"], size, spacing, v["orientation"] or "", note))
+        row = (v["series"], v["modality"], v["description"], size, spacing, v["orientation"] or "", note)
+        rows.append(tuple("".join(c for c in cell if c.isprintable()) for cell in row))  # nothing may move the cursor
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)] + [0]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -53,8 +54,8 @@ def describe(stack: Stack, place: Path) -> dict[str, Any]:
         "series": stack.name,
         "uid": str(header.get("SeriesInstanceUID", "")),
         "number": header.get("SeriesNumber"),
-        "modality": _printable(header.get("Modality")),
-        "description": _printable(header.get("SeriesDescription")),
+        "modality": str(header.get("Modality") or ""),
+        "description": str(header.get("SeriesDescription") or ""),
         "part": stack.part,
         "shape": [int(header.get(k) or 0) for k in ("Columns", "Rows")] + [len(stack.slices)],
         "spacing": spacing,
@@ -62,11 +63,6 @@ def describe(stack: Stack, place: Path) -> dict[str, Any]:
         "files": len({s.file for s in stack.slices}),
         "problem": problem,
     }
-
-
-def _printable(value: object) -> str:
-    """Without what would move a terminal's cursor."""
-    return "".join(c for c in str(value or "") if c.isprintable())
 
 
 def _orientation(stack: Stack) -> str | None:

@@ -154,6 +154,25 @@ def agrees(scan: dicom.DicomScan, theirs: nib.Nifti1Image) -> None:
     assert np.linalg.norm(ours - others, axis=1).max() < 0.01
 
 
+@pytest.mark.parametrize("plane", PLANES)
+def test_highdicom_agrees(tmp_path: Path, plane: str) -> None:
+    """Where it is installed. Its volume is [slices, rows, columns] in LPS, from the other end of the normal or ours."""
+    from brgm_med.transforms.formats.dicom_geometry import RAS_LPS
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        highdicom = pytest.importorskip("highdicom")
+        folder = save_all(slices(plane=plane), tmp_path / "in", seed=5)
+        theirs = highdicom.get_volume_from_series([dcmread(p) for p in sorted(folder.iterdir())])
+    scan = dicom.Reader().read(folder)
+    values, affine = theirs.array.transpose(2, 1, 0), (RAS_LPS @ theirs.affine)[:, [2, 1, 0, 3]]
+    if affine[:3, 2] @ scan.affine[:3, 2] < 0:
+        values, affine[:3, 3] = values[..., ::-1], affine[:3, 3] + affine[:3, 2] * (values.shape[2] - 1)
+        affine[:3, 2] *= -1
+    np.testing.assert_array_equal(values, scan.array)
+    np.testing.assert_allclose(affine, scan.affine, atol=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("vendor", VENDORS)
 @pytest.mark.parametrize("plane", PLANES)

@@ -152,6 +152,12 @@ def deflated(folder: Path) -> Path:
     return save_all(made, folder)
 
 
+def all_are_cut(folder: Path) -> Path:
+    for file in series(folder).iterdir():
+        file.write_bytes(file.read_bytes()[:-20])
+    return folder
+
+
 def empty_file(folder: Path) -> Path:
     series(folder)
     (folder / "IM004").rename(folder / "IM004.dcm").write_bytes(b"")
@@ -245,6 +251,11 @@ BAD: dict[str, tuple[Maker, str]] = {
     "cut before its pixels": (cut(-96), "IM004: holds no pixels"),
     "cut in its header": (cut(400), "IM004: holds no pixels"),
     "cut in its meta information": (cut(150), "IM004: "),
+    "a frame is missing": (
+        one_file(enhanced(voxels((7, 6, 6)), order=np.array([5, 1, 0, 3, 4]))),
+        ", frame 2: 1 slice is missing between it and IM000.dcm, frame 4",
+    ),
+    "all are cut": (all_are_cut, "IM000: is truncated: it ends before its pixels do"),
     "no pixel data": (changed(one(3, PixelData=None)), "IM003: holds no pixels; copy it again if it is truncated"),
     "mosaic": (lambda f: series(f, ImageType=["ORIGINAL", "PRIMARY", "M", "MOSAIC"]), "is a Siemens mosaic"),
     "unsupported transfer syntax": (
@@ -312,6 +323,9 @@ def test_every_bad_folder_is_refused_in_one_line(name: str, tmp_path: Path, capf
     assert says in captured.err
     assert "; " in captured.err
     assert not any(secret in captured.err for secret in SECRETS)
+    if name != "secondary captures":  # those are pictures to `sr`
+        assert main(["sr", "--in", str(place)]) == 3
+        assert len(capfd.readouterr().err.splitlines()) == 1
     assert sorted(tmp_path.rglob("*")) == before
 
 

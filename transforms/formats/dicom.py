@@ -116,7 +116,7 @@ def is_volume(path: Path) -> bool:
 
 
 def _is_slice(file: Path) -> bool:
-    return is_slice(read_header(file, ["SOPClassUID", "ImagePositionPatient"]))
+    return is_slice(read_header(file, ["SOPClassUID", "ImagePositionPatient"], with_pixels=False))
 
 
 def _read(path: Path, series: Series) -> tuple[DicomHeader, NDArray[np.generic]]:

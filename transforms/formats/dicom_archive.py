@@ -103,7 +103,7 @@ def _walk(folder: Path) -> tuple[tuple[Path, ...], int]:
 
 
 def _referenced(directory: Path) -> tuple[Path, ...]:
-    """The files that a DICOMDIR names (Referenced File ID, PS3.3 F.3.2.2 and PS3.10 section 8.5)."""
+    """The files that a DICOMDIR names (Referenced File ID, PS3.3 F.3.2.2, PS3.10 section 8.2)."""
     from pydicom import dcmread
 
     with strict(directory):

@@ -90,10 +90,10 @@ def is_slice(header: Dataset) -> bool:
     return bool(classes & VOLUMES) or "ImagePositionPatient" in header
 
 
-def read_header(path: Path, tags: Sequence[str] | None = None) -> Dataset:
+def read_header(path: Path, tags: Sequence[str] | None = None, with_pixels: bool = True) -> Dataset:
     """The header of the file at `path`, without pixels: all of it, or `tags` only, which are then decoded and sound.
 
-    Raises InputRefusedError, also for a slice whose pixels are not there or not all there.
+    Raises InputRefusedError; `with_pixels`, also for a slice whose pixels are not there or not all there.
     """
     from pydicom.filereader import read_partial
     from pydicom.tag import Tag
@@ -108,10 +108,11 @@ def read_header(path: Path, tags: Sequence[str] | None = None) -> Dataset:
     with strict(path), path.open("rb") as file:
         transfer_syntax(path)
         header = read_partial(file, at_pixels, specific_tags=None if tags is None else [Tag(t) for t in tags])
-        if is_slice(header) and not ends:
-            refuse(path, "holds no pixels", "copy it again if it is truncated, or remove it")
-        if is_slice(header) and ends[0] > path.stat().st_size:
-            refuse(path, "is truncated: it ends before its pixels do", "copy or export it again")
+        if with_pixels and is_slice(header):
+            if not ends:
+                refuse(path, "holds no pixels", "copy it again if it is truncated, or remove it")
+            if ends[0] > path.stat().st_size:
+                refuse(path, "is truncated: it ends before its pixels do", "copy or export it again")
         if tags is not None:
             for _ in header.iterall():  # pydicom decodes an element, and warns or raises, when it is first looked at
                 pass

@@ -29,6 +29,8 @@ TAGS = [
 ]
 """What is looked at before one series is chosen."""
 
+SAME_THICKNESS = 1e-3
+
 LARGE_BYTES, MAX_RATIO = 2**28, 256
 """A volume of more bytes than the first is refused where it is more than so many times the size of its files."""
 
@@ -111,8 +113,9 @@ def series_of(stack: Stack) -> Series:
     if nbytes > max(LARGE_BYTES, MAX_RATIO * sum(f.stat().st_size for f in files)):
         what = f"and its series declare {nbytes >> 20} MiB, more than files of their size can hold"
         refuse(files[0], what, "do not trust them")
-    thicknesses = {s.thickness for s in ordered}
-    thickness = thicknesses.pop() if len(thicknesses) == 1 else None
+    thickness = ordered[0].thickness
+    if thickness is not None and any(abs((s.thickness or 0.0) / thickness - 1) > SAME_THICKNESS for s in ordered):
+        thickness = None
     headers = tuple(read_header(f) for f in files)
     return Series(files, headers, tuple(s.frame for s in ordered), shape, affine, thickness)
 

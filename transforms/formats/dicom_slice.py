@@ -47,12 +47,14 @@ class Slice:
 
     @property
     def name(self) -> str:
-        """For messages: frames count from 1, as in the standard."""
-        return (
-            f"{self.file.name}, frame {self.frame + 1}"
-            if "PerFrameFunctionalGroupsSequence" in self.header
-            else (self.file.name)
-        )
+        """For messages: the file's name, and which frame of it, counted from 1."""
+        return Path(self.where).name
+
+    @property
+    def where(self) -> str:
+        """As `name`, with the file's path."""
+        enhanced = "SharedFunctionalGroupsSequence" in self.header
+        return f"{self.file}, frame {self.frame + 1}" if enhanced else str(self.file)
 
     @property
     def normal(self) -> NDArray[np.float64]:

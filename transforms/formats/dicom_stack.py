@@ -47,7 +47,7 @@ class Stack:
                 what = "is a Siemens mosaic: many slices in one image, at places that DICOM does not tell"
                 refuse(one.file, what, "convert it with dcm2niix")
             if one.header.get("ConcatenationUID"):
-                refuse(one.file, "is a part of a concatenation (PS3.3 C.7.6.16.2.2.4)", "export it as one file")
+                refuse(one.file, "is a part of a concatenation (PS3.3 C.7.6.16)", "export it as one file")
             if "SharedFunctionalGroupsSequence" not in one.header and int(one.header.get("NumberOfFrames") or 1) > 1:
                 refuse(one.file, "holds several frames and nothing that says where they are", "export single slices")
         for keyword in IDENTITY:
