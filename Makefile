@@ -9,7 +9,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 # Debian packages that the slow tests drive; installed only by root and only where CI=true.
-DEBIAN_PACKAGES :=
+DEBIAN_PACKAGES := dicom3tools dcmtk dcm2niix
 
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 export NIPYPE_NO_ET := 1

@@ -83,7 +83,7 @@ except SystemExit as end:
     assert not loaded & {*HEAVY, "numpy", "scipy"}
 
 
-@pytest.mark.parametrize("command", ["sr", "degrade", "train", "prior", "doctor"])
+@pytest.mark.parametrize("command", ["sr", "degrade", "inpaint", "series", "train", "prior", "doctor"])
 def test_the_installed_command_lists_its_commands(command: str, tmp_path: Path) -> None:
     assert command in run(COMMAND, "--help", cwd=tmp_path).stdout
     assert command in run(COMMAND, command, "--help", cwd=tmp_path).stdout

@@ -14,6 +14,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
+from pydicom.uid import ComputedRadiographyImageStorage
 
 from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError
 from brgm_med.pipelines.cli import main
@@ -21,6 +22,7 @@ from brgm_med.transforms import formats
 from brgm_med.transforms.formats import nifti, picture, picture_codec, radiograph
 from brgm_med.transforms.formats.picture import Picture
 from brgm_med.transforms.intensity import Normalisation
+from tests.dicom_files import image, save
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
@@ -315,7 +317,7 @@ def test_a_finer_result_keeps_the_size_on_paper(tmp_path: Path) -> None:
 
 def test_jpeg_is_written_only_by_name_and_for_8_bits(tmp_path: Path) -> None:
     names = {"a.jpg": "a_brgm.png", "a.JPEG": "a_brgm.png", "a.png": "a_brgm.png", "a.TIF": "a_brgm.tif"}
-    names |= {"a.tiff": "a_brgm.tiff", "a.dcm": "a_brgm.png", "1.2.840": "1.2.840_brgm.png", "IM1": "IM1_brgm.png"}
+    names |= {"a.tiff": "a_brgm.tiff", "a.dcm": "a_brgm.dcm", "1.2.840": "1.2.840_brgm.dcm", "IM1": "IM1_brgm.dcm"}
     for name, output in names.items():
         assert picture.default_output(tmp_path / name) == tmp_path / output
     deep = like(pixels(1, "uint16"))
@@ -376,7 +378,9 @@ def test_normalisation_is_exactly_invertible_for_every_stored_integer(high: int)
 
 
 def test_formats_tell_volumes_from_pictures(tmp_path: Path) -> None:
-    (tmp_path / "IM0001").write_bytes(bytes(128) + b"DICM")
+    made = image(np.zeros((4, 5), np.uint16), [0, 0, 0], SOPClassUID=ComputedRadiographyImageStorage)
+    del made.ImagePositionPatient
+    save(made, tmp_path / "IM0001")
     (tmp_path / "notes").write_bytes(b"no")
     kinds = {"a.nii": "volume", "a.NII.GZ": "volume", "a.png": "picture", "a.JPG": "picture", "a.dcm": "picture"}
     for name, kind in (kinds | {"IM0001": "picture"}).items():
