@@ -164,6 +164,12 @@ def _prior(a: argparse.Namespace) -> None:
         verify_prior(a.prior)
 
 
+def _send(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.sending import send
+
+    send(a.path, a.to, calling=a.calling, retries=a.retries)
+
+
 def _doctor(_a: argparse.Namespace) -> None:
     from brgm_med.pipelines.inspect import doctor
 
@@ -275,6 +281,22 @@ def parser() -> argparse.ArgumentParser:
     imported.add_argument("file", type=Path, metavar="FILE", help="nothing in it is run")
     imported.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new folder of the prior")
     imported.add_argument("--name", help="the prior's name (default: the file's)")
+
+    send = command("send", _send, "Store DICOM files, as they are, in an archive (PACS): C-STORE or STOW-RS.")
+    send.add_argument(
+        "path", type=Path, metavar="DIR", help="folder (with all below) or file; what is no DICOM is skipped"
+    )
+    send.add_argument("--to", required=True, metavar="AET@HOST:PORT|URL", help="or http(s)://host/.../studies")
+    send.add_argument(
+        "--as", dest="calling", default="BRGM-MED", metavar="AET", help="our own title (default: BRGM-MED)"
+    )
+    send.add_argument(
+        "--retries",
+        type=_count,
+        default=3,
+        metavar="N",
+        help="of what may succeed later, after 1, 4, 16 ... s (default: 3)",
+    )
 
     command("doctor", _doctor, "What is installed, which device and weights, what is missing and how to get it.")
     return top
