@@ -91,8 +91,18 @@ def _associate(peer: Peer, kinds: Sequence[tuple[str, str]]) -> Association:
     """An association that the peer accepted, though perhaps no context in it. Raises UnreachableError."""
     from pynetdicom import AE, build_context, evt
 
+    sockets: list[socket.socket] = []
+
+    class Entity(AE):
+        """Tells which socket is used: pynetdicom 3.0 does not close one whose connection was refused."""
+
+        def _create_socket(self, *details: Any) -> Any:
+            made = super()._create_socket(*details)
+            sockets.append(made.socket)
+            return made
+
     where = f"{peer.host}:{peer.port}"
-    entity = AE(peer.calling)
+    entity = Entity(peer.calling)
     entity.connection_timeout = CONNECT_SECONDS
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = ANSWER_SECONDS
     opened: list[Any] = []
@@ -102,7 +112,7 @@ def _associate(peer: Peer, kinds: Sequence[tuple[str, str]]) -> Association:
             peer.port,
             contexts=[build_context(sop_class, syntax) for sop_class, syntax in kinds],
             ae_title=peer.title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, opened.append)],
+            evt_handlers=[(evt.EVT_CONN_OPEN, opened.append), (evt.EVT_ABORTED, _wake), (evt.EVT_RELEASED, _wake)],
         )
     except OSError as error:  # the host has no address
         raise UnreachableError(f"for want of a connection to {where} ({error.strerror or error})", True) from error
@@ -110,11 +120,22 @@ def _associate(peer: Peer, kinds: Sequence[tuple[str, str]]) -> Association:
     if association.is_established or (reply is not None and reply.result == 0):
         return association
     if not opened:
+        for left in sockets:
+            left.close()
         raise UnreachableError(f"for want of a connection to {where} ({_why_not(peer)})", later=True)
     if association.is_rejected:
         lasting = reply.result == 1  # 1 permanent, 2 transient (PS3.8, section 9.3.4)
         raise UnreachableError(f"because the association was rejected ({reply.reason_str})", later=not lasting)
     raise UnreachableError("because the association was aborted", later=True)
+
+
+def _wake(event: Any) -> None:
+    """End the wait for an answer of an association that has ended.
+
+    pynetdicom 3.0 does so itself, but where the end comes just before the request its own thread takes that message,
+    and the request would wait for ANSWER_SECONDS.
+    """
+    event.assoc.dimse.msg_queue.put((None, None))
 
 
 def _why_not(peer: Peer) -> str:

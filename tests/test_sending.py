@@ -20,7 +20,7 @@ from pydicom.uid import (
     MRImageStorage,
     RLELossless,
 )
-from pynetdicom import AE, evt
+from pynetdicom import AE, AllStoragePresentationContexts, evt
 from pynetdicom.presentation import PresentationContext
 
 from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError
@@ -198,8 +198,8 @@ def test_an_archive_that_rejects_us(tmp_path: Path) -> None:
 
 
 def test_more_kinds_than_an_association_has_contexts(tmp_path: Path) -> None:
-    """128 of them; the kinds are pairs of SOP class and transfer syntax, here of made-up classes."""
-    classes = tuple(f"1.2.826.0.1.3680043.8.498.1.{number}" for number in range(130))
+    """128 of them. What the images are does not matter here, so each says that it is of another class."""
+    classes = tuple(str(context.abstract_syntax) for context in AllStoragePresentationContexts)[:130]
     for number, sop_class in enumerate(classes):
         save(image(number, sop_class=UID(sop_class)), tmp_path / f"IM{number}")
     keeping = Keeping()
