@@ -12,11 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError, refuse
 from brgm_med.pipelines.progress import progress
 from brgm_med.transforms.formats.radiograph import is_dicom
 
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+UNDEFINED = 0xFFFFFFFF  # a length; pydicom itself misses the delimiter at its end
 RETRIES = 3
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR, which is of the medium it lies on (PS3.10, section 8)
 
@@ -71,26 +76,39 @@ def answer(code: int) -> Answer:
 def instances_in(path: Path) -> tuple[list[Instance], int]:
     """The DICOM instances at `path` (a file, or a folder and all below) by name, and how many files are none.
 
-    Raises InputRefusedError where there is none, and for one without readable file meta information.
+    Raises InputRefusedError where there is none, and for one that is truncated or damaged.
     """
-    from pydicom.filereader import read_file_meta_info
-
     if not path.exists():
         refuse(path, "no such file or folder", "check the name")
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     found = []
     for file in filter(is_dicom, files):
         try:
-            meta = read_file_meta_info(file)
+            meta = _meta_of_whole(file)
             names = ("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID")
             sop_class, uid, syntax = (str(meta[name].value) for name in names)
         except Exception as error:  # pydicom has many for damaged files
-            raise InputRefusedError(f"{file}: its file meta information is damaged; export it again") from error
+            raise InputRefusedError(f"{file}: is truncated or damaged; copy or export it again") from error
         if sop_class != MEDIA_DIRECTORY:
             found.append(Instance(file, sop_class, uid, syntax))
     if not found:
         refuse(path, "holds no DICOM file that can be sent", "give DICOM files (PS3.10)")
     return found, len(files) - len(found)
+
+
+def _meta_of_whole(file: Path) -> Dataset:
+    """The file meta information of a file that holds all it declares. Raises any exception for one that does not."""
+    from pydicom import dcmread
+    from pydicom.dataelem import RawDataElement
+
+    dataset = dcmread(file, defer_size=1024)
+    end = 0
+    if not dataset.file_meta.TransferSyntaxUID.is_deflated:
+        raw = [e for e in dataset.values() if isinstance(e, RawDataElement) and e.length != UNDEFINED]
+        end = max((e.value_tell + e.length for e in raw), default=0)
+    if end > file.stat().st_size:
+        raise EOFError
+    return dataset.file_meta
 
 
 def sender_to(target: str, calling: str) -> Sender:

@@ -42,7 +42,6 @@ def check(url: str) -> str:
 def send(url: str, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
     """Store instances, one in each request, so that each has an answer of its own. Raises UnreachableError."""
     from dicomweb_client.api import DICOMwebClient
-    from pydicom import dcmread
     from requests import HTTPError, RequestException, Timeout
     from requests.exceptions import ConnectionError, JSONDecodeError, SSLError
 
@@ -51,12 +50,9 @@ def send(url: str, instances: Sequence[Instance]) -> Iterator[tuple[Instance, An
     client.set_http_retry_params(retry=False)
     for instance in instances:
         try:
-            dataset = dcmread(instance.path)  # its elements stay as they are, undecoded
-        except Exception:  # pydicom has many for damaged files
-            yield instance, Answer(False, "unreadable: truncated or damaged")
-            continue
-        try:
-            yield instance, _meaning(client.store_instances([dataset]), instance.uid)
+            # Not `store_instances`, which decodes a data set and writes it anew: without group lengths, for example.
+            response = client._http_post_multipart_application_dicom(url, [instance.path.read_bytes()])
+            yield instance, _meaning(response, instance.uid)
         except HTTPError as error:
             yield instance, _refusal(error, instance.uid)
         except SSLError as error:
@@ -67,6 +63,8 @@ def send(url: str, instances: Sequence[Instance]) -> Iterator[tuple[Instance, An
             yield instance, Answer(False, "unconfirmed (the archive's answer cannot be read)")
         except RequestException as error:
             raise UnreachableError(f"because the request failed ({type(error).__name__})", later=False) from error
+        except OSError:
+            yield instance, Answer(False, "could not be read", later=True)
 
 
 def _meaning(response: Dataset, uid: str) -> Answer:

@@ -14,6 +14,7 @@ import pytest
 from pydicom.uid import (
     UID,
     CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -270,6 +271,15 @@ def test_what_cannot_be_sent(tmp_path: Path) -> None:
         send(tmp_path, "A@127.0.0.1:104")
     (tmp_path / "IM1").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x10")
     with pytest.raises(InputRefusedError, match="damaged"):
+        send(tmp_path, "A@127.0.0.1:104")
+
+
+@pytest.mark.parametrize("syntax", [*EVERY_SYNTAX, DeflatedExplicitVRLittleEndian])
+def test_a_truncated_file_is_refused_before_anything_is_sent(tmp_path: Path, syntax: UID) -> None:
+    write_series(tmp_path, syntax=syntax)
+    damaged = files(tmp_path)[0]
+    damaged.write_bytes(damaged.read_bytes()[:-50])
+    with pytest.raises(InputRefusedError, match="truncated"):
         send(tmp_path, "A@127.0.0.1:104")
 
 
