@@ -31,7 +31,7 @@ def image(number: int, syntax: UID = ExplicitVRLittleEndian, sop_class: UID = MR
     made.PatientID, made.PatientBirthDate, made.PatientSex = "0", "19700101", "O"
     made.ScanningSequence, made.SequenceVariant, made.ScanOptions, made.MRAcquisitionType = "GR", "SP", "", "3D"
     made.SliceThickness, made.RepetitionTime, made.EchoTime = 5, 2000, 3
-    made.EchoTrainLength, made.InversionTime, made.FlipAngle, made.MagneticFieldStrength = 1, "", 8, 1.5
+    made.EchoTrainLength, made.FlipAngle, made.MagneticFieldStrength = 1, 8, 1.5
     made.PatientPosition = "HFS"
     made.StudyInstanceUID, made.SeriesInstanceUID = generate_uid(ROOT, ["study"]), generate_uid(ROOT, ["series"])
     made.FrameOfReferenceUID, made.PositionReferenceIndicator = FRAME, ""

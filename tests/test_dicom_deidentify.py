@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pydicom
 import pytest
 from pydicom import Dataset, FileDataset, dcmread
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
@@ -14,6 +15,12 @@ from brgm_med.errors import InputRefusedError
 from brgm_med.transforms.formats.dicom_deidentify import Deidentifier, check
 from tests.dicom_sent import ROOT, image, save
 from tests.planted import DATES, found, plant
+
+
+def complaints(path: Path) -> set[str]:
+    """The errors that dciodvfy finds in a file."""
+    done = subprocess.run(["dciodvfy", "-new", path], capture_output=True, text=True, timeout=60)
+    return {line for line in done.stderr.splitlines() if line.startswith("Error")}
 
 
 @pytest.fixture
@@ -116,11 +123,32 @@ def test_what_is_no_image_is_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")
 def test_no_new_complaints_of_dciodvfy(planted: tuple[FileDataset, list[str]], tmp_path: Path) -> None:
-    def complaints(made: FileDataset | Dataset, name: str) -> set[str]:
-        save(made, tmp_path / name)  # type: ignore[arg-type]
-        done = subprocess.run(["dciodvfy", "-new", tmp_path / name], capture_output=True, text=True)
-        return {line for line in done.stderr.splitlines() if line.startswith("Error")}
-
     for made in (image(1), planted[0]):
-        assert complaints(Deidentifier()(made), "after") <= complaints(made, "before")
-    assert complaints(image(1), "plain") == set()
+        save(made, tmp_path / "before")
+        save(Deidentifier()(made), tmp_path / "after")  # type: ignore[arg-type]
+        assert complaints(tmp_path / "after") <= complaints(tmp_path / "before")
+    save(image(1), tmp_path / "plain")
+    assert complaints(tmp_path / "plain") == set()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")
+@pytest.mark.filterwarnings("ignore")
+def test_files_of_many_scanners(tmp_path: Path) -> None:
+    """Those that pydicom ships: no new complaint, and nothing of the identity left."""
+    names = ["PatientName", "PatientID", "AccessionNumber", "StudyInstanceUID", "SOPInstanceUID", "StudyDate"]
+    deidentifier, count = Deidentifier(), 0
+    for path in sorted((Path(pydicom.__file__).parent / "data" / "test_files").rglob("*.dcm")):
+        try:
+            source = dcmread(path)
+            if "Rows" not in source or "truncated" in path.name or source.file_meta.TransferSyntaxUID.is_deflated:
+                continue
+        except (pydicom.errors.InvalidDicomError, NotImplementedError, AttributeError):
+            continue
+        known = complaints(path)
+        result = tmp_path / "result"
+        save(deidentifier(source), result)  # type: ignore[arg-type]
+        assert complaints(result) <= known, path
+        assert found([v for n in names if len(v := str(source.get(n, ""))) > 4], [result]) == [], path
+        count += 1
+    assert count > 40
