@@ -91,7 +91,7 @@ def _associate(peer: Peer, kinds: Sequence[tuple[str, str]]) -> Association:
     """An association that the peer accepted, though perhaps no context in it. Raises UnreachableError."""
     from pynetdicom import AE, build_context, evt
 
-    sockets: list[socket.socket] = []
+    sockets: list[Any] = []
 
     class Entity(AE):
         """Tells which socket is used: pynetdicom 3.0 does not close one whose connection was refused."""
@@ -123,7 +123,7 @@ def _associate(peer: Peer, kinds: Sequence[tuple[str, str]]) -> Association:
         for left in sockets:
             left.close()
         raise UnreachableError(f"for want of a connection to {where} ({_why_not(peer)})", later=True)
-    if association.is_rejected:
+    if association.is_rejected and reply is not None:
         lasting = reply.result == 1  # 1 permanent, 2 transient (PS3.8, section 9.3.4)
         raise UnreachableError(f"because the association was rejected ({reply.reason_str})", later=not lasting)
     raise UnreachableError("because the association was aborted", later=True)

@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -70,20 +70,19 @@ def run(*command: object) -> subprocess.CompletedProcess[str]:
 def running(inside: list[str], ports: list[int], *command: object) -> Iterator[None]:
     """A server that listens at `ports`, and is ended."""
     probe = "import socket, sys; [socket.create_connection(('127.0.0.1', int(p))).close() for p in sys.argv[1:]]"
-    server = subprocess.Popen(
-        [*inside, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert server.stdout is not None
-    try:
-        until = time.monotonic() + 60
-        while run(*inside, sys.executable, "-c", probe, *ports).returncode:
-            assert server.poll() is None, server.stdout.read()
-            assert time.monotonic() < until, "the server does not listen"
-            time.sleep(0.2)
-        yield
-    finally:
-        server.terminate()
-        server.communicate(timeout=60)
+    with tempfile.TemporaryFile("w+") as log:
+        server = subprocess.Popen([*inside, *map(str, command)], stdout=log, stderr=subprocess.STDOUT)
+        try:
+            until = time.monotonic() + 60
+            while run(*inside, sys.executable, "-c", probe, *ports).returncode:
+                log.seek(0)
+                assert server.poll() is None, log.read()
+                assert time.monotonic() < until, "the server does not listen"
+                time.sleep(0.2)
+            yield
+        finally:
+            server.terminate()
+            server.wait(60)
 
 
 @contextmanager
@@ -163,10 +162,3 @@ def test_storescp_gets_every_byte_as_it_is(inside: list[str], tmp_path: Path, sy
         done = run(*inside, COMMAND, "send", series, "--to", "ANY@127.0.0.1:4243")
     assert done.returncode == 0, done.stderr
     assert sorted(map(body, kept.iterdir())) == sorted(map(body, files(series)))
-
-
-def test_nothing_listens_here_now() -> None:
-    """The servers above were where nobody else can reach them."""
-    for port in (4242, 4243, 8042):
-        with closing(socket.socket()) as probe:
-            assert probe.connect_ex(("127.0.0.1", port)) != 0
