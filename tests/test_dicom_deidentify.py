@@ -98,7 +98,9 @@ def test_own_texts_are_kept_and_nothing_before_them() -> None:
     made = image(1)
     made.ImageComments = "For research, not for diagnosis."
     made.DerivationDescription = "DOE^JANE derived. Inferred by brgm-med."
-    done = Deidentifier(own=["For research, not for diagnosis.", "Inferred by brgm-med."])(made)
+    first = Deidentifier()
+    done = first.keeping("For research, not for diagnosis.", "Inferred by brgm-med.", "")(made)
+    assert done.SOPInstanceUID == first(made).SOPInstanceUID
     assert done.ImageComments == made.ImageComments
     assert done.DerivationDescription == "Inferred by brgm-med."
 

@@ -204,7 +204,7 @@ def test_more_kinds_than_an_association_has_contexts(tmp_path: Path) -> None:
     for number, sop_class in enumerate(classes):
         save(image(number, sop_class=UID(sop_class)), tmp_path / f"IM{number}")
     keeping = Keeping()
-    with listening(keeping, classes=classes) as archive:
+    with listening(keeping, [ExplicitVRLittleEndian], classes) as archive:
         assert send(tmp_path, archive) == 130
     assert len(keeping.kept) == 130
 

@@ -20,8 +20,8 @@ import hashlib
 import hmac
 import secrets
 import uuid
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Callable
+from copy import copy, deepcopy
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -52,15 +52,20 @@ REMOVED_TOO = {"EncryptedAttributesSequence", "PrivateInformation", "PrivateInfo
 
 
 class Deidentifier:
-    """`deidentifier(dataset)` is a de-identified copy; UIDs and pseudonyms agree over all copies of one deidentifier.
+    """`deidentifier(dataset)` is a de-identified copy; UIDs and pseudonyms agree over all copies of one deidentifier."""
 
-    `own`: texts that this software wrote itself, which hold nothing of the patient. Where an attribute to be removed
-    ends with one of them, that is kept and the rest goes.
-    """
-
-    def __init__(self, own: Sequence[str] = ()) -> None:
+    def __init__(self) -> None:
         self._secret = secrets.token_bytes(32)
-        self._own = sorted(own, key=len, reverse=True)
+        self._own: list[str] = []
+
+    def keeping(self, *own: str) -> Deidentifier:
+        """One of the same secret, with texts that this software wrote itself and that hold nothing of the patient.
+
+        Where an attribute to be removed ends with one of them, that is kept and what is before it goes.
+        """
+        made = copy(self)
+        made._own = sorted(filter(None, own), key=len, reverse=True)
+        return made
 
     def __call__(self, dataset: Dataset) -> Dataset:
         """Raises InputRefusedError for what is no image, for burned-in annotation and for unreadable attributes."""
