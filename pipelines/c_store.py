@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from brgm_med.errors import UsageError
-from brgm_med.pipelines.sending import Answer, Instance, UnreachableError, answer
+from brgm_med.pipelines.sending import Answer, Answers, Instance, UnreachableError, answer
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
@@ -41,7 +41,7 @@ class Peer:
         return cls(match[1], match[2], int(match[3]), calling)
 
 
-def send(peer: Peer, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
+def send(peer: Peer, instances: Sequence[Instance]) -> Answers:
     """Store instances, each proposed in the one transfer syntax that its file has. Raises UnreachableError."""
     kinds = sorted({(i.sop_class, i.syntax) for i in instances})
     for start in range(0, len(kinds), MOST_CONTEXTS):
@@ -49,9 +49,7 @@ def send(peer: Peer, instances: Sequence[Instance]) -> Iterator[tuple[Instance, 
         yield from _send_kinds(peer, some, [i for i in instances if (i.sop_class, i.syntax) in some])
 
 
-def _send_kinds(
-    peer: Peer, kinds: Sequence[tuple[str, str]], instances: Sequence[Instance]
-) -> Iterator[tuple[Instance, Answer]]:
+def _send_kinds(peer: Peer, kinds: Sequence[tuple[str, str]], instances: Sequence[Instance]) -> Answers:
     """Over one association, with one presentation context for each kind: (SOP class, transfer syntax)."""
     from pynetdicom import _config
 
@@ -94,10 +92,14 @@ def _associate(peer: Peer, kinds: Sequence[tuple[str, str]]) -> Association:
     sockets: list[Any] = []
 
     class Entity(AE):
-        """Tells which socket is used: pynetdicom 3.0 does not close one whose connection was refused."""
+        """Tells which socket is used: pynetdicom 3.0 does not close one whose connection was refused.
+
+        Nor does it send small packets at once, so that every file waited for the peer's delayed acknowledgement.
+        """
 
         def _create_socket(self, *details: Any) -> Any:
             made = super()._create_socket(*details)
+            made.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sockets.append(made.socket)
             return made
 

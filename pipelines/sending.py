@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -53,7 +54,8 @@ class UnreachableError(Exception):
         self.later = later
 
 
-Sender = Callable[[Sequence[Instance]], Iterator[tuple[Instance, Answer]]]
+Answers = Generator[tuple[Instance, Answer], None, None]
+Sender = Callable[[Sequence[Instance]], Answers]
 """Sends instances in any order, giving each one's answer; raises UnreachableError."""
 
 
@@ -149,11 +151,12 @@ def send(path: Path, target: str, *, calling: str = "BRGM-MED", retries: int = R
                 time.sleep(seconds)
             answered, unreachable = {}, None
             try:
-                for instance, result in sender(waiting):
-                    answered[instance] = result
-                    if result.stored or last or not result.later:
-                        lost.update([] if result.stored else [result.text])
-                        settle(instance, result)
+                with closing(sender(waiting)) as answers:  # an interruption ends the association too
+                    for instance, result in answers:
+                        answered[instance] = result
+                        if result.stored or last or not result.later:
+                            lost.update([] if result.stored else [result.text])
+                            settle(instance, result)
             except UnreachableError as error:
                 unreachable = error
             silent = [i for i in waiting if i not in answered]

@@ -6,12 +6,12 @@ requests does: neither belongs on a command line.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from brgm_med.errors import UsageError
-from brgm_med.pipelines.sending import Answer, Instance, UnreachableError, answer
+from brgm_med.pipelines.sending import Answer, Answers, Instance, UnreachableError, answer
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -39,7 +39,7 @@ def check(url: str) -> str:
     return url.rstrip("/")
 
 
-def send(url: str, instances: Sequence[Instance]) -> Iterator[tuple[Instance, Answer]]:
+def send(url: str, instances: Sequence[Instance]) -> Answers:
     """Store instances, one in each request, so that each has an answer of its own. Raises UnreachableError."""
     from dicomweb_client.api import DICOMwebClient
     from requests import HTTPError, RequestException, Timeout

@@ -63,7 +63,7 @@ def write_series(folder: Path, count: int = 3, **options: UID) -> list[FileDatas
     images = [image(number, **options) for number in range(1, count + 1)]
     (folder / "below").mkdir(parents=True, exist_ok=True)
     for at, made in enumerate(images):
-        save(made, folder / ("below" if at else ".") / f"IM{made.SOPInstanceUID[-4:]}")
+        save(made, folder / ("below" if at else ".") / f"IM{at:04}")
     return images
 
 

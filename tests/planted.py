@@ -45,6 +45,8 @@ TOP = {
     "SecondaryReviewerName": "Q34PLANTED^R",
     "CertificateOfSigner": b"Q35PLANTED",
     "MAC": b"Q36PLANTED",
+    "PatientBirthDateInAlternativeCalendar": "Q56PLANTED",
+    "FillerOrderNumberProcedure": "Q57PLANTED",
 }
 """Standard attributes of a data set (AccessionNumber and the like with at most 16 characters, as their VRs ask for)."""
 DATES = {
@@ -88,6 +90,9 @@ def plant(image: FileDataset) -> list[str]:
     equipment.PurposeOfReferenceCodeSequence = [code("109102", "DCM", "Processing Equipment")]
     equipment.private_block(0x0029, CREATOR, create=True).add_new(0x01, "LO", "Q49PLANTED")
     image.ContributingEquipmentSequence = [equipment]
+    issuer = Dataset()
+    issuer.LocalNamespaceEntityID = "Q58PLANTED"
+    image.IssuerOfAccessionNumberSequence = [issuer]
     request = Dataset()
     request.RequestedProcedureID, request.ScheduledProcedureStepID = "Q50PLANTED", "Q51PLANTED"
     image.RequestAttributesSequence = [request]
@@ -101,7 +106,7 @@ def plant(image: FileDataset) -> list[str]:
     image.file_meta.PrivateInformation = b"Q54PLANTED"
     image.file_meta.SourceApplicationEntityTitle = "Q55PLANTED"
     uids = (image.SOPInstanceUID, image.StudyInstanceUID, image.SeriesInstanceUID, image.FrameOfReferenceUID)
-    texts = [f"Q{number:02}" for number in range(1, 56)]
+    texts = [f"Q{number:02}" for number in range(1, 59)]
     return [*texts, CREATOR, *DATES.values(), "19871130", *map(str, uids), source.ReferencedSOPInstanceUID]
 
 

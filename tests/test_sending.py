@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
+import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -28,7 +31,7 @@ from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError
 from brgm_med.pipelines.cli import main
 from brgm_med.pipelines.sending import send
 from tests.dicom_sent import image, save, write_series
-from tests.test_cli import refused, run
+from tests.test_cli import COMMAND, refused, run
 
 EVERY_SYNTAX = [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless]
 Answering = Callable[[Any], int]
@@ -198,6 +201,28 @@ def test_an_archive_that_rejects_us(tmp_path: Path) -> None:
         send(tmp_path, archive.replace("OTHER", "WRONG"), pause=60)
 
 
+def test_an_interruption_ends_the_association(tmp_path: Path) -> None:
+    """At once, though the archive has not answered, and as Ctrl-C ends every command."""
+    write_series(tmp_path, 1)
+    asked, aborted = threading.Event(), threading.Event()
+
+    def slow(event: Any) -> int:
+        asked.set()
+        aborted.wait(20)
+        return 0
+
+    with listening(slow) as archive:
+        sending = subprocess.Popen([COMMAND, "send", tmp_path, "--to", archive], stderr=subprocess.PIPE, text=True)
+        assert asked.wait(60)
+        begun = time.monotonic()
+        sending.send_signal(signal.SIGINT)
+        _, said = sending.communicate(timeout=60)
+        aborted.set()
+    assert sending.returncode == 130
+    assert said.splitlines()[-1] == "brgm-med: interrupted"
+    assert time.monotonic() - begun < 10
+
+
 def test_more_kinds_than_an_association_has_contexts(tmp_path: Path) -> None:
     """128 of them. What the images are does not matter here, so each says that it is of another class."""
     classes = tuple(str(context.abstract_syntax) for context in AllStoragePresentationContexts)[:130]
@@ -223,8 +248,6 @@ def test_a_host_without_an_address(tmp_path: Path) -> None:
 
 
 def test_an_archive_that_comes_up_late_is_found(tmp_path: Path) -> None:
-    import threading
-
     write_series(tmp_path, 1)
     port, keeping = free_port(), Keeping()
     entity = AE("ARCHIVE")

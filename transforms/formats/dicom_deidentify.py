@@ -7,7 +7,7 @@ they are to be removed, knows few of the UIDs, and keeps its map of UIDs in the 
 - the table holds at every depth, and in the file meta information and the preamble too;
 - every UID that is not defined by DICOM, and does not name a class, a syntax or a coding scheme, goes through one
   secret map, so what referred to each other still does;
-- private attributes, curves and overlays as a whole, attributes that the dictionary does not know, and (unless they are
+- attributes of the patient and of orders that the table does not list (`REMOVED_TOO`), private ones, curves and overlays as a whole, attributes that the dictionary does not know, and (unless they are
   part of a code) names, dates, addresses and free text that the table does not list are removed;
 - patients get a pseudonym instead of an empty Patient ID, or an archive would take all of them for one.
 
@@ -48,11 +48,47 @@ CODES = {
 }
 OPEN_UIDS = {"CodingSchemeUID", "ContextUID", "ContextGroupExtensionCreatorUID", "MappingResourceUID"}
 DUMMY_DATES = {"DA": "19000101", "DT": "19000101000000"}
-REMOVED_TOO = {"EncryptedAttributesSequence", "PrivateInformation", "PrivateInformationCreatorUID"}
+REMOVED_TOO = frozenset(
+    [
+        "EncryptedAttributesSequence",
+        "PrivateInformation",
+        "PrivateInformationCreatorUID",
+        "StorageMediaFileSetID",
+        "PatientBirthDateInAlternativeCalendar",
+        "PatientDeathDateInAlternativeCalendar",
+        "PatientAlternativeCalendar",
+        "PatientBodyMassIndex",
+        "PatientSizeCodeSequence",
+        "BreedRegistrationSequence",
+        "BreedRegistrationNumber",
+        "StrainStockSequence",
+        "StrainStockNumber",
+        "SourcePatientGroupIdentificationSequence",
+        "GroupOfPatientsIdentificationSequence",
+        "PatientClinicalTrialParticipationSequence",
+        "IssuerOfPatientIDQualifiersSequence",
+        "IssuerOfAccessionNumberSequence",
+        "OrderPlacerIdentifierSequence",
+        "OrderFillerIdentifierSequence",
+        "AssigningFacilitySequence",
+        "AssigningJurisdictionCodeSequence",
+        "AssigningAgencyOrDepartmentCodeSequence",
+        "PlacerOrderNumberProcedure",
+        "FillerOrderNumberProcedure",
+        "PlacerOrderNumberImagingServiceRequestRetired",
+        "FillerOrderNumberImagingServiceRequestRetired",
+        "RequestingPhysicianIdentificationSequence",
+        "RequestingServiceCodeSequence",
+        "ResponsibleGroupCodeSequence",
+        "ScheduledProcedureStepSequence",
+        "ScheduledStepAttributesSequence",
+    ]
+)
+"""Attributes that the table does not list, though they tell of the patient, or name orders or who gave them."""
 
 
 class Deidentifier:
-    """`deidentifier(dataset)` is a de-identified copy; UIDs and pseudonyms agree over all copies of one deidentifier."""
+    """`deidentifier(dataset)` is a de-identified copy; UIDs and pseudonyms agree over all copies of one."""
 
     def __init__(self) -> None:
         self._secret = secrets.token_bytes(32)
