@@ -98,7 +98,7 @@ def _associate(peer: Peer, kinds: Sequence[tuple[str, str]]) -> Association:
         """
 
         def _create_socket(self, *details: Any) -> Any:
-            made = super()._create_socket(*details)
+            made: Any = super()._create_socket(*details)
             made.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sockets.append(made.socket)
             return made
@@ -128,7 +128,7 @@ def _associate(peer: Peer, kinds: Sequence[tuple[str, str]]) -> Association:
     if association.is_rejected and reply is not None:
         lasting = reply.result == 1  # 1 permanent, 2 transient (PS3.8, section 9.3.4)
         raise UnreachableError(f"because the association was rejected ({reply.reason_str})", later=not lasting)
-    raise UnreachableError("because the association was aborted", later=True)
+    raise UnreachableError("because the association was aborted (are both titles right?)", later=True)
 
 
 def _wake(event: Any) -> None:

@@ -7,8 +7,9 @@ they are to be removed, knows few of the UIDs, and keeps its map of UIDs in the 
 - the table holds at every depth, and in the file meta information and the preamble too;
 - every UID that is not defined by DICOM, and does not name a class, a syntax or a coding scheme, goes through one
   secret map, so what referred to each other still does;
-- attributes of the patient and of orders that the table does not list (`REMOVED_TOO`), private ones, curves and overlays as a whole, attributes that the dictionary does not know, and (unless they are
-  part of a code) names, dates, addresses and free text that the table does not list are removed;
+- private attributes, curves and overlays as a whole, and attributes that the dictionary does not know are removed;
+- of what the table does not list, attributes of patients and orders (`REMOVED_TOO`) and, but for parts of codes,
+  names, dates, addresses and free text (`FREE`) are removed;
 - patients get a pseudonym instead of an empty Patient ID, or an archive would take all of them for one.
 
 Pixels stay as they are: a face can still be made from a head scan (`FACES`).
