@@ -38,6 +38,18 @@ def _count(text: str) -> int:
 _count.__name__ = "count"
 
 
+def _choices(a: argparse.Namespace) -> Any:
+    from brgm_med.transforms.formats.dicom_derived import Choices
+
+    return Choices(a.uid_seed, a.keep_private)
+
+
+def _place(text: str) -> Path:
+    """A path with a name, which `.` has not: results are named after it."""
+    path = Path(text)
+    return path if path.name not in ("", "..") else path.resolve()
+
+
 def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Callable[..., object]) -> bool:
     """Whether `a.scan` is a picture or a folder of pictures; `work(picture, out, **options)` is then done for each.
 
@@ -47,7 +59,7 @@ def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Calla
     from brgm_med.transforms.formats import kind_of
 
     folder = a.scan.is_dir()
-    if not folder and kind_of(a.scan) != "picture":
+    if kind_of(a.scan) != "picture":
         return False
     for name in volumes_only:
         if getattr(a, name) not in (None, "auto", "none", "float32"):
@@ -55,7 +67,7 @@ def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Calla
     if folder and a.certificate is not None:
         raise UsageError(f"--certificate: {a.scan} is a folder, and every result has one of its own; leave it out")
     names = ("prior", "force", "steps", "seed", "device", "threads", "certificate")
-    options = {name: getattr(a, name) for name in names}
+    options = {name: getattr(a, name) for name in names} | {"choices": _choices(a)}
     if folder:
         each(a.scan, a.out, lambda scan, out: work(scan, out, **options))
     else:
@@ -67,7 +79,7 @@ def _sr(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.pictures import super_resolve_picture
     from brgm_med.pipelines.steps import super_resolve
 
-    only = ("slice_thickness", "profile", "gap", "dtype", "affine", "perceptual", "lpips_weights")
+    only = ("like", "series", "slice_thickness", "profile", "gap", "dtype", "affine", "perceptual", "lpips_weights")
     if _on_pictures(a, only, partial(super_resolve_picture, factor=a.factor)):
         return
     if a.factor is not None:
@@ -82,6 +94,7 @@ def _sr(a: argparse.Namespace) -> None:
         perceptual=a.perceptual,
         lpips_weights=a.lpips_weights,
         affine=a.affine,
+        series=a.series,
         device=a.device,
         threads=a.threads,
         certificate=a.certificate,
@@ -89,6 +102,8 @@ def _sr(a: argparse.Namespace) -> None:
         profile=a.profile,
         gap=a.gap,
         dtype=a.dtype,
+        like=a.like,
+        choices=_choices(a),
     )
 
 
@@ -99,7 +114,7 @@ def _inpaint(a: argparse.Namespace) -> None:
     def one(scan: Path, out: Path | None, **options: Any) -> object:
         return inpaint_picture(scan, mask_of(a.mask, scan), out, mask_known=a.mask_known, **options)
 
-    if _on_pictures(a, ("affine",), one):
+    if _on_pictures(a, ("like", "affine", "series"), one):
         return
     inpaint(
         a.scan,
@@ -111,9 +126,12 @@ def _inpaint(a: argparse.Namespace) -> None:
         steps=a.steps,
         seed=a.seed,
         affine=a.affine,
+        series=a.series,
         device=a.device,
         threads=a.threads,
         certificate=a.certificate,
+        like=a.like,
+        choices=_choices(a),
     )
 
 
@@ -130,7 +148,10 @@ def _degrade(a: argparse.Namespace) -> None:
         factor=a.factor,
         dtype=a.dtype,
         affine=a.affine,
+        series=a.series,
         force=a.force,
+        like=a.like,
+        choices=_choices(a),
     )
 
 
@@ -170,6 +191,12 @@ def _send(a: argparse.Namespace) -> None:
     send(a.path, a.to, calling=a.calling, retries=a.retries)
 
 
+def _series(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.series import list_series
+
+    list_series(a.place, a.json)
+
+
 def _doctor(_a: argparse.Namespace) -> None:
     from brgm_med.pipelines.inspect import doctor
 
@@ -177,11 +204,19 @@ def _doctor(_a: argparse.Namespace) -> None:
 
 
 def _scan_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--in", dest="scan", type=Path, required=True, metavar="SCAN", help="NIfTI file, picture or radiograph"
-    )
+    text = "NIfTI file; folder, DICOMDIR, zip or file of DICOM slices; picture or radiograph"
+    parser.add_argument("--in", dest="scan", type=_place, required=True, metavar="SCAN", help=text)
+    parser.add_argument("--series", metavar="UID|NUMBER", help="which DICOM series (brgm-med series lists them)")
     parser.add_argument("--affine", choices=("sform", "qform"), default="auto", help="which one to believe")
     parser.add_argument("--force", action="store_true", help="overwrite existing outputs")
+
+
+def _dicom_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--like", type=Path, metavar="DICOM", help="series whose patient and study a DICOM result of NIfTI input gets"
+    )
+    parser.add_argument("--uid-seed", metavar="TEXT", help="DICOM UIDs made of this and the image (default: random)")
+    parser.add_argument("--keep-private", action="store_true", help="keep the private elements of DICOM input")
 
 
 def _acquisition_arguments(parser: argparse.ArgumentParser) -> None:
@@ -194,7 +229,9 @@ def _acquisition_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _reconstruction_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--out", type=Path, help="file, or folder for a folder (default: the input's name + _brgm)")
+    parser.add_argument(
+        "--out", type=Path, help="file, or folder of pictures or DICOM (default: the input's name + _brgm)"
+    )
     parser.add_argument("--certificate", type=Path, metavar="FILE", help="JSON file (default: beside the output)")
     parser.add_argument("--prior", default="brain-t1-coronal", metavar="NAME|DIR")
     parser.add_argument("--steps", type=_positive(int), metavar="N", help="steps of the MAP search")
@@ -226,6 +263,7 @@ def parser() -> argparse.ArgumentParser:
     _scan_arguments(sr)
     _acquisition_arguments(sr)
     _reconstruction_arguments(sr)
+    _dicom_arguments(sr)
     sr.add_argument("--factor", type=_positive(int), metavar="N", help="of a picture (default: up to the prior's size)")
     sr.add_argument("--perceptual", choices=("discriminator", "alex", "vgg", "none"), default="none")
     sr.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet or VGG16 weights, for offline use")
@@ -239,13 +277,19 @@ def parser() -> argparse.ArgumentParser:
     )
     inpaint.add_argument("--mask-known", action="store_true", help="voxels of the mask that are 0 are unknown instead")
     _reconstruction_arguments(inpaint)
+    _dicom_arguments(inpaint)
 
     degrade = command("degrade", _degrade, "Simulate a coarser acquisition of a scan.")
     _scan_arguments(degrade)
     _acquisition_arguments(degrade)
+    _dicom_arguments(degrade)
     degrade.add_argument("--out", type=Path, required=True)
     degrade.add_argument("--axis", choices=("R", "A", "S"), help="the slice axis")
     degrade.add_argument("--factor", type=_positive(int), metavar="N", help="downsample the coronal plane instead")
+
+    series = command("series", _series, "List the DICOM volumes in a folder, DICOMDIR, zip or file.")
+    series.add_argument("place", type=_place, metavar="DIR")
+    series.add_argument("--json", action="store_true", help="for programs")
 
     train = command("train", _train, "Train a prior on a folder of head scans, or of pictures.")
     train.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of NIfTI heads, or of pictures")

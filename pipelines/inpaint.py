@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
 from brgm_med.pipelines.progress import search_progress
-from brgm_med.pipelines.provenance import STATEMENT, description, write_json
+from brgm_med.pipelines.provenance import STATEMENT, description, inpainted, write_json
+from brgm_med.pipelines.sources import result_record, series_of, source_record
 from brgm_med.pipelines.steps import acquisition_of, choose_device, say, set_up_torch
-from brgm_med.transforms.formats import check_output, for_reading, for_writing, stem
+from brgm_med.pipelines.targets import target_of
+from brgm_med.transforms.formats import check_output, for_reading, stem
+from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices
 
 if TYPE_CHECKING:
     from brgm_med.transforms.formats.nifti_header import NiftiHeader
@@ -30,9 +33,12 @@ def inpaint(
     steps: int | None = None,
     seed: int = 0,
     affine: Literal["auto", "sform", "qform"] = "auto",
+    series: str | None = None,
     device: str = "auto",
     threads: int | None = None,
     certificate: Path | None = None,
+    like: Path | None = None,
+    choices: Choices = NO_CHOICES,
 ) -> Path:
     """Fill the voxels of the head scan at `scan` that `mask` marks, into `out` (default: its stem + `_brgm`).
 
@@ -41,15 +47,15 @@ def inpaint(
     it. The certificate (JSON) goes to `certificate`, by default beside the output. Raises as the exit codes of
     `brgm_med.errors` say; nothing is left behind when it does.
     """
-    header, stored = for_reading(scan).read_stored(scan, affine)
+    header, stored = for_reading(scan, series=series).read_stored(scan, affine)
     mask_header, mask_stored = for_reading(mask).read_stored(mask, "auto")
-    out = out or scan.with_name(f"{stem(scan)}_brgm.nii.gz")
-    writer = for_writing(out)
+    target = target_of(scan, out, header, like=like, choices=choices, force=force)
+    out = target.path
     certificate = certificate or out.with_name(f"{stem(out)}_certificate.json")
     if len({p.resolve() for p in (scan, mask, out, certificate)}) < 4:
         raise UsageError(f"{out}: scan, mask, output and certificate must be four different files")
-    for path in (out, certificate):
-        check_output(path, force)
+    target.check()
+    check_output(certificate, force)
 
     import torch
 
@@ -72,7 +78,7 @@ def inpaint(
         say(f"warning: {mask.name} is on another grid; taken nearest-neighbour, {count} voxels of the scan are unknown")
     values = torch.from_numpy(decode(header, stored).astype(np.float32))
     check_known(scan, values.numpy(), hole.numpy())
-    model, origin = acquisition_of(scan, grid, None, None, None)
+    model, origin = acquisition_of(scan, grid, None, None, None, series_of(header))
 
     set_up_torch(threads)
     torch.manual_seed(seed)
@@ -97,18 +103,19 @@ def inpaint(
         raise InputRefusedError(f"{scan}: {error}") from error
 
     new, clipped = stored_like(filled.image.numpy(), stored, hole.numpy(), header)
-    held = writer.write_stored(out, new, header, description(bundle.name), force)
+    how = inpainted(bundle.name, bundle.sha256)
+    held = target.write_stored(new, hole.numpy(), header, how, description(bundle.name))
     outside = ~hole.numpy()
     if not same_bits(held[outside], stored[outside]):
-        out.unlink(missing_ok=True)
+        target.remove()
         raise BrgmError(f"{out}: voxels outside the hole changed; this is a defect, please report it")
     problem, weight = filled.problem, filled.weight[hole]
     content: dict[str, Any] = {
         "statement": STATEMENT,
         "software": f"brgm-med {__version__}",
-        "source": {"file": scan.name, "sha256": digest(scan), "affine": header.form},
+        "source": source_record(scan, header),
         "mask": {"file": mask.name, "sha256": digest(mask), "known": mask_known, "resampled": resampled},
-        "result": {"file": out.name, "sha256": digest(out)},
+        "result": result_record(out),
         "prior": {"name": bundle.name, "sha256": bundle.sha256, "finest_detail_mm": bundle.spacing},
         "acquisition": {**model.to_sidecar(grid)["BrgmMedAcquisition"], "Origin": origin, "Stated": model.stated},
         "parameters": {"steps": steps, "noise": inpainting.NOISE, "seed": seed, "device": str(where)},

@@ -11,10 +11,20 @@ import numpy as np
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, CannotWriteError, InputRefusedError, PriorError, UsageError
 from brgm_med.pipelines.progress import search_progress
-from brgm_med.pipelines.provenance import STATEMENT, description, write_json
+from brgm_med.pipelines.provenance import STATEMENT, description, inpainted, super_resolved, write_json
 from brgm_med.pipelines.steps import choose_device, say, set_up_torch
-from brgm_med.transforms.formats import check_output, default_output, for_reading, pictures_in, stem
-from brgm_med.transforms.formats.picture import Picture, check_output_name, write
+from brgm_med.transforms.formats import (
+    check_output,
+    default_output,
+    for_reading,
+    pictures_in,
+    radiograph_write,
+    stem,
+)
+from brgm_med.transforms.formats import picture as common
+from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices, Derivation
+from brgm_med.transforms.formats.dicom_file import is_dicom
+from brgm_med.transforms.formats.picture import Picture, Written
 
 if TYPE_CHECKING:
     import torch
@@ -81,14 +91,28 @@ def _prepared(
     """The picture, and where result and certificate go, once it is sure that they can."""
     picture: Picture = for_reading(scan, "picture").read(scan)
     out = out or default_output(scan)
-    check_output_name(out, picture)
+    if out.suffix.lower() != ".dcm":
+        common.check_output_name(out, picture)
+    elif not is_dicom(scan):
+        raise UsageError(f"{out}: only a DICOM image gives a DICOM image; let the name end in .png or .tif")
     certificate = certificate or out.with_name(f"{stem(out)}_certificate.json")
     files = (scan, *also, out, certificate)
     if len({p.resolve() for p in files}) < len(files):
         raise UsageError(f"{out}: inputs, output and certificate must all be different files")
     for path in (out, certificate):
         check_output(path, force)
+    if is_dicom(scan) and picture.dpi is None:
+        say(f"warning: {scan.name} says no pixel spacing (or 0); its size in millimetres is unknown, pixels are used")
     return picture, out, certificate
+
+
+def _write(
+    out: Path, values: np.ndarray, picture: Picture, prior: str, how: Derivation, choices: Choices, force: bool
+) -> Written:
+    """As DICOM where the name says so, else as a picture."""
+    if out.suffix.lower() == ".dcm":
+        return radiograph_write.write(out, values, picture, how, choices, force)
+    return common.write(out, values, picture, description(prior), force)
 
 
 def _loaded(prior: str, picture: Picture) -> PriorBundle:
@@ -138,6 +162,7 @@ def super_resolve_picture(
     device: str = "auto",
     threads: int | None = None,
     certificate: Path | None = None,
+    choices: Choices = NO_CHOICES,
 ) -> Path:
     """Enlarge the picture at `scan` by a whole `factor` (default: as often as it fits into the prior's frame).
 
@@ -182,7 +207,9 @@ def super_resolve_picture(
     average = SliceProfile([None, *(profile_matrix(n * factor, 1.0, n, factor, factor) for n in picture.shape)])
     covariance = stationary_covariance(guess.shape[1:], [0, CORRELATION, CORRELATION])
     result = project(guess, average, measured, covariance)
-    held, clipped = write(out, normalise.inverse(result)[0].numpy(), picture, description(bundle.name), force)
+    how = super_resolved(bundle.name, bundle.sha256)
+    values = normalise.inverse(result)[0].numpy()
+    held, clipped = _write(out, values, picture, bundle.name, how, choices, force)
     error = (average(torch.from_numpy(held).double()[None])[0] - torch.from_numpy(picture.array).double()).abs()
     content = _record(
         scan, out, bundle, frame.scale / factor, {"factor": factor, "steps": steps, "seed": seed, "device": str(where)}
@@ -214,6 +241,7 @@ def inpaint_picture(
     device: str = "auto",
     threads: int | None = None,
     certificate: Path | None = None,
+    choices: Choices = NO_CHOICES,
 ) -> Path:
     """Fill the pixels of the picture at `scan` that are not 0 (0, if `mask_known`) in `mask`, a picture of its size.
 
@@ -262,7 +290,8 @@ def inpaint_picture(
     answer = frame.from_frame(nn.Sequential(*colour)(image)).to(known)
     blended = normalise.inverse(blend_seamless(known, answer, hole))[0].numpy()
     values = np.where(hole.numpy(), blended, picture.array)
-    held, clipped = write(out, values, picture, description(bundle.name), force)
+    how = inpainted(bundle.name, bundle.sha256)
+    held, clipped = _write(out, values, picture, bundle.name, how, choices, force)
     outside = np.broadcast_to(~hole.numpy(), held.shape)
     lossy = out.suffix.lower() in (".jpg", ".jpeg")
     changed = int((held != picture.array)[outside].sum())

@@ -9,14 +9,38 @@ from typing import Any
 
 from brgm_med._version import __version__
 from brgm_med.transforms.formats import replacing
+from brgm_med.transforms.formats.dicom_derived import MASKING, RESAMPLING, Derivation
 
 STATEMENT = "Derived image: part measured, part inferred by a statistical model. For research, not for diagnosis."
+SIMULATED = "Derived image: simulated from a finer scan. For research, not for diagnosis."
 SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
 
 
 def description(prior: str) -> str:
     """For the 79 bytes of a NIfTI header."""
     return f"brgm-med {__version__} {prior}: DERIVED, research only, not for diagnosis"[:79]
+
+
+def super_resolved(prior: str, sha256: str) -> Derivation:
+    """What a super-resolved DICOM image says of itself."""
+    text = f"brgm-med {__version__}: super-resolved, finer detail inferred by a statistical model."
+    return Derivation("brgm-med sr", text, RESAMPLING, STATEMENT, _tool(prior, sha256))
+
+
+def inpainted(prior: str, sha256: str) -> Derivation:
+    """What an inpainted DICOM image says of itself."""
+    text = f"brgm-med {__version__}: a masked part filled, inferred by a statistical model."
+    return Derivation("brgm-med inpaint", text, MASKING, STATEMENT, _tool(prior, sha256))
+
+
+def degraded() -> Derivation:
+    """What a simulated acquisition says of itself."""
+    text = f"brgm-med {__version__}: simulated acquisition of larger voxels."
+    return Derivation("brgm-med degrade", text, RESAMPLING, SIMULATED)
+
+
+def _tool(prior: str, sha256: str) -> str:
+    return f"Prior {prior}, SHA-256 {sha256}."
 
 
 def describe(name: str, description: str) -> dict[str, Any]:

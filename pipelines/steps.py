@@ -10,8 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
 from brgm_med.pipelines.progress import search_progress
-from brgm_med.pipelines.provenance import STATEMENT, description, ranges, sidecar_of, write_json
-from brgm_med.transforms.formats import check_output, for_reading, for_writing, stem
+from brgm_med.pipelines.provenance import (
+    STATEMENT,
+    degraded,
+    description,
+    ranges,
+    sidecar_of,
+    super_resolved,
+    write_json,
+)
+from brgm_med.pipelines.sources import result_record, series_of, source_record, stated_by
+from brgm_med.pipelines.targets import target_of
+from brgm_med.transforms.formats import check_output, for_reading, stem
+from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +30,7 @@ if TYPE_CHECKING:
     from brgm_med.perceptual import PerceptualFeatures
     from brgm_med.priors.bundle import PriorBundle
     from brgm_med.transforms.acquire import AcquisitionModel
+    from brgm_med.transforms.formats.dicom_series import Series
     from brgm_med.transforms.geometry import Grid
 
 Profile = Literal["box", "gaussian"]
@@ -53,9 +65,16 @@ def choose_device(device: str) -> Any:
 
 
 def acquisition_of(
-    scan: Path, grid: Grid, thickness: float | None, gap: float | None, profile: Profile | None
+    scan: Path,
+    grid: Grid,
+    thickness: float | None,
+    gap: float | None,
+    profile: Profile | None,
+    series: Series | None = None,
 ) -> tuple[AcquisitionModel, str]:
     """The acquisition model and where it comes from: flags, else the sidecar beside the scan, else the header.
+
+    Of DICOM, the header states the slices' thickness (`sources.stated_by`).
 
     Raises InputRefusedError for a damaged sidecar and UsageError for flags that contradict the scan.
     """
@@ -73,6 +92,9 @@ def acquisition_of(
             model = AcquisitionModel.from_sidecar(content, grid, str(sidecar))
             if model is not None:
                 return model, f"stated in {sidecar.name}"
+    stated = stated_by(series, grid)
+    if stated is not None:
+        return stated, "stated in the DICOM header"
     return AcquisitionModel.from_header(grid), "assumed from the header's spacing"
 
 
@@ -106,6 +128,7 @@ def super_resolve(
     perceptual: Network = "none",
     lpips_weights: Path | None = None,
     affine: Literal["auto", "sform", "qform"] = "auto",
+    series: str | None = None,
     device: str = "auto",
     threads: int | None = None,
     certificate: Path | None = None,
@@ -113,25 +136,29 @@ def super_resolve(
     profile: Profile | None = None,
     gap: float | None = None,
     dtype: Literal["float32", "source"] = "float32",
+    like: Path | None = None,
+    choices: Choices = NO_CHOICES,
 ) -> Path:
-    """Super-resolve the head scan at `scan` into `out` (default: its stem + `_brgm` beside it); returns `out`.
+    """Super-resolve the head scan at `scan` into `out` (default: its name + `_brgm` beside it); returns `out`.
 
-    The certificate (JSON) goes to `certificate`, by default beside the output. Raises as the exit codes of
-    `brgm_med.errors` say; nothing is left behind when it does.
+    `scan` is NIfTI, or DICOM, of which `series` chooses one of several volumes (see `dicom_series.the_series`). What
+    `out` may be, and what `like` and `choices` are for, says `targets.target_of`. The certificate (JSON) goes to
+    `certificate`, by default beside the output. Raises as the exit codes of `brgm_med.errors` say; nothing is left
+    behind when it does.
     """
-    source = for_reading(scan).read(scan, affine)
-    out = out or scan.with_name(f"{stem(scan)}_brgm.nii.gz")
-    writer = for_writing(out)
+    source = for_reading(scan, series=series).read(scan, affine)
+    target = target_of(scan, out, source.header, like=like, dtype=dtype, choices=choices, force=force)
+    out = target.path
     certificate = certificate or out.with_name(f"{stem(out)}_certificate.json")
     if len({p.resolve() for p in (scan, out, certificate)}) < 3:
         raise UsageError(f"{out}: input, output and certificate must be three different files")
-    for path in (out, certificate):
-        check_output(path, force)
+    target.check()
+    check_output(certificate, force)
 
     from brgm_med.transforms.geometry import Grid
 
     grid = Grid(source.header.shape, source.affine)
-    model, origin = acquisition_of(scan, grid, thickness, gap, profile)
+    model, origin = acquisition_of(scan, grid, thickness, gap, profile, series_of(source.header))
     widths = " x ".join(f"{t:g}" for t in model.thickness)
     say(f"{scan.name}: {' x '.join(f'{s:g}' for s in grid.spacing)} mm, {model.profile} profile {widths} mm ({origin})")
 
@@ -140,7 +167,7 @@ def super_resolve(
     from brgm_med.consistency import certificate as certify
     from brgm_med.pipelines import super_resolution as sr
     from brgm_med.posterior import Weights
-    from brgm_med.priors.bundle import digest, load
+    from brgm_med.priors.bundle import load
     from brgm_med.transforms.register import scale_of
     from brgm_med.transforms.template import load_template
 
@@ -171,12 +198,8 @@ def super_resolve(
         )
     result = sr.combine(problem, stack, template.box)
 
-    held = writer.write(
-        out, result.image[0].numpy(), problem.fine.affine, source.header, dtype, description(bundle.name), force
-    )
-    step = None
-    if dtype == "source" and source.header.dtype.kind in "iu":
-        step = for_reading(out).check(out).slope
+    how = super_resolved(bundle.name, bundle.sha256)
+    held, step = target.write(result.image[0].numpy(), problem.fine.affine, how, description(bundle.name))
     consistency = certify(
         torch.from_numpy(held)[None], problem.corruption, problem.scan, problem.corruption.inside(grid.shape), step
     )
@@ -185,8 +208,8 @@ def super_resolve(
     content = {
         "statement": STATEMENT,
         "software": f"brgm-med {__version__}",
-        "source": {"file": scan.name, "sha256": digest(scan), "affine": source.header.form},
-        "result": {"file": out.name, "sha256": digest(out)},
+        "source": source_record(scan, source.header),
+        "result": result_record(out),
         "prior": {"name": bundle.name, "sha256": bundle.sha256, "finest_detail_mm": bundle.spacing},
         "acquisition": {**model.to_sidecar(grid)["BrgmMedAcquisition"], "Origin": origin, "Stated": model.stated},
         "parameters": {
@@ -210,7 +233,7 @@ def super_resolve(
         },
     }
     if not math.isfinite(consistency["relative_residual"]):
-        out.unlink(missing_ok=True)
+        target.remove()
         raise BrgmError(f"{out}: the result is not consistent with the scan; this is a defect, please report it")
     write_json(certificate, content, force)
     say(f"wrote {out} and {certificate.name} (relative residual {consistency['relative_residual']:.1e})")
@@ -228,17 +251,20 @@ def degrade(
     factor: int | None = None,
     dtype: Literal["float32", "source"] = "float32",
     affine: Literal["auto", "sform", "qform"] = "auto",
+    series: str | None = None,
     force: bool = False,
+    like: Path | None = None,
+    choices: Choices = NO_CHOICES,
 ) -> Path:
     """Simulate an acquisition of `scan` into `out`, with a JSON sidecar that states the acquisition model.
 
     Either slices of `thickness` mm (and `gap`) along world axis R, A or S, or `factor` in the coronal plane.
     """
-    source = for_reading(scan).read(scan, affine)
-    writer = for_writing(out)
+    source = for_reading(scan, series=series).read(scan, affine)
+    target = target_of(scan, out, source.header, like=like, dtype=dtype, choices=choices, force=force)
     sidecar = sidecar_of(out, stem(out))
-    for path in (out, sidecar):
-        check_output(path, force)
+    target.check()
+    check_output(sidecar, force)
     if (factor is None) == (thickness is None) or (thickness is not None) != (axis is not None):
         raise UsageError("give either --slice-thickness with --axis, or --factor")
 
@@ -257,7 +283,7 @@ def degrade(
         coarse, model = thick_slices(grid, axis, thickness, gap, profile)
     image = acquire(torch.from_numpy(source.array)[None], grid, coarse, model)
     text = f"brgm-med {__version__}: simulated acquisition, research only"
-    writer.write(out, image[0].numpy(), coarse.affine, source.header, dtype, text, force)
+    target.write(image[0].numpy(), coarse.affine, degraded(), text, model.thickness[2])
     write_json(sidecar, {"Source": scan.name, **model.to_sidecar(coarse)}, force)
     say(f"wrote {out} ({' x '.join(f'{s:g}' for s in coarse.spacing)} mm) and {sidecar.name}")
     return out

@@ -315,7 +315,7 @@ def test_a_finer_result_keeps_the_size_on_paper(tmp_path: Path) -> None:
 
 def test_jpeg_is_written_only_by_name_and_for_8_bits(tmp_path: Path) -> None:
     names = {"a.jpg": "a_brgm.png", "a.JPEG": "a_brgm.png", "a.png": "a_brgm.png", "a.TIF": "a_brgm.tif"}
-    names |= {"a.tiff": "a_brgm.tiff", "a.dcm": "a_brgm.png", "1.2.840": "1.2.840_brgm.png", "IM1": "IM1_brgm.png"}
+    names |= {"a.tiff": "a_brgm.tiff", "a.dcm": "a_brgm.dcm", "1.2.840": "1.2.840_brgm.dcm", "IM1": "IM1_brgm.dcm"}
     for name, output in names.items():
         assert picture.default_output(tmp_path / name) == tmp_path / output
     deep = like(pixels(1, "uint16"))

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""RAS <-> LPS, its own inverse. The only place where the two conventions meet."""
+from brgm_med.transforms.formats.dicom_geometry import RAS_LPS
+
+__all__ = ["RAS_LPS", "Grid", "resample"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,17 +18,20 @@ from brgm_med.transforms.formats.nifti_affine import Choice
 class LoadScan(Transform):
     """Read a scan strictly: path -> MetaTensor [1, X, Y, Z], float32; affine float64 (index -> world RAS mm).
 
-    `affine` chooses between a NIfTI file's "sform" and "qform"; "auto" refuses two that disagree by more than
-    0.1 mm at a corner. Of the header, `meta` keeps facts to look at (`dtype`, `slope`, `inter`, `sform_code`,
-    `qform_code`, `description`) and, for `SaveScan`, which file and form it came from (`filename_or_obj`,
-    `form`). Raises InputRefusedError as the format's `read` does.
+    DICOM (a folder, DICOMDIR, zip or file of slices) comes in the order of positions, [1, columns, rows, slices], and
+    `series` chooses one of several volumes (see `dicom_series.the_series`). `affine` chooses between a NIfTI file's
+    "sform" and "qform"; "auto" refuses two that disagree by more than 0.1 mm at a corner. Of the header, `meta` keeps
+    facts to look at (`dtype`, `slope`, `inter`, `sform_code`, `qform_code`, `description`) and, for `SaveScan`, which
+    file, form and series it came from (`filename_or_obj`, `form`, `series` where one was chosen). Raises
+    InputRefusedError as the format's `read` does.
     """
 
-    def __init__(self, affine: Choice = "auto") -> None:
+    def __init__(self, affine: Choice = "auto", series: str | None = None) -> None:
         self.affine = affine
+        self.series = series
 
     def __call__(self, path: Path | str) -> MetaTensor:
-        scan = formats.for_reading(path).read(path, self.affine)
+        scan = formats.for_reading(path, series=self.series).read(path, self.affine)
         header = scan.header
         meta = {
             "filename_or_obj": str(path),
@@ -40,16 +43,18 @@ class LoadScan(Transform):
             "qform_code": int(header.record["qform_code"]),
             "description": header.description,
             "space": "RAS",
-        }
+        } | ({} if self.series is None else {"series": self.series})
         return MetaTensor(torch.from_numpy(scan.array)[None], affine=torch.from_numpy(scan.affine), meta=meta)
 
 
 class LoadScand(MapTransform):
     """`LoadScan` for the paths under `keys` of a dictionary."""
 
-    def __init__(self, keys: KeysCollection, affine: Choice = "auto", allow_missing_keys: bool = False) -> None:
+    def __init__(
+        self, keys: KeysCollection, affine: Choice = "auto", allow_missing_keys: bool = False, series: str | None = None
+    ) -> None:
         super().__init__(keys, allow_missing_keys)
-        self.load = LoadScan(affine)
+        self.load = LoadScan(affine, series)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         return dict(data) | {key: self.load(data[key]) for key in self.key_iterator(dict(data))}

@@ -15,7 +15,6 @@ from monai.utils import ensure_tuple
 from brgm_med.transforms import formats
 from brgm_med.transforms.formats.nifti import OutputType
 from brgm_med.transforms.formats.nifti_affine import Choice
-from brgm_med.transforms.formats.nifti_header import read_header
 
 
 class SaveScan(Transform):
@@ -52,7 +51,8 @@ class SaveScan(Transform):
         own = image.meta.get("filename_or_obj")
         source = own if self.like is None else str(self.like)
         form = image.meta.get("form", "auto") if self.affine == "auto" and source == own else self.affine
-        header = None if source is None else read_header(Path(source), form)
+        series = image.meta.get("series") if source == own else None
+        header = None if source is None else formats.for_reading(source, series=series).read_header(Path(source), form)
         held = formats.for_writing(self.path).write(
             self.path,
             image.as_tensor()[0].detach().cpu().numpy(),

@@ -56,21 +56,35 @@ def replacing(path: Path, force: bool = False) -> Iterator[Path]:
         raise CannotWriteError(f"{path}: cannot be written ({why}); free space or choose another folder") from error
 
 
-def check_new_folder(path: Path) -> None:
-    """Find out whether the folder `path` can be made. Leaves nothing behind; raises as `check_output` does."""
+def check_new_folder(path: Path, replaced: str | None = None) -> None:
+    """Find out whether the folder `path` can be made. Leaves nothing behind; raises as `check_output` does.
+
+    `replaced`: a folder of nothing but files whose names end so may exist, and will be replaced.
+    """
     if os.path.lexists(path):
-        raise InputRefusedError(f"{path}: exists already; choose another name")
-    check_output(path)
+        if replaced is None:
+            raise InputRefusedError(f"{path}: exists already; choose another name")
+        try:
+            ours = path.is_dir() and not path.is_symlink() and all(_named(p, replaced) for p in path.iterdir())
+        except OSError as error:
+            raise CannotWriteError(f"{path}: cannot be read ({error.strerror}); choose another name") from error
+        if not ours:
+            raise CannotWriteError(f"{path}: is not a folder of {replaced} files only; choose another name")
+    check_output(path.with_name(f".brgm-{secrets.token_hex(8)}.part"))
+
+
+def _named(path: Path, ending: str) -> bool:
+    return path.name.lower().endswith(ending) and path.is_file() and not path.is_symlink()
 
 
 @contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, replaced: str | None = None) -> Iterator[Path]:
     """Give a new, empty folder beside `path` to fill; on leaving, flush its files to the disk and rename it to `path`.
 
-    On any error, interruption included, nothing is left. Raises as `check_new_folder` does, and CannotWriteError for
-    an OSError inside.
+    On any error, interruption included, nothing is left, and a folder that was to be replaced is as it was. Raises as
+    `check_new_folder` does, and CannotWriteError for an OSError inside.
     """
-    check_new_folder(path)
+    check_new_folder(path, replaced)
     temporary = path.with_name(f".brgm-{secrets.token_hex(8)}.part")
     try:
         try:
@@ -78,13 +92,28 @@ def new_folder(path: Path) -> Iterator[Path]:
             yield temporary
             for inside in temporary.rglob("*"):
                 _sync(inside)
-            os.rename(temporary, path)
+            _put_in_place(temporary, path)
             _sync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         why = error.strerror or str(error)
         raise CannotWriteError(f"{path}: cannot be written ({why}); free space or choose another folder") from error
+
+
+def _put_in_place(new: Path, path: Path) -> None:
+    """Rename the folder `new` to `path`; what stood there steps aside, and back again if that fails."""
+    if not os.path.lexists(path):
+        os.rename(new, path)
+        return
+    aside = path.with_name(f".brgm-{secrets.token_hex(8)}.old")
+    os.rename(path, aside)
+    try:
+        os.rename(new, path)
+    except BaseException:
+        os.rename(aside, path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

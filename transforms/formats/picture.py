@@ -112,11 +112,13 @@ def check_output_name(path: Path | str, like: Picture) -> Codec:
 
 
 def default_output(path: Path | str, mark: str = "_brgm") -> Path:
-    """Where a result goes that was given no name: beside `path`, TIFF for TIFF and else PNG, which loses nothing."""
+    """Where a result goes that was given no name: beside `path`; DICOM and TIFF for their like, else PNG, lossless."""
     path = Path(path)
-    known = path.suffix.lower() in (*CODECS, ".dcm")  # DICOM files are often named by numbers with dots
-    suffix = path.suffix.lower() if CODECS.get(path.suffix.lower()) == "TIFF" else ".png"
-    return path.with_name(f"{path.stem if known else path.name}{mark}{suffix}")
+    codec, dicom = CODECS.get(path.suffix.lower()), path.suffix.lower() == ".dcm"
+    if codec is None and not dicom:  # DICOM known by its content: such files are often named by numbers with dots
+        return path.with_name(f"{path.name}{mark}.dcm")
+    suffix = path.suffix.lower() if dicom or codec == "TIFF" else ".png"
+    return path.with_name(f"{path.stem}{mark}{suffix}")
 
 
 def write(

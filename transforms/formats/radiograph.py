@@ -1,4 +1,4 @@
-"""Single grey DICOM images: CR, DX and their like. Read only; pydicom is imported when a file is read.
+"""Single grey DICOM images, CR, DX and their like, as pictures. pydicom is imported when a file is read.
 
 The one place where a DICOM file's rescale, inversion and window are dealt with (PS3.3 C.11 and C.7.6.3.1.2): stored
 integers -> modality values -> window -> shown. What is kept are the modality values, in full depth: a window is lossy,
@@ -9,15 +9,14 @@ chest x-ray: bone), and nothing after this module needs to know.
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from brgm_med.errors import InputRefusedError, refuse
+from brgm_med.errors import refuse
+from brgm_med.transforms.formats.dicom_file import MAGIC, PREAMBLE, numbers, stored_pixels, strict, transfer_syntax
 from brgm_med.transforms.formats.picture import Picture, Range
 from brgm_med.transforms.formats.picture_codec import MAX_PIXELS, Dpi, start_of
 
@@ -25,17 +24,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 KIND = "picture"
-PREAMBLE, MAGIC = 128, b"DICM"
 FEWEST_INSIDE = 0.5
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether `path` is a file with the preamble of PS3.10, section 7.1, whatever its name. Never raises."""
-    try:
-        with path.open("rb") as file:
-            return file.read(PREAMBLE + len(MAGIC))[PREAMBLE:] == MAGIC
-    except OSError:
-        return False
 
 
 def read(path: Path | str) -> Picture:
@@ -53,43 +42,21 @@ def read(path: Path | str) -> Picture:
     path = Path(path)
     if start_of(path, PREAMBLE + len(MAGIC))[PREAMBLE:] != MAGIC:
         refuse(path, "is no DICOM file (PS3.10)", "export it again")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd headers: the parts that matter are looked at below
-            return _read(path)
-    except InputRefusedError:
-        raise
-    except Exception as error:  # pydicom and its codecs have many for damaged files
-        refuse(path, f"is truncated or damaged ({error})", "copy or export it again")
+    with strict(path):
+        return _read(path)
 
 
 def _read(path: Path) -> Picture:
     from pydicom import dcmread
-    from pydicom.filereader import read_file_meta_info
-    from pydicom.pixels import apply_modality_lut, get_decoder, pixel_array
-    from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+    from pydicom.pixels import apply_modality_lut
 
-    syntax = read_file_meta_info(path).TransferSyntaxUID
-    if syntax == DeflatedExplicitVRLittleEndian:  # pydicom would unpack any amount of it
-        refuse(path, "is deflated as a whole", "convert it to Explicit VR Little Endian (dcmconv)")
+    syntax = transfer_syntax(path)
     header = dcmread(path)
     _check(path, header)
-    plugin = ""
-    if syntax.is_compressed and syntax != RLELossless:
-        plugin = "gdcm"  # always the same: lossy codecs differ in their rounding
-        try:
-            known = plugin in get_decoder(syntax).available_plugins
-        except NotImplementedError:
-            known = False
-        if not known:
-            refuse(path, f"is compressed in a way that is not known here ({syntax.name})", "decompress it (gdcmconv)")
-    pixels = pixel_array(header, raw=True, decoding_plugin=plugin).astype(np.int64)
-    bits, signed = int(header.BitsStored), bool(header.PixelRepresentation)
-    low = -(1 << bits - 1) if signed else 0
-    slope, intercept = float(header.get("RescaleSlope", 1)), float(header.get("RescaleIntercept", 0))
+    pixels = stored_pixels(path, syntax, header).astype(np.int64)
     if header.get("ModalityLUTSequence"):
         pixels = apply_modality_lut(pixels, header).astype(np.int64)
-        bits, low, slope, intercept = int(header.ModalityLUTSequence[0].LUTDescriptor[2]), 0, 1.0, 0.0
+    bits, low, slope, intercept, _ = layout(header)
     if slope == 0 or not np.isfinite([slope, intercept]).all() or not 1 <= bits <= 16:
         refuse(path, f"is rescaled by {slope:g} and {intercept:g} to {bits} bits", "correct its header")
     highest = (1 << bits) - 1
@@ -111,6 +78,29 @@ def _read(path: Path) -> Picture:
     if window is None or np.mean((picture.array >= window[0]) & (picture.array <= window[1])) < FEWEST_INSIDE:
         return picture
     return replace(picture, range=window)
+
+
+class Layout(NamedTuple):
+    """How modality values are stored: `bits` bits from `low` up; value = slope * integer + intercept.
+
+    `turned`: the lowest integer is shown bright, or stands for the highest value, but not both.
+    """
+
+    bits: int
+    low: int
+    slope: float
+    intercept: float
+    turned: bool
+
+
+def layout(header: Dataset) -> Layout:
+    """How `header` says that its pixels are stored; where it has a Modality LUT, how the output of that is."""
+    bits, slope, intercept = int(header.BitsStored), header.get("RescaleSlope", 1), header.get("RescaleIntercept", 0)
+    low = -(1 << bits - 1) if header.PixelRepresentation else 0
+    if header.get("ModalityLUTSequence"):
+        bits, low, slope, intercept = int(header.ModalityLUTSequence[0].LUTDescriptor[2]), 0, 1, 0
+    turned = (header.PhotometricInterpretation == "MONOCHROME1") != (float(slope) < 0)
+    return Layout(bits, low, float(slope), float(intercept), turned)
 
 
 def _check(path: Path, header: Dataset) -> None:
@@ -137,7 +127,7 @@ def _check(path: Path, header: Dataset) -> None:
 
 def _window(header: Dataset) -> Range | None:
     """The modality values that the first window shows as black and white (PS3.3 C.11.2.1); None without one."""
-    centres, widths = _numbers(header.get("WindowCenter")), _numbers(header.get("WindowWidth"))
+    centres, widths = numbers(header.get("WindowCenter")), numbers(header.get("WindowWidth"))
     if len(centres) and len(widths):
         low, high = centres[0] - widths[0] / 2, centres[0] + widths[0] / 2
         if header.get("VOILUTFunction", "LINEAR") == "LINEAR":  # C.11.2.1.2.1: half a unit down, one unit narrower
@@ -153,12 +143,7 @@ def _window(header: Dataset) -> Range | None:
 def _dpi(header: Dataset) -> Dpi | None:
     """Pixels per inch, horizontal and vertical. Spacings are mm between rows, then between columns (PS3.3 10.7.1.3)."""
     for name in ("PixelSpacing", "ImagerPixelSpacing"):
-        spacing = _numbers(header.get(name))
+        spacing = numbers(header.get(name))
         if len(spacing) == 2 and spacing.min() > 0:
             return 25.4 / float(spacing[1]), 25.4 / float(spacing[0])
     return None
-
-
-def _numbers(value: Any) -> NDArray[np.float64]:
-    """A DICOM element of one number or several, or none."""
-    return np.atleast_1d(np.array([] if value is None else value, np.float64))

@@ -1,0 +1,174 @@
+"""One DICOM file: whether it is one, its header, its stored pixels. pydicom is imported when a file is read."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brgm_med.errors import InputRefusedError, refuse
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+    from pydicom.uid import UID
+
+PREAMBLE, MAGIC = 128, b"DICM"
+MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
+"""Media Storage Directory Storage, the SOP class of a DICOMDIR (PS3.3 annex F)."""
+
+VOLUMES = {
+    "1.2.840.10008.5.1.4.1.1.2",  # CT, Enhanced CT, Legacy Converted Enhanced CT
+    "1.2.840.10008.5.1.4.1.1.2.1",
+    "1.2.840.10008.5.1.4.1.1.2.2",
+    "1.2.840.10008.5.1.4.1.1.4",  # MR, Enhanced MR, Legacy Converted Enhanced MR
+    "1.2.840.10008.5.1.4.1.1.4.1",
+    "1.2.840.10008.5.1.4.1.1.4.4",
+    "1.2.840.10008.5.1.4.1.1.128",  # PET, Enhanced PET, Legacy Converted Enhanced PET
+    "1.2.840.10008.5.1.4.1.1.130",
+    "1.2.840.10008.5.1.4.1.1.128.1",
+}
+"""SOP classes of slices (PS3.4 B.5). An image of another class is a slice where it has a position of its own."""
+
+PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
+"""Double Float, Float and (all other) Pixel Data."""
+
+UNDEFINED_LENGTH = 0xFFFFFFFF
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether `path` is a file with the preamble of PS3.10, section 7.1, whatever its name. Never raises."""
+    try:
+        with path.open("rb") as file:
+            return file.read(PREAMBLE + len(MAGIC))[PREAMBLE:] == MAGIC
+    except OSError:
+        return False
+
+
+@contextmanager
+def strict(path: Path) -> Iterator[None]:
+    """Whatever pydicom and its codecs raise for the file at `path` becomes InputRefusedError; they warn of nothing."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd headers: the parts that matter are looked at
+            yield
+    except InputRefusedError:
+        raise
+    except OSError as error:
+        refuse(path, f"cannot be read ({error.strerror or error})", "check the disk and the permissions")
+    except Exception as error:  # there are many for damaged files
+        refuse(path, f"is truncated or damaged ({error})", "copy or export it again")
+
+
+def transfer_syntax(path: Path) -> UID:
+    """How the file at `path` is encoded (PS3.5 section 10).
+
+    Raises InputRefusedError for one that is deflated as a whole: pydicom would unpack any amount of it.
+    """
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+    syntax = read_file_meta_info(path).TransferSyntaxUID
+    if syntax == DeflatedExplicitVRLittleEndian:
+        refuse(path, "is deflated as a whole", "convert it to Explicit VR Little Endian (dcmconv)")
+    return syntax
+
+
+def is_slice(header: Dataset) -> bool:
+    """Whether an image is (to be) a slice of a volume, rather than a picture, a report or a plan."""
+    classes = {
+        header.get("SOPClassUID"),
+        header.file_meta.get("MediaStorageSOPClassUID"),
+    }  # the same, PS3.10 section 7.1
+    return bool(classes & VOLUMES) or "ImagePositionPatient" in header
+
+
+def read_header(path: Path, tags: Sequence[str] | None = None) -> Dataset:
+    """The header of the file at `path`, without pixels: all of it, or `tags` only, which are then decoded and sound.
+
+    Raises InputRefusedError, also for a slice whose pixels are not there or not all there.
+    """
+    from pydicom.filereader import read_partial
+    from pydicom.tag import Tag
+
+    ends: list[int] = []
+
+    def at_pixels(tag: int, _vr: str | None, length: int) -> bool:
+        if tag in PIXELS:
+            ends.append(file.tell() + (0 if length == UNDEFINED_LENGTH else length))
+        return tag in PIXELS
+
+    with strict(path), path.open("rb") as file:
+        transfer_syntax(path)
+        header = read_partial(file, at_pixels, specific_tags=None if tags is None else [Tag(t) for t in tags])
+        if is_slice(header) and not ends:
+            refuse(path, "holds no pixels", "copy it again if it is truncated, or remove it")
+        if is_slice(header) and ends[0] > path.stat().st_size:
+            refuse(path, "is truncated: it ends before its pixels do", "copy or export it again")
+        if tags is not None:
+            for _ in header.iterall():  # pydicom decodes an element, and warns or raises, when it is first looked at
+                pass
+        return header
+
+
+def stored_pixels(path: Path, syntax: UID, image: Dataset) -> NDArray[Any]:
+    """The integers of `image`, read from `path`: [rows, columns], or [frames, rows, columns] of several.
+
+    Native, RLE, or by GDCM always: lossy codecs differ in their rounding, and what else is installed must not decide.
+    """
+    from pydicom.pixels import get_decoder, pixel_array
+    from pydicom.uid import RLELossless
+
+    plugin = ""
+    if syntax.is_compressed and syntax != RLELossless:
+        plugin = "gdcm"
+        try:
+            known = plugin in get_decoder(syntax).available_plugins
+        except NotImplementedError:
+            known = False
+        if not known:
+            refuse(path, f"is compressed in a way that is not known here ({syntax.name})", "decompress it (gdcmconv)")
+        _check_codestreams(path, image)
+    return pixel_array(image, raw=True, decoding_plugin=plugin)
+
+
+def _check_codestreams(path: Path, image: Dataset) -> None:
+    """Refuse compressed frames of another size than the header's: a codec would unpack them first."""
+    from pydicom.encaps import generate_frames
+
+    declared = int(image.Rows), int(image.Columns)
+    frames = int(image.get("NumberOfFrames") or 1)
+    for frame in generate_frames(image.PixelData, number_of_frames=frames):
+        size = codestream_size(frame)
+        if size != declared:
+            what = "of unknown size" if size is None else f"of {size[1]} x {size[0]} pixels"
+            refuse(path, f"holds a frame {what} and declares {declared[1]} x {declared[0]}", "export it again")
+
+
+def codestream_size(frame: bytes) -> tuple[int, int] | None:
+    """(rows, columns) that a JPEG, JPEG-LS or JPEG 2000 codestream says it has; None where it does not say.
+
+    SIZ of ISO/IEC 15444-1, A.5.1; SOF of ISO/IEC 10918-1, B.2.2, and of ISO/IEC 14495-1, C.2.2.
+    """
+    siz = frame.find(b"\xff\x4f\xff\x51")
+    if siz >= 0 and (siz == 0 or frame[4:8] == b"jP  ") and len(frame) >= siz + 24:
+        x1, y1, x0, y0 = struct.unpack_from(">4I", frame, siz + 8)
+        return y1 - y0, x1 - x0
+    place = 2
+    while frame[:2] == b"\xff\xd8" and place + 9 <= len(frame) and frame[place] == 0xFF:
+        marker, length = struct.unpack_from(">BH", frame, place + 1)
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
+            rows, columns = struct.unpack_from(">HH", frame, place + 5)
+            return rows, columns
+        place += 1 if marker == 0xFF else 2 + length
+    return None
+
+
+def numbers(value: Any) -> NDArray[np.float64]:
+    """A DICOM element of one number or several, or none."""
+    return np.atleast_1d(np.array([] if value is None else value, np.float64))
