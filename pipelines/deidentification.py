@@ -2,39 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brgm_med.errors import UsageError
 
 if TYPE_CHECKING:
-    from pydicom import Dataset
-
     from brgm_med.transforms.formats.dicom_deidentify import Deidentifier
+    from brgm_med.transforms.formats.dicom_derived import Choices
 
 WITHHELD = "withheld (de-identified)"
 
 
-def begin(headers: Iterable[Dataset], name: str, out: Path | None) -> Deidentifier:
-    """A deidentifier for one run, made before any other work; `headers` are those of all images of the source `name`.
+def begin(out: Path | None) -> Deidentifier:
+    """A deidentifier for one run, made before any other work. Warns that faces remain.
 
-    Warns that faces remain. Raises InputRefusedError for burned-in annotation, and UsageError without `out`: the
-    default name of an output is made of the source's, which may be the patient's.
+    Raises UsageError without `out`: the default name of an output is made of the source's, maybe the patient's.
     """
     from brgm_med.pipelines.steps import say
-    from brgm_med.transforms.formats.dicom_deidentify import FACES, Deidentifier, check
+    from brgm_med.transforms.formats.dicom_deidentify import FACES, Deidentifier
 
     if out is None:
         raise UsageError("--deidentify: needs --out, for the default name would be made of the source's")
-    for header in headers:
-        check(header, name)
     say(FACES)
     return Deidentifier()
 
 
-def withhold(certificate: dict[str, Any]) -> dict[str, Any]:
-    """A certificate without the names and hashes of the files that went in, for both lead back to the patient."""
+def called(path: Path, choices: Choices) -> str:
+    """The name of an input file, for logs and records; withheld where the output is de-identified."""
+    return WITHHELD if choices.transform is not None else path.name
+
+
+def withhold(certificate: dict[str, Any], choices: Choices) -> dict[str, Any]:
+    """A certificate without the names and hashes of the files that went in, where the output is de-identified.
+
+    Both lead back to the patient.
+    """
+    if choices.transform is None:
+        return certificate
 
     def hide(entry: Any) -> Any:
         if not isinstance(entry, dict):

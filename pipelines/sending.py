@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError, refuse
 from brgm_med.pipelines.progress import progress
-from brgm_med.transforms.formats.radiograph import is_dicom
+from brgm_med.transforms.formats.dicom_file import is_dicom
 
 if TYPE_CHECKING:
     from pydicom import Dataset

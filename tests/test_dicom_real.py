@@ -133,7 +133,7 @@ def witness(folder: Path, out: Path) -> nib.Nifti1Image:
 
 
 def agrees(scan: dicom.DicomScan, theirs: nib.Nifti1Image) -> None:
-    """The same outer corners to 0.01 mm, the same value at every voxel. Of a single slice: those of its middle plane."""
+    """The same outer corners to 0.01 mm, the same value at every voxel. Of a single slice: those of its plane."""
     affine = theirs.affine
     assert affine is not None
     step = np.linalg.inv(affine[:3, :3]) @ scan.affine[:3, :3]
