@@ -9,7 +9,9 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 # Debian packages that the slow tests drive; installed only by root and only where CI=true.
-DEBIAN_PACKAGES := dicom3tools dcmtk dcm2niix
+DEBIAN_PACKAGES := dicom3tools dcmtk dcm2niix orthanc orthanc-dicomweb
+# While it stands and says no (exit 101), installing a package starts no service. One that is there is left alone.
+POLICY := /usr/sbin/policy-rc.d
 
 export OMP_NUM_THREADS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 4 ? n : 4)))
 export NIPYPE_NO_ET := 1
@@ -50,6 +52,10 @@ test: lint typecheck
 # A run that collects no test (pytest's exit code 5) has checked nothing, so it fails like any other.
 check: $(INSTALLED)
 	@if [ -n "$(DEBIAN_PACKAGES)" ] && [ "$$CI" = true ] && [ "$$(id -u)" = 0 ]; then \
+		if [ ! -e $(POLICY) ]; then \
+			trap 'rm -f $(POLICY)' EXIT; \
+			printf '#!/bin/sh\nexit 101\n' >$(POLICY) && chmod 755 $(POLICY) || exit 1; \
+		fi; \
 		apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $(DEBIAN_PACKAGES); \
 	fi
 	$(PY) -m pytest -m slow

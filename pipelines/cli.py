@@ -41,7 +41,14 @@ _count.__name__ = "count"
 def _choices(a: argparse.Namespace) -> Any:
     from brgm_med.transforms.formats.dicom_derived import Choices
 
-    return Choices(a.uid_seed, a.keep_private)
+    if not a.deidentify:
+        return Choices(a.uid_seed, a.keep_private)
+    from brgm_med.pipelines.deidentification import begin
+
+    for name in ("uid_seed", "keep_private"):
+        if getattr(a, name):
+            raise UsageError(f"--deidentify: excludes --{name.replace('_', '-')}; leave one of the two out")
+    return Choices(transform=begin(a.out))
 
 
 def _place(text: str) -> Path:
@@ -66,6 +73,8 @@ def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Calla
             raise UsageError(f"--{name.replace('_', '-')}: is for volumes, not for {a.scan}; leave it out")
     if folder and a.certificate is not None:
         raise UsageError(f"--certificate: {a.scan} is a folder, and every result has one of its own; leave it out")
+    if a.deidentify and (folder or a.out is None or a.out.suffix.lower() != ".dcm"):
+        raise UsageError("--deidentify: of pictures, takes one at a time, to an --out whose name ends in .dcm")
     names = ("prior", "force", "steps", "seed", "device", "threads", "certificate")
     options = {name: getattr(a, name) for name in names} | {"choices": _choices(a)}
     if folder:
@@ -185,6 +194,12 @@ def _prior(a: argparse.Namespace) -> None:
         verify_prior(a.prior)
 
 
+def _send(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.sending import send
+
+    send(a.path, a.to, calling=a.calling, retries=a.retries)
+
+
 def _series(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.series import list_series
 
@@ -210,6 +225,7 @@ def _dicom_arguments(parser: argparse.ArgumentParser) -> None:
         "--like", type=Path, metavar="DICOM", help="series whose patient and study a DICOM result of NIfTI input gets"
     )
     parser.add_argument("--uid-seed", metavar="TEXT", help="DICOM UIDs made of this and the image (default: random)")
+    parser.add_argument("--deidentify", action="store_true", help="of DICOM output (PS3.15 basic profile)")
     parser.add_argument("--keep-private", action="store_true", help="keep the private elements of DICOM input")
 
 
@@ -319,6 +335,22 @@ def parser() -> argparse.ArgumentParser:
     imported.add_argument("file", type=Path, metavar="FILE", help="nothing in it is run")
     imported.add_argument("--out", type=Path, required=True, metavar="DIR", help="the new folder of the prior")
     imported.add_argument("--name", help="the prior's name (default: the file's)")
+
+    send = command("send", _send, "Store DICOM files, as they are, in an archive (PACS): C-STORE or STOW-RS.")
+    send.add_argument(
+        "path", type=Path, metavar="DIR", help="folder (with all below) or file; what is no DICOM is skipped"
+    )
+    send.add_argument("--to", required=True, metavar="AET@HOST:PORT|URL", help="or http(s)://host/.../studies")
+    send.add_argument(
+        "--as", dest="calling", default="BRGM-MED", metavar="AET", help="our own title (default: BRGM-MED)"
+    )
+    send.add_argument(
+        "--retries",
+        type=_count,
+        default=3,
+        metavar="N",
+        help="of what may succeed later, after 1, 4, 16 ... s (default: 3)",
+    )
 
     command("doctor", _doctor, "What is installed, which device and weights, what is missing and how to get it.")
     return top

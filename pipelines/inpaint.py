@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
+from brgm_med.pipelines.deidentification import called, withhold
 from brgm_med.pipelines.progress import search_progress
 from brgm_med.pipelines.provenance import STATEMENT, description, inpainted, write_json
 from brgm_med.pipelines.sources import result_record, series_of, source_record
@@ -75,7 +76,8 @@ def inpaint(
         raise InputRefusedError(f"{mask}: {error}") from error
     count = int(hole.sum())
     if resampled:
-        say(f"warning: {mask.name} is on another grid; taken nearest-neighbour, {count} voxels of the scan are unknown")
+        grids = f"{called(mask, choices)} is on another grid; taken nearest-neighbour"
+        say(f"warning: {grids}, {count} voxels of the scan are unknown")
     values = torch.from_numpy(decode(header, stored).astype(np.float32))
     check_known(scan, values.numpy(), hole.numpy())
     model, origin = acquisition_of(scan, grid, None, None, None, series_of(header))
@@ -133,7 +135,7 @@ def inpaint(
         },
         "outside_the_hole": {"voxels": int(outside.sum()), "changed": 0},
     }
-    write_json(certificate, content, force)
+    write_json(certificate, withhold(content, choices), force)
     beyond = f"; {clipped} clipped to {header.dtype.name}" if clipped else ""
     say(f"wrote {out} and {certificate.name} ({count} voxels filled, all others as they were{beyond})")
     return out

@@ -10,6 +10,7 @@ import numpy as np
 
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, CannotWriteError, InputRefusedError, PriorError, UsageError
+from brgm_med.pipelines.deidentification import withhold
 from brgm_med.pipelines.progress import search_progress
 from brgm_med.pipelines.provenance import STATEMENT, description, inpainted, super_resolved, write_json
 from brgm_med.pipelines.steps import choose_device, say, set_up_torch
@@ -220,7 +221,7 @@ def super_resolve_picture(
         "within_bound": float(error.max()) <= 0.5 * abs(picture.slope) * (1 + 1e-3),
         "clipped_to_the_bits": clipped,
     }
-    write_json(certificate, content, force)
+    write_json(certificate, withhold(content, choices), force)
     coarser = factor / frame.scale
     finer = f"; the prior's own pixels are {coarser:.3g} times as large" if coarser > 1 + 1e-6 else ""
     height, width = held.shape[1:]
@@ -304,7 +305,7 @@ def inpaint_picture(
     content["mask"] = {"file": mask.name, "sha256": digest(mask), "known": mask_known}
     content["hole"] = {"pixels": int(hole.sum()), "values_clipped_to_the_bits": clipped}
     content["outside_the_hole"] = {"values": int(outside.sum()), "changed": changed, "lossy_format": lossy}
-    write_json(certificate, content, force)
+    write_json(certificate, withhold(content, choices), force)
     others = "JPEG changes the others a little" if lossy else "all others as they were"
     say(f"wrote {out} and {certificate.name} ({int(hole.sum())} pixels filled, {others})")
     return out

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
+from brgm_med.pipelines.deidentification import called, withhold
 from brgm_med.pipelines.progress import search_progress
 from brgm_med.pipelines.provenance import (
     STATEMENT,
@@ -160,7 +161,8 @@ def super_resolve(
     grid = Grid(source.header.shape, source.affine)
     model, origin = acquisition_of(scan, grid, thickness, gap, profile, series_of(source.header))
     widths = " x ".join(f"{t:g}" for t in model.thickness)
-    say(f"{scan.name}: {' x '.join(f'{s:g}' for s in grid.spacing)} mm, {model.profile} profile {widths} mm ({origin})")
+    spacing = " x ".join(f"{s:g}" for s in grid.spacing)
+    say(f"{called(scan, choices)}: {spacing} mm, {model.profile} profile {widths} mm ({origin})")
 
     import torch
 
@@ -235,7 +237,7 @@ def super_resolve(
     if not math.isfinite(consistency["relative_residual"]):
         target.remove()
         raise BrgmError(f"{out}: the result is not consistent with the scan; this is a defect, please report it")
-    write_json(certificate, content, force)
+    write_json(certificate, withhold(content, choices), force)
     say(f"wrote {out} and {certificate.name} (relative residual {consistency['relative_residual']:.1e})")
     return out
 
@@ -284,6 +286,6 @@ def degrade(
     image = acquire(torch.from_numpy(source.array)[None], grid, coarse, model)
     text = f"brgm-med {__version__}: simulated acquisition, research only"
     target.write(image[0].numpy(), coarse.affine, degraded(), text, model.thickness[2])
-    write_json(sidecar, {"Source": scan.name, **model.to_sidecar(coarse)}, force)
+    write_json(sidecar, {"Source": called(scan, choices), **model.to_sidecar(coarse)}, force)
     say(f"wrote {out} ({' x '.join(f'{s:g}' for s in coarse.spacing)} mm) and {sidecar.name}")
     return out

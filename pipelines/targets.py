@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.pipelines.sources import default_result, series_of
 from brgm_med.transforms.formats import check_new_folder, check_output, dicom_write, for_writing, nifti, stem
+from brgm_med.transforms.formats.dicom_deidentify import check as check_identity
 from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices, Derivation
 from brgm_med.transforms.formats.dicom_mr import check_source, is_mr
 from brgm_med.transforms.formats.dicom_series import Series, the_series
@@ -96,6 +97,9 @@ class SeriesTarget:
     def check(self) -> None:
         check_source(self.like)
         check_new_folder(self.path, dicom_write.ENDING if self.force else None)
+        if self.choices.transform is not None:
+            for header in self.like.headers:
+                check_identity(header, "the series")
 
     def write(
         self, array: NDArray[np.floating], affine: Affine, how: Derivation, label: str, thickness: float | None = None
@@ -167,6 +171,8 @@ def target_of(
     out = out or default_result(scan, ".nii.gz" if not to_dicom or (own is not None and not is_mr(own)) else "")
     if stem(out) != out.name or not to_dicom:
         for_writing(out)
+        if choices.transform is not None:
+            raise UsageError(f"--deidentify: is for DICOM output; {out} is to be NIfTI; leave one of the two out")
         if like is not None:
             raise UsageError(f"--like: is for DICOM output; {out} is to be NIfTI; leave one of the two out")
         return NiftiTarget(out, header, dtype, force)

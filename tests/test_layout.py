@@ -18,6 +18,7 @@ from brgm_med._version import __version__
 
 ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ["torch", "torchvision", "lpips", "monai", "nipype", "nibabel", "pydicom", "SimpleITK", "matplotlib"]
+HEAVY += ["pynetdicom", "dicomweb_client", "dicomanonymizer"]
 COMMAND = Path(sys.executable).with_name("brgm-med")
 
 
@@ -83,7 +84,7 @@ except SystemExit as end:
     assert not loaded & {*HEAVY, "numpy", "scipy"}
 
 
-@pytest.mark.parametrize("command", ["sr", "degrade", "inpaint", "series", "train", "prior", "doctor"])
+@pytest.mark.parametrize("command", ["sr", "degrade", "inpaint", "series", "send", "train", "prior", "doctor"])
 def test_the_installed_command_lists_its_commands(command: str, tmp_path: Path) -> None:
     assert command in run(COMMAND, "--help", cwd=tmp_path).stdout
     assert command in run(COMMAND, command, "--help", cwd=tmp_path).stdout

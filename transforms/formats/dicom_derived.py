@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brgm_med._version import __version__
+from brgm_med.transforms.formats.dicom_deidentify import Deidentifier
 
 if TYPE_CHECKING:
     from pydicom import DataElement, Dataset
@@ -73,6 +74,13 @@ class Choices:
 
 
 NO_CHOICES = Choices()
+
+
+def last_word(choices: Choices, how: Derivation) -> Transform:
+    """What `choices` do to every dataset at last; a deidentifier is told which texts are this software's own."""
+    if isinstance(choices.transform, Deidentifier):
+        return choices.transform.keeping(how.title, how.text, how.statement, f"{how.text} {how.tool}".strip())
+    return choices.transform or (lambda dataset: dataset)
 
 
 NOT_REPEATED = names(

@@ -25,6 +25,7 @@ from brgm_med.transforms.formats.dicom_derived import (
     Choices,
     Derivation,
     ds,
+    last_word,
     mark_derived,
     new_uids,
     save,
@@ -127,7 +128,7 @@ def _write_images(
             if measured_here:
                 dataset.SourceImageSequence = sources_of(like, affine, stored.shape, k)
             if choices.transform is not None:
-                dataset = choices.transform(deepcopy(dataset))  # the slices share elements
+                dataset = last_word(choices, how)(deepcopy(dataset))  # the slices share elements
             save(dataset, folder / f"{k + 1:04d}{ENDING}")
         _check(path, folder, stored, affine)
 

@@ -21,6 +21,7 @@ from brgm_med.transforms.formats.dicom_derived import (
     Choices,
     Derivation,
     ds,
+    last_word,
     mark_derived,
     new_uids,
     save,
@@ -66,8 +67,7 @@ def write(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd headers
         dataset = _image(source, integers, layout, like, how, choices)
-        if choices.transform is not None:
-            dataset = choices.transform(dataset)
+        dataset = last_word(choices, how)(dataset)
     with replacing(path, force) as temporary:
         save(dataset, temporary)
         try:
