@@ -28,7 +28,7 @@ def list_series(path: Path, as_json: bool = False) -> None:
         content = {"volumes": volumes, "dicom_files_without_a_place": found.others, "files_not_dicom": found.skipped}
         print(json.dumps(content, indent=2))
         return
-    rows = [("series", "modality", "description", "voxels", "mm", "slices are", "")]
+    rows: list[tuple[str, ...]] = [("series", "modality", "description", "voxels", "mm", "slices are", "")]
     for v in volumes:
         size = " x ".join(str(n) for n in v["shape"])
         spacing = " x ".join(f"{s:.3g}" for s in v["spacing"] or ())
