@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
@@ -104,6 +104,14 @@ NOT_REPEATED = names(
 
 NOT_REPEATED_GROUPS = (0x0004, 0x5400, 0x7FE0, 0xFFFA, 0xFFFC)
 """Directories, waveforms, pixels, signatures, padding. Overlays and curves (50xx, 60xx) are left out too."""
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """pydicom warns of odd values; those of a source are not for a derived image to complain of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def shared(headers: Sequence[Dataset], keep_private: bool = False) -> Dataset:
@@ -250,8 +258,7 @@ def save(dataset: Dataset, path: Path) -> None:
     from pydicom.config import disable_value_validation
 
     file_meta(dataset)
-    with disable_value_validation(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with disable_value_validation(), quiet():
         dataset.save_as(path, enforce_file_format=True)
 
 

@@ -9,7 +9,6 @@ point, get a rescale of their own, one for the whole series. pydicom is imported
 
 from __future__ import annotations
 
-import warnings
 from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +27,7 @@ from brgm_med.transforms.formats.dicom_derived import (
     last_word,
     mark_derived,
     new_uids,
+    quiet,
     save,
 )
 from brgm_med.transforms.formats.dicom_geometry import RAS_LPS
@@ -100,30 +100,14 @@ def write_stored(
         last = np.diag([1.0, 1.0, -1.0, 1.0])
         last[2, 3] = stored.shape[2] - 1
         stored, affine = stored[:, :, ::-1], affine @ last
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd headers
-        _write_images(path, stored, scale, affine, like, how, choices, thickness, measured_here, force)
-
-
-def _write_images(
-    path: Path,
-    stored: NDArray[np.integer],
-    scale: Scale,
-    affine: Affine,
-    like: Series,
-    how: Derivation,
-    choices: Choices,
-    thickness: float | None,
-    measured_here: bool,
-    force: bool,
-) -> None:
-    common = common_of(like, stored, scale, affine, thickness, choices.keep_private, measured_here)
-    known = repr([affine.tolist(), scale, thickness, how.title, how.text, how.tool, how.statement])
-    sources = [str(header.SOPInstanceUID) for header in like.headers]
-    content = (known.encode(), repr(sources).encode(), repr(stored.shape).encode(), stored.tobytes(order="F"))
-    series_uid, uids = new_uids(choices.uid_seed, content, stored.shape[2])
-    mark_derived(common, like.headers[0], how, choices, series_uid, kind="OTHER")
-    with new_folder(path, ENDING if force else None) as folder:
+    with quiet():
+        common = common_of(like, stored, scale, affine, thickness, choices.keep_private, measured_here)
+        known = repr([affine.tolist(), scale, thickness, how.title, how.text, how.tool, how.statement])
+        sources = [str(header.SOPInstanceUID) for header in like.headers]
+        content = (known.encode(), repr(sources).encode(), repr(stored.shape).encode(), stored.tobytes(order="F"))
+        series_uid, uids = new_uids(choices.uid_seed, content, stored.shape[2])
+        mark_derived(common, like.headers[0], how, choices, series_uid, kind="OTHER")
+    with quiet(), new_folder(path, ENDING if force else None) as folder:
         for k, dataset in enumerate(slices_of(common, stored, affine, uids)):
             if measured_here:
                 dataset.SourceImageSequence = sources_of(like, affine, stored.shape, k)

@@ -6,7 +6,6 @@ their value keep their integer. Nothing is compressed; loss that the source has 
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +23,7 @@ from brgm_med.transforms.formats.dicom_derived import (
     last_word,
     mark_derived,
     new_uids,
+    quiet,
     save,
     shared,
     source_image,
@@ -64,8 +64,7 @@ def write(
     clipped = int(np.count_nonzero((levels < 0) | (levels > highest)))
     rising = levels.clip(0, highest).astype(like.stored.dtype)
     integers = (highest - rising[0] if layout.turned else rising[0]).astype(np.int32) + layout.low
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of odd headers
+    with quiet():
         dataset = _image(source, integers, layout, like, how, choices)
         dataset = last_word(choices, how)(dataset)
     with replacing(path, force) as temporary:
