@@ -28,13 +28,13 @@ def list_series(path: Path, as_json: bool = False) -> None:
         content = {"volumes": volumes, "dicom_files_without_a_place": found.others, "files_not_dicom": found.skipped}
         print(json.dumps(content, indent=2))
         return
-    rows = [("series", "modality", "description", "voxels", "mm", "slices are", "")]
+    rows: list[tuple[str, ...]] = [("series", "modality", "description", "voxels", "mm", "slices are", "")]
     for v in volumes:
         size = " x ".join(str(n) for n in v["shape"])
         spacing = " x ".join(f"{s:.3g}" for s in v["spacing"] or ())
         note = f"cannot be used: {v['problem']}" if v["problem"] else v["part"]
-        row = (v["series"], v["modality"], v["description"], size, spacing, v["orientation"] or "", note)
-        rows.append(tuple("".join(c for c in cell if c.isprintable()) for cell in row))  # nothing may move the cursor
+        cells = (v["series"], v["modality"], v["description"], size, spacing, v["orientation"] or "", note)
+        rows.append(tuple("".join(c for c in cell if c.isprintable()) for cell in cells))  # nothing may move the cursor
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)] + [0]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
