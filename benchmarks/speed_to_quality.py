@@ -6,12 +6,13 @@ OUT is the folder of a run of slices.py, with its registered heads. The middle s
 degraded by every task of slices.py and reconstructed by the default search and by 500 steps of Adam, both from the mean
 of the prior and with the same posterior. Adam is run with our synthesis; its time with synthesis as published code
 computes it (plain.py) is that of one such step, measured here, times the steps. Time to quality is that of the first
-evaluation whose image is within 0.1 dB of the last image of the 500 steps.
+evaluation whose image is within 0.1 dB of the last image of the 500 steps, over the slices on which there was one.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from dataclasses import dataclass, field, replace
@@ -122,10 +123,12 @@ def main() -> None:
                 good = float(psnr(blend, truth, high - low))
                 rows[name].append([len(seen) - 1, seen[-1][0] - began, soon, good, far, whole])
         for name, values in rows.items():
-            count, seconds, soon, good, far, whole = torch.tensor(values).mean(0).tolist()
+            count, seconds, _, good, far, whole = torch.tensor(values).mean(0).tolist()
+            reached = [row[2] for row in values if not math.isnan(row[2])]
+            soon = f"{sum(reached) / max(len(reached), 1):.2f} ({len(reached)} of {len(values)})"
             total = f"{whole:.2f}" if name == "default" else f"published code: {count * step:.0f} s"
             print(
-                f"| {task} | {name} | {count:.0f} | {seconds:.2f} | {soon:.2f} | {good:.3f} | {far:.4f} | {total} |",
+                f"| {task} | {name} | {count:.0f} | {seconds:.2f} | {soon} | {good:.3f} | {far:.4f} | {total} |",
                 flush=True,
             )
 
