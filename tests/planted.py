@@ -106,7 +106,7 @@ def plant(image: FileDataset) -> list[str]:
     image.file_meta.PrivateInformation = b"Q54PLANTED"
     image.file_meta.SourceApplicationEntityTitle = "Q55PLANTED"
     uids = (image.SOPInstanceUID, image.StudyInstanceUID, image.SeriesInstanceUID, image.FrameOfReferenceUID)
-    texts = [f"Q{number:02}" for number in range(1, 59)]
+    texts = [f"Q{number:02}{'GIVEN' if number == 2 else 'PLANTED'}" for number in range(1, 59)]  # pixels may spell Q52
     return [*texts, CREATOR, *DATES.values(), "19871130", *map(str, uids), source.ReferencedSOPInstanceUID]
 
 
