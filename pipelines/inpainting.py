@@ -29,7 +29,7 @@ from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.slices import coronal_stack
 from brgm_med.transforms.template import Template
 
-STEPS = 25
+STEPS = 15
 MARGIN = 4
 """So many slices on either side of a hole are searched with it: they tell what it most probably held."""
 
