@@ -20,20 +20,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 import plain
 from slices import TASKS
 
-from brgm_med.energies import Gaussian, Pixel
 from brgm_med.metrics import lpips, psnr
 from brgm_med.networks.noise import Noise
 from brgm_med.pipelines.preparation import slices_of
 from brgm_med.pipelines.steps import set_up_torch
-from brgm_med.posterior import Posterior
 from brgm_med.priors.bundle import PriorBundle, load
-from brgm_med.reconstruction import NOISE, STEPS, TOLERANCE, TRUST, consistent, reconstruct_slices
+from brgm_med.reconstruction import NOISE, STEPS, TOLERANCE, TRUST, consistent, reconstruct_slices, slices_posterior
 from brgm_med.solvers import fit_lbfgs, fit_map
 from demo import perceptual_model
 
@@ -54,15 +52,6 @@ class Watched:
         image: Tensor = self.generator.synthesis(ws, noise=noise)
         self.seen.append((time.perf_counter(), image.detach()))
         return image
-
-
-def posterior_of(prior: PriorBundle, index: int, corruption: nn.Module, measured: Tensor) -> Posterior:
-    """That of `reconstruction.map_slices`, of one slice, watched."""
-    whitened = prior.whitened()
-    whitened = replace(whitened, mean=whitened.mean[[index]])
-    normal = Gaussian(torch.zeros(whitened.w_dim), torch.ones(()), 0.5)
-    watched = Watched(replace(whitened, generator=Watched(whitened.generator)))
-    return Posterior(watched, corruption, measured, (Pixel(0.5 / NOISE**2),), (normal,), noise="none")
 
 
 def plain_step(prior: PriorBundle) -> float:
@@ -105,15 +94,16 @@ def main() -> None:
             mean = prior.linear.at([index]).estimate(corruption, y, NOISE)
             found: dict[str, tuple[float, list[tuple[float, Tensor]], Tensor]] = {}
             for name in rows:
-                posterior = posterior_of(prior, index, corruption, y)
-                at = torch.zeros(1, 1, posterior.generator.w_dim)
+                posterior, whitened = slices_posterior(prior, [index], corruption, y)
+                watched = Watched(whitened)
+                posterior = replace(posterior, generator=watched)
+                at = torch.zeros(1, 1, whitened.w_dim)
                 began = time.perf_counter()
                 if name == "default":
-                    curvature = posterior.generator.generator.curvature  # type: ignore[attr-defined]
-                    answer = fit_lbfgs(posterior, at, steps=STEPS, curvature=curvature, tolerance=TOLERANCE)
+                    answer = fit_lbfgs(posterior, at, steps=STEPS, curvature=whitened.curvature, tolerance=TOLERANCE)
                 else:
                     answer = fit_map(posterior, at, steps=ADAM_STEPS, rate=RATE)
-                found[name] = began, posterior.generator.seen, answer.image  # type: ignore[attr-defined]
+                found[name] = began, watched.seen, answer.image
             final = float(psnr(found[f"Adam, {ADAM_STEPS} steps"][2], truth, high - low))
             for name, (began, seen, image) in found.items():
                 quality = [float(psnr(x, truth, high - low)) for _, x in seen]
@@ -125,7 +115,7 @@ def main() -> None:
         for name, values in rows.items():
             count, seconds, _, good, far, whole = torch.tensor(values).mean(0).tolist()
             reached = [row[2] for row in values if not math.isnan(row[2])]
-            soon = f"{sum(reached) / max(len(reached), 1):.2f} ({len(reached)} of {len(values)})"
+            soon = f"{sum(reached) / len(reached):.2f} ({len(reached)} of {len(values)})" if reached else "never"
             total = f"{whole:.2f}" if name == "default" else f"published code: {count * step:.0f} s"
             print(
                 f"| {task} | {name} | {count:.0f} | {seconds:.2f} | {soon} | {good:.3f} | {far:.4f} | {total} |",

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from brgm_med.consistency import project, stationary_covariance
 from brgm_med.energies import Gaussian, Pixel
-from brgm_med.posterior import Posterior
+from brgm_med.posterior import Posterior, Whitened
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.solvers import fit_lbfgs
 
@@ -29,6 +29,19 @@ CORRELATION = 0.5
 """Correlation length, in pixels, of the error that the final projection corrects."""
 
 
+def slices_posterior(
+    prior: PriorBundle, index: Sequence[int], corruption: nn.Module, measured: Tensor, noise: float = NOISE
+) -> tuple[Posterior, Whitened]:
+    """The posterior of every slice on its own, and its generator: whitened, with the means at positions `index`.
+
+    Arguments as those of `reconstruct_slices`; `corruption` need not be linear.
+    """
+    whitened = prior.whitened(measured.device)
+    whitened = dataclasses.replace(whitened, mean=whitened.mean[list(index)])
+    normal = Gaussian(torch.zeros(whitened.w_dim, device=measured.device), torch.ones(()), 0.5)
+    return Posterior(whitened, corruption, measured, (Pixel(0.5 / noise**2),), (normal,), noise="none"), whitened
+
+
 def map_slices(
     prior: PriorBundle,
     index: Sequence[int],
@@ -42,10 +55,7 @@ def map_slices(
 
     Arguments as those of `reconstruct_slices`; `corruption` need not be linear. Every slice is sought on its own.
     """
-    whitened = prior.whitened(measured.device)
-    whitened = dataclasses.replace(whitened, mean=whitened.mean[list(index)])
-    normal = Gaussian(torch.zeros(whitened.w_dim, device=measured.device), torch.ones(()), 0.5)
-    posterior = Posterior(whitened, corruption, measured, (Pixel(0.5 / noise**2),), (normal,), noise="none")
+    posterior, whitened = slices_posterior(prior, index, corruption, measured, noise)
     start = torch.zeros(len(measured), 1, whitened.w_dim, device=measured.device)
     return fit_lbfgs(posterior, start, steps=steps, curvature=whitened.curvature, tolerance=TOLERANCE).image
 

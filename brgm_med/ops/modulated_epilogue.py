@@ -37,7 +37,7 @@ def modulated_epilogue(
         bias = torch.stack([bias, strength.expand_as(bias)])
         noise = noise.to(x.dtype)
     coefficients = (bias / demodulation[:, None]).to(x.dtype)  # [N, 1 or 2, C]
-    taken = overwrite and plain(x) and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    taken = overwrite and plain(x) and layout.is_channels_last(x)
     result: Tensor = (_Overwriting.apply if taken else _modulated_epilogue)(x, coefficients, noise)
     return result
 
