@@ -106,10 +106,10 @@ class Page:
     def size(self, width: int, height: int) -> None:
         self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
-    def media(self, kind: str = "screen", **features: str) -> None:
-        """Show the page as for "screen" or "print"; features such as prefers_color_scheme="dark"."""
+    def media(self, **features: str) -> None:
+        """Show the page to someone with such wishes as prefers_color_scheme="dark"."""
         wanted = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
-        self.send("Emulation.setEmulatedMedia", media=kind, features=wanted)
+        self.send("Emulation.setEmulatedMedia", media="", features=wanted)
 
     def key(self, key: str, code: int, text: str = "") -> None:
         """Press and release a key."""

@@ -60,7 +60,7 @@ def document(title: str, body: str, scripts: Sequence[str] = ()) -> str:
     """The whole page. Raises BrgmError for one that is larger than `MAX_BYTES`.
 
     The Content Security Policy allows the scripts given here, by their hashes, and no request that leaves the file: an
-    image is `data:`, an unpacked volume `blob:`. niivue sets styles on its canvas, and unpacks with WebAssembly.
+    image is `data:`, what niivue unpacks `data:` or `blob:`; it sets styles on its canvas.
     """
     for script in scripts:
         if "</script" in script.lower() or "<!--" in script:
@@ -69,7 +69,7 @@ def document(title: str, body: str, scripts: Sequence[str] = ()) -> str:
             )
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
     policy = (
-        f"default-src 'none'; script-src {hashes or chr(39) + 'none' + chr(39)} 'wasm-unsafe-eval'; "
+        f"default-src 'none'; script-src {hashes or chr(39) + 'none' + chr(39)}; "
         "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; connect-src data: blob:; base-uri 'none'; "
         "form-action 'none'"
     )

@@ -168,7 +168,7 @@ def view(found: Evidence, budget: int) -> str:
         said=e(said),
         options="".join(f'<option value="{i}">{e(v["label"])}</option>' for i, v in enumerate(volumes)),
         tinted="" if tint else "hidden",
-        data=data_block("volumes", {"volumes": volumes, "tint": tint}),
+        data=data_block("volumes", {"volumes": volumes, "tint": tint, "focus": found.focus.round(2).tolist()}),
     )
     return section("view", "Interactive view", inside)
 

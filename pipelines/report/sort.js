@@ -2,7 +2,7 @@
 "use strict";
 document.querySelectorAll("table").forEach((table) => {
   const body = table.tBodies[0], heads = [...table.tHead.rows[0].cells];
-  const key = (row, i) => row.cells[i].textContent.trim();
+  const key = (row, i) => row.cells[i].querySelector("data")?.value ?? row.cells[i].textContent.trim();
   heads.forEach((head, i) => {
     const button = document.createElement("button");
     button.type = "button";
@@ -12,7 +12,7 @@ document.querySelectorAll("table").forEach((table) => {
       heads.forEach((other) => other.removeAttribute("aria-sort"));
       head.setAttribute("aria-sort", down ? "descending" : "ascending");
       const rows = [...body.rows].sort((a, b) => {
-        const [x, y] = [key(a, i), key(b, i)], [m, n] = [parseFloat(x), parseFloat(y)];
+        const [x, y] = [key(a, i), key(b, i)], [m, n] = [Number(x || NaN), Number(y || NaN)];
         const order = Number.isNaN(m) || Number.isNaN(n) ? x.localeCompare(y) : m - n;
         return down ? -order : order;
       });

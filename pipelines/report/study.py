@@ -200,5 +200,5 @@ def _page(
 def _cell(value: float | None, z: float) -> str:
     if value is None:
         return ""
-    text = e(number(value))
+    text = f'<data value="{value!r}">{e(number(value))}</data>'
     return f'<span class="outlier">{text} (unusual, z {z:+.1f})</span>' if abs(z) > FAR else text

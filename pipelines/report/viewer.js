@@ -5,7 +5,7 @@
   const state = (word) => { document.documentElement.dataset.viewer = word; };
   try {
     if (!document.createElement("canvas").getContext("webgl2")) throw new Error("this browser offers no WebGL 2");
-    const { volumes, tint } = JSON.parse(get("volumes").textContent);
+    const { volumes, tint, focus } = JSON.parse(get("volumes").textContent);
     const load = (v, opacity) => niivue.NVImage.loadFromBase64({
       base64: v.base64, name: `${v.label}.nii.gz`, colormap: v.colours, opacity, cal_min: v.low, cal_max: v.high,
       trustCalMinMax: false,
@@ -13,7 +13,8 @@
     const view = new niivue.Niivue({
       backColor: [0, 0, 0, 1], isRadiologicalConvention: true, sagittalNoseLeft: true, dragAndDropEnabled: false,
       multiplanarForceRender: false, multiplanarShowRender: niivue.SHOW_RENDER.NEVER, logLevel: "error",
-      loadingText: "", show3Dcrosshair: true,
+      loadingText: "", showAllOrientationMarkers: true, fontColor: [1, 1, 1, 1], crosshairColor: [1, 0.6, 0.15, 0.9],
+      crosshairWidth: 0.5, crosshairWidthUnit: "mm", crosshairGap: 8,
     });
     await view.attachToCanvas(get("canvas"));
     const images = await Promise.all(volumes.map((v) => load(v, 1)));
@@ -42,6 +43,8 @@
     get("viewer-controls").hidden = false;
     view.setSliceType(view.sliceTypeMultiplanar);
     show();
+    view.scene.crosshairPos = view.mm2frac(focus);
+    view.drawScene();
     view.createOnLocationChange();
     state("ready");
   } catch (error) {

@@ -6,6 +6,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
 
 def at(record: Any, *keys: str) -> Any:
     """The entry of nested dictionaries under `keys`, or None where there is none."""
@@ -15,17 +17,24 @@ def at(record: Any, *keys: str) -> Any:
 
 
 def number(value: Any) -> str | None:
-    """Three digits of a number; None for what is none."""
+    """Three digits of a number, all of an integer; None for what is none. 1.9e-08 -> "1.9 × 10⁻⁸"."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return f"{value:d}" if isinstance(value, int) else f"{value:.3g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if 100 <= abs(value) < 1e7:
+        return f"{value:,.0f}"
+    digits, _, power = f"{value:.3g}".partition("e")
+    return f"{digits} × 10{str(int(power)).translate(RAISED)}" if power else digits
 
 
 def percent(value: Any) -> str | None:
     """A fraction as per cent."""
     if number(value) is None:
         return None
-    return f"{100 * value:.0f} %" if value in (0, 1) or 0.01 <= value <= 0.99 else f"{100 * value:.2g} %"
+    if value in (0, 1) or 0.01 <= value <= 0.99:
+        return f"{100 * value:.0f} %"
+    return f"{100 * value:.{2 if value < 0.5 else 4}g} %"
 
 
 def axes(record: Any) -> str | None:
@@ -87,7 +96,7 @@ def _filling(c: dict[str, Any]) -> list[str]:
         said.append(f"Of these, {inferred} were inferred by the prior and {rim} interpolated from the hole's rim.")
     clipped = at(c, "hole", "clipped_to_the_voxel_type")
     if number(clipped) is not None and clipped > 0:
-        said.append(f"{clipped} of them were beyond what the scan's voxel type can hold and are cut to its limit.")
+        said.append(f"{clipped:,} of them were beyond what the scan's voxel type can hold and were cut to its limit.")
     if at(c, "mask", "resampled") is True:
         said.append("The mask was on another grid and was taken nearest-neighbour.")
     return said
