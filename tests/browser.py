@@ -16,6 +16,7 @@ from typing import Any
 
 FLAGS = (
     "--headless",
+    "--hide-scrollbars",
     "--no-sandbox",
     "--no-first-run",
     "--disable-background-networking",

@@ -158,7 +158,7 @@ def view(found: Evidence, budget: int) -> str:
     if found.residual is not None:
         top = _top(found.residual, low, high)
         volumes.append(entry("residual, on the scan's voxels", found.residual, 0.0, top, each, "inferno"))
-    tint = None if found.inferred is None else entry("inferred", found.inferred, 0.0, 1.0, each, "warm")
+    tint = None if found.inferred is None else entry("inferred", found.inferred, 0.0, 1.0, each, "inferred")
     sizes = "; ".join(f"{v['label']}: {v['size']}" for v in [*volumes, *([tint] if tint else [])])
     said = (
         f"Volumes of 256 levels, cut off at the black and white of the pictures above. Voxels: {sizes}. Values read "

@@ -17,8 +17,9 @@
       crosshairWidth: 0.5, crosshairWidthUnit: "mm", crosshairGap: 8,
     });
     await view.attachToCanvas(get("canvas"));
+    view.addColormap("inferred", { R: [255, 255], G: [150, 150], B: [40, 40], A: [0, 140], I: [0, 255] });
     const images = await Promise.all(volumes.map((v) => load(v, 1)));
-    const over = tint && await load(tint, 0.5);
+    const over = tint && await load(tint, 1);
 
     function show() {
       while (view.volumes.length) view.removeVolume(view.volumes[0]);

@@ -70,8 +70,8 @@ def _keeping(c: dict[str, Any]) -> list[str]:
     if residual is None:
         return []
     said = [
-        "What was measured is kept as far as this number says: with the scanner's way of sampling applied to it, the "
-        f"result gives the scan back with a relative residual of {residual} (0 would be exactly)."
+        "How well what was measured is kept: with the scanner's way of sampling applied to it, the result gives the "
+        f"scan back with a relative residual of {residual} (0 would be exactly)."
     ]
     largest, inside, samples = (number(at(found, k)) for k in ("max_abs_residual", "samples_inside", "samples"))
     if largest is not None:
