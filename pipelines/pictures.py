@@ -176,8 +176,9 @@ def super_resolve_picture(
     import torch
     from torch import nn
 
-    from brgm_med.consistency import project, stationary_covariance
+    from brgm_med.consistency import project
     from brgm_med.corruptions import SliceProfile, profile_matrix
+    from brgm_med.separable import stationary_covariance
     from brgm_med.transforms.frame import Frame
     from brgm_med.transforms.intensity import Normalisation
 
