@@ -37,7 +37,8 @@ def project(
     symmetric positive C to an image (None: identity, the orthogonal projection); `noise` is the
     measurement's standard deviation in units of the covariance's (C with unit variance: noise over prior
     error). A SliceProfile with a SeparableCovariance (or None) is solved in closed form, axis by axis; all
-    else by conjugate gradients with A' from autograd, to |residual| <= tol |y - mean(y)|. Raises ValueError
+    else by conjugate gradients with A' from autograd, to |residual| <= tol |y - mean(y)| (in float32 where `tol` is
+    1e-3 or more). Raises ValueError
     when A is not linear, and BrgmError when the system is singular or the iteration does not converge.
     """
     x64, y64 = _plain(x), _plain(y)
@@ -72,8 +73,10 @@ def _iterative(
     tol: float,
     max_iter: int,
 ) -> Tensor:
-    forward = copy.deepcopy(corruption).double() if isinstance(corruption, nn.Module) else corruption
+    forward = copy.deepcopy(corruption).double()
     check_linear(forward, x)
+    if tol >= 1e-3:
+        forward, x, y = forward.float(), x.float(), y.float()
     with torch.enable_grad():
         origin = torch.zeros_like(x, requires_grad=True)
         image = forward(origin)

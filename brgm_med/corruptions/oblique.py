@@ -71,13 +71,13 @@ class ObliqueProfile(nn.Module):
         at = torch.stack(torch.unravel_index(self.index, self.shape), -1).to(self.to_source)
         return at @ self.to_source[:, :3].T + self.to_source[:, 3]
 
-    def covered(self) -> Tensor:
-        """Which samples have all their nodes inside the volume (between the centres of its outer voxels): bool
-        [X', Y', Z']; of those not in use none."""
+    def covered(self, margin: float = 0.0) -> Tensor:
+        """Which samples have all their nodes inside the volume (between the centres of its outer voxels, and `margin`
+        voxels away from those): bool [X', Y', Z']; of those not in use none."""
         at, turned = self.coordinates(), self.offsets @ self.to_source[:, :3].T
         last = torch.tensor(self.source).to(at) - 1
         # T is affine: the nodes' bounding box, turned, is reached by its nodes at the corners.
-        inside = (at + turned.amin(0) >= -1e-9) & (at + turned.amax(0) <= last + 1e-9)
+        inside = (at + turned.amin(0) >= margin - 1e-9) & (at + turned.amax(0) <= last - margin + 1e-9)
         return self.spread(inside.all(-1).to(torch.uint8)[None])[0].bool()
 
     def spread(self, samples: Tensor) -> Tensor:
