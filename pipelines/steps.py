@@ -92,7 +92,7 @@ def acquisition_of(
         if isinstance(content, dict):
             model = AcquisitionModel.from_sidecar(content, grid, str(sidecar))
             if model is not None:
-                return model, f"stated in {sidecar.name}"
+                return model, "stated in the JSON file beside the scan"
     stated = stated_by(series, grid)
     if stated is not None:
         return stated, "stated in the DICOM header"

@@ -311,7 +311,7 @@ def test_the_slice_thickness_is_stated_by_dicom(tmp_path: Path) -> None:
     )
     assert acquisition_of(folder, grid, 3.0, None, None, header.series)[1] == "stated on the command line"
     (tmp_path / "in.json").write_text(json.dumps(model.to_sidecar(grid)))
-    assert acquisition_of(folder, grid, None, None, None, header.series)[1] == "stated in in.json"
+    assert acquisition_of(folder, grid, None, None, None, header.series)[1] == "stated in the JSON file beside the scan"
     (tmp_path / "in.json").unlink()
     folder = series(tmp_path / "mixed", change=lambda k, s: setattr(s, "SliceThickness", 2 + k))
     header = formats.for_reading(folder).read(folder).header
