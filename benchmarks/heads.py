@@ -28,7 +28,7 @@ from brgm_med.consistency import certificate, project
 from brgm_med.metrics import bootstrap_interval
 from brgm_med.perceptual import LPIPS
 from brgm_med.pipelines import super_resolution as sr
-from brgm_med.pipelines.steps import set_up_torch
+from brgm_med.pipelines.setting import set_up_torch
 from brgm_med.posterior import Weights
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.transforms.acquire import AcquisitionModel, coarse_in_plane, degrade, thick_slices
