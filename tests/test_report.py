@@ -74,7 +74,11 @@ def case(folder: Path, **more: Any) -> dict[str, Path]:
             "max_abs_residual": 0.4567,
             "samples": 5824,
             "samples_inside": 5600,
+            "residual_rms": 12.34,
+            "further_scans": [{"relative_residual": 0.0125}],
         },
+        "noise": [{"deviation": 17.5, "kind": "rician"}],
+        "explained_by_the_scans": {"mean": 0.4321},
         "coverage": {"voxels_with_prior": 0.357, "slice_axis": 0, "interpolated_slices": [[0, 3], [22, 25]]},
         **more,
     }
@@ -149,7 +153,19 @@ def test_says_what_the_certificate_says(report: tuple[dict[str, Path], Path]) ->
     files, path = report
     text = Elements(path.read_text(encoding="utf-8")).text
     said = text[: text.index("Before and after")]
-    for words in ("3.21 × 10⁻⁵", "0.457", "5,600 of its 5,824", "36 %", "0 to 3, 22 to 25", "0.832", "1.05 times"):
+    for words in (
+        "3.21 × 10⁻⁵",
+        "0.457",
+        "5,600 of its 5,824",
+        "36 %",
+        "0 to 3, 22 to 25",
+        "0.832",
+        "1.05 times",
+        "12.3",
+        "17.5",
+        "0.0125",
+        "43 %",
+    ):
         assert words in said
     assert "Nobody stated this" in said
     for name, value in rows(json.loads(files["certificate"].read_text())):
@@ -187,7 +203,7 @@ def test_with_a_map_of_what_was_measured(tmp_path: Path) -> None:
     values = np.full(image.shape, 0.75)
     measured = written(tmp_path, "result_measured.nii.gz", values, image.affine)
     text = Elements(subject_report(tmp_path / "r.html", **files, measured=measured).read_text()).text
-    assert "on average 25 % of the field of view" in text
+    assert "on average 25 % over the field of view" in text
     wrong = written(tmp_path, "wrong.nii.gz", values * 2, image.affine)
     with pytest.raises(InputRefusedError, match="outside \\[0, 1\\]"):
         subject_report(tmp_path / "s.html", **files, measured=wrong)
@@ -228,6 +244,8 @@ def test_files_of_another_certificate_are_refused(tmp_path: Path) -> None:
         {"registration": {"template_to_scan": np.zeros((4, 4)).tolist()}, "coverage": {"interpolated_slices": [1]}},
         {"scans": [{"file": "b.nii.gz", "noise": 0.03}, {"file": "c"}], "consistency": {"relative_residual": None}},
         {"prior": {"name": "no such prior", "sha256": "0"}, "source": {"file": 3, "sha256": "withheld"}},
+        {"noise": [], "explained_by_the_scans": 3, "consistency": {"relative_residual": 0.1, "further_scans": [{}]}},
+        {"noise": [{"deviation": 0.0, "kind": "unidentified"}, "odd"], "registration": {"not_identified": ["x", "y"]}},
         {"consistency": {"relative_residual": True, "bound": 2.0, "within_bound": "yes"}, "novel": {"deep": [1, {}]}},
     ],
 )
@@ -265,7 +283,7 @@ def test_inpainting_shows_the_hole(tmp_path: Path) -> None:
     assert "75 % were inferred by the prior and 25 % interpolated" in text
     assert "Of the 5,589 voxels outside the hole, 0 were changed" in text
     assert "Residual" not in text
-    assert "on average 0.48 % of the field of view" in text  # 27 of 5616
+    assert "on average 0.48 % over the field of view" in text  # 27 of 5616
 
 
 @pytest.mark.parametrize("order", ["RAS", "LPS", "SRA", "AIL"])

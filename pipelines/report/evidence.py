@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from brgm_med.errors import BrgmError, InputRefusedError, PriorError
 from brgm_med.pipelines.report.images import Volume
 from brgm_med.pipelines.report.words import at
-from brgm_med.pipelines.sources import result_record, source_record
+from brgm_med.pipelines.sources import source_record
 from brgm_med.priors.bundle import digest, find
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.formats import for_reading
@@ -65,10 +64,10 @@ def gather(
     """
     form = at(certificate, "source", "affine")
     scan_image, scan_grid, record = _read(scan, form if form in ("sform", "qform") else "auto", series)
-    same(scan, record["sha256"], certificate, "source", "sources", "scans")
+    same(scan, record["sha256"], certificate, "source")
     # A result in NIfTI holds its one affine in both forms where the scan did.
-    after, grid, _ = _read(result, form if form in ("sform", "qform") else "auto")
-    same(result, result_record(result)["sha256"], certificate, "result")
+    after, grid, record = _read(result, form if form in ("sform", "qform") else "auto")
+    same(result, record["sha256"], certificate, "result")
     missing: dict[str, str] = {}
 
     before = scan_image
@@ -109,23 +108,14 @@ def gather(
     )
 
 
-def same(path: Path, sha256: str, certificate: dict[str, Any], *keys: str) -> None:
-    """Refuse, with InputRefusedError, a file whose hash is none of those under `keys`, if there are any."""
-    stated = [h for key in keys for h in _hashes(certificate.get(key))]
-    if stated and sha256 not in stated:
+def same(path: Path, sha256: str, certificate: dict[str, Any], key: str) -> None:
+    """Refuse, with InputRefusedError, a file whose hash is not the one under `key`, if there is one there."""
+    stated = at(certificate, key, "sha256")
+    if isinstance(stated, str) and len(stated) == 64 and sha256 != stated:  # a withheld one is words
         raise InputRefusedError(
             f"{path}: is not the file that the certificate was written for (SHA-256 differs); give the two that belong "
             "together"
         )
-
-
-def _hashes(record: Any) -> Iterator[str]:
-    if isinstance(record, list):
-        for entry in record:
-            yield from _hashes(entry)
-    value = at(record, "sha256")
-    if isinstance(value, str) and len(value) == 64:  # a withheld one is words
-        yield value
 
 
 def _read(path: Path, form: Any, series: str | None = None) -> tuple[torch.Tensor, Grid, dict[str, Any]]:
@@ -153,12 +143,13 @@ def _inferred(
     grid: Grid, measured: Path | None, mask: Path | None, certificate: dict[str, Any], missing: dict[str, str]
 ) -> torch.Tensor | None:
     if measured is not None:
-        image, on, _ = _read(measured, "auto")
+        image, on, record = _read(measured, "auto")
+        same(measured, record["sha256"], certificate, "measured_map")
         if not (on.shape == grid.shape and np.allclose(on.affine, grid.affine, atol=1e-3)):
             raise InputRefusedError(f"{measured}: is not on the result's grid; give the map that was written with it")
-        if image.min() < 0 or image.max() > 1:
+        if image.min() < -1e-3 or image.max() > 1 + 1e-3:
             raise InputRefusedError(f"{measured}: holds values outside [0, 1]; give the map of what was measured")
-        return 1 - image
+        return 1 - image.clamp(0, 1)
     if mask is not None:
         from brgm_med.pipelines.inpainting import hole_on
 

@@ -111,8 +111,8 @@ def maps(found: Evidence) -> str:
             for s in spots(found)
         ]
         parts.append(
-            "<p>Grey: measured. Orange: inferred, the more orange the less was measured; on average "
-            f"{share} of the field of view.</p>{row(pictures)}"
+            "<p>Grey: measured. Orange: inferred by the model, the more orange the less of it the scans settle; on "
+            f"average {share} over the field of view.</p>{row(pictures)}"
         )
     if found.residual is not None:
         largest, top = float(found.residual.values.max()), _top(found.residual, low, high)

@@ -33,11 +33,12 @@ def subject_report(
 ) -> Path:
     """Write the report of `result`, made of `scan`, as one HTML file of at most 8 MB that needs nothing else.
 
-    `certificate` (JSON) is the one written with the result. `measured` is the map beside it, float [0, 1] on its grid,
-    1 where it was measured; `mask` the one that was inpainted. `prior`, a name or a folder, is where the template is
-    looked for if not under the certificate's name; `series` chooses one of several volumes of DICOM; `title` names the
-    subject (default: the result's name). The same files make the same bytes. Raises InputRefusedError for files that
-    cannot be read or are not those that the certificate names, and as `formats.check_output` does.
+    `scan` is the first of several. `certificate` (JSON) is the one written with the result. `measured` is the map
+    beside it, float [0, 1] on its grid, 1 where it was measured; `mask` the one that was inpainted. `prior`, a name or
+    a folder, is where the template is looked for if not under the certificate's name; `series` chooses one of several
+    volumes of DICOM; `title` names the subject (default: the result's name). The same files make the same bytes.
+    Raises InputRefusedError for files that cannot be read or are not those that the certificate names, and as
+    `formats.check_output` does.
     """
     check_output(out, force)
     content = read_certificate(certificate)
