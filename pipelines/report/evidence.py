@@ -194,6 +194,6 @@ def _template(
         missing["registration"] = "the template of the prior that the certificate names cannot be read here"
         return None, None
     x, y, z = images[0].shape
-    source, back = Grid((x, y, z), np.asarray(images[0].affine, np.float64)), np.linalg.inv(pose)
+    source, back = Grid((x, y, z), np.asarray(images[0].affine, np.float64)), np.linalg.inv(pose).astype(np.float64)
     image, mask = (resample(v, source, grid, back) for v in values)
     return image, mask

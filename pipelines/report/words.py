@@ -103,9 +103,9 @@ def _noise(c: dict[str, Any]) -> list[str]:
     if number(deviation) is None or not isinstance(kind, str):
         return []
     if kind == "unidentified":
-        return ["How noisy the scan is could not be told from the air in it: it is kept as if it had no noise."]
+        return ["How noisy the scan is could not be told from the air in it; it is taken to have no noise."]
     if deviation == 0:
-        return ["The scan is kept as if it had no noise."]
+        return ["The scan is taken to have no noise."]
     how = "was stated" if kind == "stated" else f"was estimated in the air around the head ({kind})"
     said = [f"The standard deviation of the scan's noise {how} as {number(deviation)} in its units."]
     if residual:
