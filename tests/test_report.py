@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 import torch
 
-from brgm_med.errors import InputRefusedError
-from brgm_med.pipelines.report import Subject, study_report, subject_report
+from brgm_med.errors import InputRefusedError, UsageError
+from brgm_med.pipelines.provenance import super_resolved
+from brgm_med.pipelines.report import Subject, evidence, study_report, subject_report
 from brgm_med.pipelines.report.images import VIEWS, Volume, grey
 from brgm_med.pipelines.report.page import MAX_BYTES, document
 from brgm_med.pipelines.report.study import FAR, robust_z
@@ -28,8 +29,11 @@ from brgm_med.pipelines.report.viewer import small_nifti
 from brgm_med.pipelines.report.words import number, paragraphs, rows
 from brgm_med.priors import bundle
 from brgm_med.transforms.acquire import degrade, interpolate, thick_slices
+from brgm_med.transforms.formats import dicom, dicom_map
+from brgm_med.transforms.formats.dicom_derived import NO_CHOICES
 from brgm_med.transforms.geometry import Grid
 from tests import phantom
+from tests.mr_series import mr_series
 
 HOSTILE = "<script>alert(1)</script>&\"'.nii.gz"
 
@@ -195,6 +199,8 @@ def test_the_same_files_make_the_same_bytes_and_are_not_overwritten(
     assert subject_report(tmp_path / "again.html", **files).read_bytes() == path.read_bytes()
     with pytest.raises(InputRefusedError, match="exists already"):
         subject_report(path, **files)
+    with pytest.raises(UsageError, match="is one of the files to report on"):
+        subject_report(files["certificate"], **files, force=True)
 
 
 def test_with_a_map_of_what_was_measured(tmp_path: Path) -> None:
@@ -208,6 +214,20 @@ def test_with_a_map_of_what_was_measured(tmp_path: Path) -> None:
     with pytest.raises(InputRefusedError, match="outside \\[0, 1\\]"):
         subject_report(tmp_path / "s.html", **files, measured=wrong)
     assert not (tmp_path / "s.html").exists()
+
+
+def test_a_map_in_dicom_lies_where_its_series_does(tmp_path: Path) -> None:
+    series = mr_series(tmp_path / "series")
+    scan = dicom.Reader().read(series)
+    values = np.random.default_rng(0).random(scan.array.shape).astype(np.float32)
+    how = super_resolved("a prior", "0" * 64)
+    dicom_map.write(tmp_path / "map", values, scan.affine, series, dicom_map.MEASURED, how, NO_CHOICES, False)
+    x, y, z = values.shape
+    inferred = evidence.inferred_on(Grid((x, y, z), scan.affine), tmp_path / "map", None, {}, {})
+    assert inferred is not None
+    np.testing.assert_allclose(inferred[0].numpy(), 1 - values, atol=1e-6)
+    with pytest.raises(InputRefusedError, match="is no map of what was measured"):
+        evidence.inferred_on(Grid((x, y, z), scan.affine), series, None, {}, {})
 
 
 def test_residual_is_that_of_the_files(tmp_path: Path) -> None:
