@@ -64,6 +64,13 @@ def _doing(c: dict[str, Any]) -> list[str]:
     said = []
     if isinstance(name, str) and isinstance(result, str):
         said.append(f"The scan {name} was reconstructed on a finer grid as {result}.")
+    others = c.get("further_scans")
+    names = [at(other, "file") for other in others] if isinstance(others, list) else []
+    if names:
+        told = ", ".join(name if isinstance(name, str) else "one without a name" for name in names)
+        said.append(
+            f"Further scans of the same head went into it: {told}; what follows is of the first unless it says so."
+        )
     spacing = axes(at(c, "acquisition", "Spacing"))
     if spacing:
         said.append(f"The scan was sampled every {spacing}.")
