@@ -263,16 +263,21 @@ class WriteDicom(Step):
         return {"dicom": "" if made is None else str(made)}
 
 
-class WriteBackInputSpec(InputSpec):
+class OutputFolderSpec(InputSpec):
+    """What steps are given that write into the folder of derivatives. What that holds already is no input."""
+
+    out_dir = traits.Str(mandatory=True, desc="the folder of derivatives; made if need be")
+
+    def _get_sorteddict(self, *given: Any, **options: Any) -> Any:
+        return BaseInterfaceInputSpec._get_sorteddict(self, *given, **options)
+
+
+class WriteBackInputSpec(OutputFolderSpec):
     result = File(exists=True, mandatory=True, desc="what Reconstruct gives")
     certificate = File(exists=True, mandatory=True, desc="the result's")
     dicom = traits.Str(desc="what WriteDicom gives")
-    out_dir = traits.Str(mandatory=True, desc="the folder of derivatives; made if need be")
     destination = traits.Str(mandatory=True, desc="name of the derivative in there, without an ending")
     sidecar = traits.Dict(desc="what its JSON file says besides the certificate")
-
-    def _get_sorteddict(self, *given: Any, **options: Any) -> Any:
-        return BaseInterfaceInputSpec._get_sorteddict(self, *given, **options)  # out_dir is no input
 
 
 class WriteBackOutputSpec(TraitedSpec):
@@ -288,17 +293,59 @@ class WriteBack(Step):
     def work(self, cwd: Path) -> dict[str, Any]:
         from brgm_med.pipelines.write_back import write_back
 
-        given = self.inputs
-        dicom = Path(given.dicom) if isdefined(given.dicom) and given.dicom and not is_refusal(given.dicom) else None
+        given, dicom = self.inputs, self.arguments("dicom").get("dicom")
+        refused = dicom is not None and is_refusal(dicom)
         files = write_back(
-            Path(given.result),
+            Path(dicom if refused else given.result),
             Path(given.certificate),
             Path(given.out_dir),
             given.destination,
             sidecar=given.sidecar if isdefined(given.sidecar) else None,
-            dicom=dicom,
+            dicom=None if dicom is None or refused else Path(dicom),
         )
         return {"files": [str(f) for f in files]}
+
+
+class NoteInputSpec(OutputFolderSpec):
+    result = File(exists=True, mandatory=True, desc="what a step gives, perhaps a refusal")
+    destination = traits.Str(mandatory=True, desc="name of the scan's derivative in there, without an ending")
+
+
+class NoteOutputSpec(TraitedSpec):
+    files = traits.List(traits.Str(), desc="the note, if the scan was refused")
+
+
+class Note(Step):
+    """`write_back.note`: of a scan without a derivative of its own, whether and why it was refused."""
+
+    input_spec, output_spec, given = NoteInputSpec, NoteOutputSpec, ""
+    _always_run = True
+
+    def work(self, cwd: Path) -> dict[str, Any]:
+        from brgm_med.pipelines.write_back import note
+
+        found = note(Path(self.inputs.result), Path(self.inputs.out_dir), self.inputs.destination)
+        return {"files": [] if found is None else [str(found)]}
+
+
+class WritePriorInputSpec(OutputFolderSpec):
+    prior = Directory(exists=True, mandatory=True, desc="what Train gives")
+
+
+class WritePriorOutputSpec(TraitedSpec):
+    prior = traits.Str(desc="where it is now")
+
+
+class WritePrior(Step):
+    """`write_back.copy_folder` of a trained prior. Runs every time, as WriteBack."""
+
+    input_spec, output_spec, given = WritePriorInputSpec, WritePriorOutputSpec, ""
+    _always_run = True
+
+    def work(self, cwd: Path) -> dict[str, Any]:
+        from brgm_med.pipelines.write_back import copy_folder
+
+        return {"prior": str(copy_folder(Path(self.inputs.prior), Path(self.inputs.out_dir) / "prior"))}
 
 
 class EvaluateInputSpec(InputSpec):

@@ -23,16 +23,18 @@ from typing import Any, Literal
 os.environ.setdefault("NIPYPE_NO_ET", "1")
 
 from nipype import MapNode, Node, Workflow
-from nipype.interfaces.utility import IdentityInterface
+from nipype.interfaces.utility import IdentityInterface, Merge
 
 from brgm_med.pipelines.interfaces import (
     Convert,
+    Note,
     Preprocess,
     Reconstruct,
     Slice,
     Train,
     WriteBack,
     WriteDicom,
+    WritePrior,
 )
 
 Task = Literal["sr", "inpaint"]
@@ -240,4 +242,44 @@ def init_brgm_wf(
         training = init_train_wf(**{"template": prior, "seed": seed, "threads": threads, **train})
         wf.connect(before, "outputnode.slices", training, "inputnode.slices")
         wf.connect(training, "outputnode.prior", reconstruct, "inputnode.prior")
+    return wf
+
+
+def init_study_train_wf(
+    groups: Mapping[str, Mapping[str, list[Any]]],
+    *,
+    out_dir: Path | str,
+    prior: str = "brain-t1-coronal",
+    train: Mapping[str, Any] | None = None,
+    threads: int = 1,
+    name: str = "brgm_med",
+) -> Workflow:
+    """convert --> preprocess --> slice for every group of scans, and, with `train`, one training on all of them.
+
+    `groups` names the groups and gives each the inputs of `init_brgm_wf` (`scans`, `series`, `metadata`,
+    `destinations`). Refused scans are noted in `out_dir`/logs; the prior goes to `out_dir`/prior. What was prepared
+    before, by the same workflow without `train`, is not prepared again.
+    """
+    wf = Workflow(name=name)
+    folder = os.path.abspath(out_dir)
+    join = Node(Merge(len(groups)), name="join")
+    for i, (group, given) in enumerate(groups.items(), 1):
+        one = init_preprocess_wf(prior=prior, threads=threads, name=group)
+        one.get_node("inputnode").inputs.trait_set(**{f: given[f] for f in ("scans", "series", "metadata")})
+        note = MapNode(
+            Note(out_dir=folder), ["result", "destination"], name=f"note_{group}", run_without_submitting=True
+        )
+        note.inputs.destination = given["destinations"]
+        wf.connect(one, "outputnode.slices", note, "result")
+        if train is not None:
+            wf.connect(one, "outputnode.slices", join, f"in{i}")
+    if train is not None:
+        training = init_train_wf(**{"template": prior, "threads": threads, **train})
+        publish = Node(WritePrior(out_dir=folder), name="write_prior", run_without_submitting=True)
+        wf.connect(
+            [
+                (join, training, [("out", "inputnode.slices")]),
+                (training, publish, [("outputnode.prior", "prior")]),
+            ]
+        )
     return wf

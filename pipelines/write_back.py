@@ -40,16 +40,14 @@ def write_back(
     image, other = (place.with_name(place.name + e) for e in (ending, ".nii" if ending == ".nii.gz" else ".nii.gz"))
     about, series = place.with_name(place.name + ".json"), place.with_name(place.name + "_dicom")
     measured = measured_beside(image)
-    log = out / "logs" / f"{destination.replace('/', '_')}{ENDING}"
-    if is_refusal(result):
-        _folder(log.parent)
+    noted = note(result, out, destination)
+    if noted is not None:
         for old in (about, image, other, measured, measured_beside(other)):
             old.unlink(missing_ok=True)
         if series.is_dir():
             shutil.rmtree(series)
-        copy_file(result, log)
-        return [log]
-    _folder(place.parent)
+        return [noted]
+    make_folder(place.parent)
     copy_file(result, image)
     published = [image, about]
     if measured_beside(result).is_file():
@@ -60,11 +58,26 @@ def write_back(
         published.append(series)
     proof = json.loads(certificate.read_text())
     proof["result"]["file"] = image.name
-    content = {**(sidecar or {}), CERTIFICATE: proof}
-    if not about.is_file() or about.read_text() != json.dumps(content, indent=2) + "\n":
-        write_json(about, content, force=True)
-    log.unlink(missing_ok=True)
+    said = {**(sidecar or {}), CERTIFICATE: proof}
+    if not about.is_file() or about.read_text() != json.dumps(said, indent=2) + "\n":
+        write_json(about, said, force=True)
     return published
+
+
+def log_of(out: Path, destination: str) -> Path:
+    """Where it is noted that the scan of this derivative was refused."""
+    return out / "logs" / f"{destination.replace('/', '_')}{ENDING}"
+
+
+def note(result: Path, out: Path, destination: str) -> Path | None:
+    """Note the refusal `result` in `out`/logs and return its path there; of any other result, remove an old note."""
+    log = log_of(out, destination)
+    if not is_refusal(result):
+        log.unlink(missing_ok=True)
+        return None
+    make_folder(log.parent)
+    copy_file(result, log)
+    return log
 
 
 def measured_beside(image: Path) -> Path:
@@ -80,19 +93,25 @@ def copy_file(source: Path, target: Path) -> None:
         shutil.copyfile(source, temporary)
 
 
-def copy_folder(source: Path, target: Path) -> None:
-    """A folder of files, likewise: the new one stands there whole or not at all."""
-    wanted = {p.name: digest(p) for p in source.iterdir()}
+def copy_folder(source: Path, target: Path) -> Path:
+    """A folder and all in it, likewise: the new one stands there whole, or not at all."""
     if target.is_dir():
-        if {p.name: digest(p) for p in target.iterdir() if p.is_file()} == wanted:
-            return
+        if content(target) == content(source):
+            return target
         shutil.rmtree(target)
+    make_folder(target.parent)
     with new_folder(target) as folder:
-        for name in wanted:
-            shutil.copyfile(source / name, folder / name)
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+    return target
 
 
-def _folder(path: Path) -> None:
+def content(folder: Path) -> dict[str, str]:
+    """Every file in a folder and below, by relative name, and its SHA-256."""
+    return {p.relative_to(folder).as_posix(): digest(p) for p in folder.rglob("*") if p.is_file()}
+
+
+def make_folder(path: Path) -> None:
+    """With those above it. Raises CannotWriteError."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
