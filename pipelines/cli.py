@@ -210,6 +210,15 @@ def _train(a: argparse.Namespace) -> None:
     )
 
 
+def _run(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.run import Settings, run
+
+    settings = Settings(a.task, a.prior, a.steps, a.random_seed, a.threads, a.kimg)
+    names = ("layout", "series", "mask_pattern", "work", "nprocs", "mem_gb", "stop_on_first_crash", "reports_only")
+    options = {name: getattr(a, name) for name in (*names, "dry_run")}
+    run(a.place, a.out, a.level, settings, labels=a.participant_label, plugin=a.use_plugin, **options)
+
+
 def _prior(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.inspect import list_priors, show_prior, verify_prior
 
@@ -284,6 +293,36 @@ def _reconstruction_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=_positive(int), metavar="N")
+
+
+def _study_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("place", type=Path, metavar="BIDS_DIR", help="the scans")
+    parser.add_argument("out", type=Path, metavar="OUT_DIR", help="the derivatives; made if need be")
+    parser.add_argument(
+        "level",
+        choices=("participant", "group"),
+        help="every scan by itself; the study: its table, or the training on all scans",
+    )
+    parser.add_argument("--participant-label", nargs="+", default=[], metavar="LABEL", help="only these subjects")
+    parser.add_argument("--task", choices=("sr", "inpaint", "train"), default="sr")
+    text = "bids, or plain: NIfTI files in any folders, and a folder or zip of DICOM for each volume"
+    parser.add_argument("--layout", choices=("bids", "plain"), default="bids", help=text)
+    text = "path from BIDS_DIR to a scan's mask, with wildcards, {sub}, {ses}, ... and {stem}, the scan's name"
+    parser.add_argument("--mask-pattern", metavar="GLOB", help=text)
+    parser.add_argument("--series", metavar="UID|NUMBER", help="which DICOM series, where a folder holds several")
+    parser.add_argument("-w", "--work", type=Path, metavar="DIR", help="what is done already (default: OUT_DIR_work)")
+    parser.add_argument("--nprocs", type=_positive(int), default=1, metavar="N", help="nodes side by side (default: 1)")
+    parser.add_argument("--mem-gb", type=_positive(float), metavar="G", help="memory of all of them together")
+    parser.add_argument("--threads", type=_positive(int), default=1, metavar="N", help="of a node (default: 1)")
+    text = 'JSON: {"plugin": "SLURM", "plugin_args": {...}}; SGE and PBS likewise'
+    parser.add_argument("--use-plugin", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--stop-on-first-crash", action="store_true", help="else what does not depend on it goes on")
+    parser.add_argument("--reports-only", action="store_true", help="from the derivatives that are there")
+    parser.add_argument("--dry-run", action="store_true", help="list the scans and what becomes of them")
+    parser.add_argument("--prior", default="brain-t1-coronal", metavar="NAME|DIR")
+    parser.add_argument("--steps", type=_positive(int), metavar="N", help="steps of the MAP search")
+    parser.add_argument("--kimg", type=_positive(float), default=100.0, help="train until so many thousand images")
+    parser.add_argument("--random-seed", type=int, default=0, metavar="S")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -369,6 +408,9 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--threads", type=_positive(int), metavar="N")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet weights, for offline use")
+
+    study = command("run", _run, "A directory of scans (BIDS, NIfTI, DICOM) in, a directory of derivatives out.")
+    _study_arguments(study)
 
     prior = command("prior", _prior, "List, show, verify or import priors.")
     actions = prior.add_subparsers(dest="action", required=True, metavar="list|show|verify|import")
