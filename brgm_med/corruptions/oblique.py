@@ -128,7 +128,8 @@ def halved(n: int) -> Tensor:
         for step, weight in ((-1, 1 / 48), (0, 23 / 48), (1, 23 / 48), (2, 1 / 48)):
             between[2 * i + 1, mirror.get(i + step, i + step)] += weight
     between[::2] = spline
-    return torch.linalg.solve(spline.T, between.T).T
+    found = torch.linalg.solve(spline.T, between.T).T
+    return found.where(found.abs() > 1e-15, 0.0)  # it falls off by 0.27 a sample: no denormal numbers
 
 
 class StackAsVolume(nn.Module):

@@ -99,7 +99,10 @@ def _ramp(u: Tensor) -> Tensor:
 
 def along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
     """Apply `matrix` [m, n] along dimension `axis` of x (size n there, m in the result)."""
-    return (x.movedim(axis, -1) @ matrix.to(x).T).movedim(-1, axis)
+    matrix, before, after = matrix.to(x), x.shape[:axis], x.shape[axis:][1:]
+    if not after:
+        return x @ matrix.T
+    return (matrix @ x.reshape(before.numel(), x.shape[axis], -1)).reshape(*before, len(matrix), *after)
 
 
 class SliceProfile(nn.Module):
