@@ -144,7 +144,7 @@ def test_a_valid_series_gives_a_valid_series(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
-    """A folder with a head of 384 slices, `source`, degraded to 5 mm, `thick`; of that `fine`, `fine.nii`, and a `map`."""
+    """A folder with a head of 384 slices, `source`, degraded to 5 mm, `thick`; of that `fine`, `fine.nii`, a `map`."""
     folder = tmp_path_factory.mktemp("real")
     with tarfile.open(data_dir / "dicom-structural.tar.xz") as archive:
         archive.extractall(folder, filter="data")
@@ -204,7 +204,7 @@ def _grid(folder: Path) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
 
 def test_a_map_is_valid_and_of_one_entity_with_its_series(tmp_path: Path) -> None:
     """De-identified or not."""
-    source = mr_series(tmp_path / "in")
+    source = mr_series(tmp_path / "in", BurnedInAnnotation=None, LossyImageCompression=None)
     header = for_reading(source).read_header(source)
     for name, choices in (("plain", NO_CHOICES), ("hidden", Choices(transform=Deidentifier()))):
         target = target_of(source, tmp_path / name, header, choices=choices)
