@@ -21,8 +21,8 @@ from brgm_med.pipelines.provenance import (
     inpainted,
     write_json,
 )
+from brgm_med.pipelines.setting import acquisition_of, choose_device, say, set_up_torch
 from brgm_med.pipelines.sources import result_record, series_of, source_record
-from brgm_med.pipelines.steps import acquisition_of, choose_device, say, set_up_torch
 from brgm_med.pipelines.target import taken_back
 from brgm_med.pipelines.targets import target_of
 from brgm_med.transforms.formats import for_reading

@@ -22,7 +22,7 @@ from brgm_med.pipelines.provenance import (
     super_resolved,
     write_json,
 )
-from brgm_med.pipelines.steps import choose_device, say, set_up_torch
+from brgm_med.pipelines.setting import choose_device, say, set_up_torch
 from brgm_med.transforms.formats import (
     check_output,
     default_output,
@@ -195,8 +195,9 @@ def super_resolve_picture(
     import torch
     from torch import nn
 
-    from brgm_med.consistency import project, stationary_covariance
+    from brgm_med.consistency import project
     from brgm_med.corruptions import SliceProfile, profile_matrix
+    from brgm_med.separable import stationary_covariance
     from brgm_med.transforms.frame import Frame
     from brgm_med.transforms.intensity import Normalisation
 

@@ -102,7 +102,7 @@ def test_without_a_sidecar_the_acquisition_is_assumed_and_said_to_be(folder: Pat
 
 
 def test_an_acquisition_stated_by_flags_wins(folder: Path) -> None:
-    from brgm_med.pipelines.steps import acquisition_of
+    from brgm_med.pipelines.setting import acquisition_of
 
     _, affine, image = opened(folder / "float.nii.gz")
     grid = Grid(image.shape, affine)  # type: ignore[arg-type]

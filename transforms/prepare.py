@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children, connection, get_context, parent_process
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.intensity import estimate
 from brgm_med.transforms.load import LoadScan
 from brgm_med.transforms.meta import grid_of, like
+from brgm_med.transforms.processes import die_with_parent
 from brgm_med.transforms.register import resample_cubic, rigid_pose
 from brgm_med.transforms.slices import CoronalSlices
 from brgm_med.transforms.template import Template
@@ -269,14 +268,7 @@ def _begin(paths: Sequence[Path], run: Path, box: Grid) -> None:
     """In a worker: one thread, deaf to Ctrl-C (the parent ends it), and never outliving the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
-    parent = parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        connection.wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=follow, daemon=True).start()
+    die_with_parent()
     _worker["heads"] = PreparedHeads(paths, Template.load(run, box), run / "cache")
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -274,11 +274,13 @@ def gauss_markov(correlation: Tensor, count: int, generator: torch.Generator) ->
 def load(prior: str = DEFAULT) -> PriorBundle:
     """Find a prior and verify the SHA-256 of every file that its metadata names.
 
-    Raises PriorError: no such prior, or a file that is missing, damaged or not readable.
+    A process reads a prior once: for as long as its files stay as they are, the same object is given again. Raises
+    PriorError: no such prior, or a file that is missing, damaged or not readable.
     """
-    folder = find(prior)
+    folder = find(prior).resolve()
     try:
-        metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+        text = (folder / "configs" / "metadata.json").read_text()
+        metadata = json.loads(text)
         needed = (*REQUIRED, *VOLUMETRIC) if "grid" in metadata else REQUIRED
         found = [file for file in VOLUMETRIC if (folder / file).exists()]
         expected: dict[str, str] = {file: metadata["sha256"][file] for file in (*needed, *found)} | metadata["sha256"]
@@ -286,10 +288,21 @@ def load(prior: str = DEFAULT) -> PriorBundle:
         raise PriorError(
             f"{folder}: its configs/metadata.json cannot be read ({error}); reinstall the prior"
         ) from error
+    files = []
     for relative, known in expected.items():
         path = folder / relative
         if not path.is_file():
             raise PriorError(f"{path}: missing from the prior; reinstall it")
-        if digest(path) != known:
+        now = path.stat()
+        files.append((relative, known, now.st_size, now.st_mtime_ns, now.st_ino))
+    return _verified(folder, text, tuple(files))
+
+
+@lru_cache(maxsize=1)
+def _verified(folder: Path, metadata: str, files: tuple[tuple[str, str, int, int, int], ...]) -> PriorBundle:
+    """The prior at `folder`, after a look at every one of `files`: name, SHA-256, and what tells a change of it."""
+    for relative, known, *_ in files:
+        if digest(folder / relative) != known:
+            path = folder / relative
             raise PriorError(f"{path}: damaged (its SHA-256 is not the one in the metadata); reinstall the prior")
-    return PriorBundle(folder, metadata)
+    return PriorBundle(folder, json.loads(metadata))

@@ -1,0 +1,118 @@
+"""The last step: results go from a work directory to the folder of derivatives, each there whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from brgm_med.errors import CannotWriteError
+from brgm_med.pipelines.provenance import write_json
+from brgm_med.pipelines.refusals import ENDING, is_refusal
+from brgm_med.priors.bundle import digest
+from brgm_med.transforms.formats import new_folder, replacing, stem
+
+CERTIFICATE = "BrgmMedCertificate"
+"""The certificate's key in a derivative's JSON file."""
+
+
+def write_back(
+    result: Path,
+    certificate: Path,
+    out: Path,
+    destination: str,
+    *,
+    sidecar: Mapping[str, Any] | None = None,
+    dicom: Path | None = None,
+) -> list[Path]:
+    """Publish one result under `out`/`destination` (a relative name without an ending); returns what is there now.
+
+    That is the image, the JSON file with `sidecar` and the certificate, the map of what was measured where `result` has
+    one beside it, and the folder of `dicom`, if given. What is there already and equal is left alone. Of a scan that
+    was refused, `result` is the refusal (see `refusals`): it goes to `out`/logs, and what an earlier run published of
+    that scan is removed. Raises CannotWriteError.
+    """
+    place = out / destination
+    ending = ".nii" if result.name.endswith(".nii") else ".nii.gz"
+    image, other = (place.with_name(place.name + e) for e in (ending, ".nii" if ending == ".nii.gz" else ".nii.gz"))
+    about, series = place.with_name(place.name + ".json"), place.with_name(place.name + "_dicom")
+    measured = measured_beside(image)
+    noted = note(result, out, destination)
+    if noted is not None:
+        for old in (about, image, other, measured, measured_beside(other)):
+            old.unlink(missing_ok=True)
+        if series.is_dir():
+            shutil.rmtree(series)
+        return [noted]
+    make_folder(place.parent)
+    copy_file(result, image)
+    published = [image, about]
+    if measured_beside(result).is_file():
+        copy_file(measured_beside(result), measured)
+        published.append(measured)
+    if dicom is not None:
+        copy_folder(dicom, series)
+        published.append(series)
+    proof = json.loads(certificate.read_text())
+    proof["result"]["file"] = image.name
+    said = {**(sidecar or {}), CERTIFICATE: proof}
+    if not about.is_file() or about.read_text() != json.dumps(said, indent=2) + "\n":
+        write_json(about, said, force=True)
+    return published
+
+
+def log_of(out: Path, destination: str) -> Path:
+    """Where it is noted that the scan of this derivative was refused."""
+    return out / "logs" / f"{destination.replace('/', '_')}{ENDING}"
+
+
+def note(result: Path, out: Path, destination: str) -> Path | None:
+    """Note the refusal `result` in `out`/logs and return its path there; of any other result, remove an old note."""
+    log = log_of(out, destination)
+    if not is_refusal(result):
+        log.unlink(missing_ok=True)
+        return None
+    make_folder(log.parent)
+    copy_file(result, log)
+    return log
+
+
+def measured_beside(image: Path) -> Path:
+    """Where the map of what was measured of `image` is, if there is one."""
+    return image.with_name(f"{stem(image)}_measured.nii.gz")
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """`source` to `target`, atomically; nothing happens where they are equal. Raises CannotWriteError."""
+    if target.is_file() and os.path.getsize(source) == os.path.getsize(target) and digest(source) == digest(target):
+        return
+    with replacing(target, force=True) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def copy_folder(source: Path, target: Path) -> Path:
+    """A folder and all in it, likewise: the new one stands there whole, or not at all."""
+    if target.is_dir():
+        if content(target) == content(source):
+            return target
+        shutil.rmtree(target)
+    make_folder(target.parent)
+    with new_folder(target) as folder:
+        shutil.copytree(source, folder, dirs_exist_ok=True)
+    return target
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Every file in a folder and below, by relative name, and its SHA-256."""
+    return {p.relative_to(folder).as_posix(): digest(p) for p in folder.rglob("*") if p.is_file()}
+
+
+def make_folder(path: Path) -> None:
+    """With those above it. Raises CannotWriteError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWriteError(f"{path}: cannot be made ({error.strerror}); choose another folder") from error

@@ -1,0 +1,196 @@
+"""Steps, interfaces and workflows: hashed by content, refusals that travel, training to derivatives in one workflow."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from nipype import Node, Workflow
+
+from brgm_med import pipelines
+from brgm_med.errors import InputRefusedError
+from brgm_med.pipelines import Convert, Preprocess, Reconstruct, Slice, WriteBack, engines, init_brgm_wf
+from brgm_med.pipelines.preprocessing import convert, evaluate
+from brgm_med.pipelines.refusals import is_refusal, reason_of
+from brgm_med.priors.bundle import load
+from tests.mr_series import mr_series
+from tests.phantom import rigid
+from tests.small_heads import small_head, truncated
+
+TINY = {
+    "z_dim": 6,
+    "w_dim": 5,
+    "c_dim": 4,
+    "generator_channels": [8, 8, 6, 4, 4],
+    "discriminator_channels": [8, 8, 6, 4, 4],
+    "encoder_channels": [8, 8, 6, 4, 4],
+    "mapping_layers": 2,
+}
+
+
+def test_nifti_passes_through_and_slice_thickness_is_a_profile(tmp_path: Path) -> None:
+    scan = small_head(tmp_path / "in" / "sub-1_T1w.nii.gz", thick=True)
+    (tmp_path / "out").mkdir()
+    out, sidecar = convert(scan, tmp_path / "out", metadata={"SliceThickness": 6, "EchoTime": 0.003})
+    assert out.read_bytes() == scan.read_bytes()
+    content = json.loads(sidecar.read_text())
+    assert content["EchoTime"] == 0.003
+    assert content["BrgmMedAcquisition"]["Thickness"] == {"R": 4.0, "A": 4.0, "S": 6.0}
+    assert content["BrgmMedAcquisition"]["Spacing"]["S"] == 8.0
+    for wrong in (0, -1, "6", float("inf")):
+        with pytest.raises(InputRefusedError, match="SliceThickness"):
+            convert(scan, tmp_path / "out", metadata={"SliceThickness": wrong}, force=True)
+    even = small_head(tmp_path / "in" / "even.nii.gz")
+    _, sidecar = convert(even, tmp_path / "out", metadata={"SliceThickness": 6})
+    assert "BrgmMedAcquisition" not in json.loads(sidecar.read_text())  # nothing tells the slice axis
+
+
+def test_dicom_is_converted_to_the_last_bit(tmp_path: Path) -> None:
+    series = mr_series(tmp_path / "study", SliceThickness=2.5)
+    (tmp_path / "out").mkdir()
+    out, sidecar = convert(series, tmp_path / "out")
+    from brgm_med.transforms.formats import dicom, nifti
+
+    header, stored = dicom.Reader().read_stored(series)
+    again, held = nifti.read_stored(out)
+    assert np.array_equal(stored, held)
+    assert np.allclose(header.affine, again.affine, atol=1e-4)
+    assert max(json.loads(sidecar.read_text())["BrgmMedAcquisition"]["Thickness"].values()) == 2.5
+    assert b"ller" not in out.read_bytes() + sidecar.read_bytes()  # no one's name
+
+
+def test_a_folder_counts_by_what_it_holds(tmp_path: Path) -> None:
+    series = mr_series(tmp_path / "study")
+    step = Convert(scan=str(series))
+
+    def hashed() -> str:
+        return str(step.inputs.get_hashval(hash_method="content")[1])
+
+    before = hashed()
+    shutil.move(series, tmp_path / "moved")
+    step.inputs.scan = str(tmp_path / "moved")
+    assert hashed() == before
+    file = tmp_path / "moved" / "IM000"
+    file.write_bytes(file.read_bytes()[:-1] + b"\1")
+    assert hashed() != before
+
+
+def test_a_refused_scan_raises_or_goes_on_as_a_refusal(tmp_path: Path) -> None:
+    scan = truncated(small_head(tmp_path / "sub-1_T1w.nii.gz"))
+    with pytest.raises(InputRefusedError, match="truncated"):
+        Convert(scan=str(scan)).run(cwd=tmp_path)
+    found = Convert(scan=str(scan), keep_going=True).run(cwd=tmp_path).outputs
+    assert found.scan == found.sidecar
+    assert is_refusal(found.scan)
+    for step in (Preprocess(scan=found.scan), Reconstruct(scan=found.scan), Slice(registered=found.scan)):
+        outputs = step.run(cwd=tmp_path).outputs.get()
+        assert set(outputs.values()) == {found.scan}
+    assert json.loads(Path(found.scan).read_text())["step"] == "convert"
+    assert reason_of(Path(found.scan)).startswith("sub-1_T1w.nii.gz:")  # no folder's name
+    back = WriteBack(
+        result=found.scan, certificate=found.scan, out_dir=str(tmp_path / "out"), destination="sub-1/anat/sub-1_T1w"
+    )
+    back.run(cwd=tmp_path)
+    assert [p.name for p in (tmp_path / "out").rglob("*.json")] == ["sub-1_anat_sub-1_T1w_refused.json"]
+
+
+def test_reconstruct_fits_into_a_workflow_of_ones_own(tmp_path: Path) -> None:
+    """And runs once, until the scan changes."""
+    scan = small_head(tmp_path / "one.nii.gz", thick=True)
+
+    def run() -> tuple[Path, int]:
+        node = Node(Reconstruct(scan=str(scan), steps=1), name="reconstruct")
+        wf = Workflow(name="mine")
+        wf.add_nodes([node])
+        assert engines.run(wf, tmp_path / "work") == []
+        (result,) = (tmp_path / "work").glob("**/*_sr.nii.gz")
+        return result, result.stat().st_mtime_ns
+
+    result, made = run()
+    assert json.loads(Path(str(result).replace(".nii.gz", "_certificate.json")).read_text())["parameters"]["steps"] == 1
+    assert run() == (result, made)
+    sidecar = json.dumps({"BrgmMedAcquisition": "?"})
+    (tmp_path / "one.json").write_text(sidecar)
+    assert run() == (result, made)  # which is why workflows name the sidecar as an input
+    scan.write_bytes(small_head(tmp_path / "two.nii.gz", seed=1, thick=True).read_bytes())
+    (tmp_path / "one.json").unlink()
+    assert run()[1] != made
+
+
+def test_what_crashes_is_named_and_stops_no_other_node(tmp_path: Path) -> None:
+    scan = small_head(tmp_path / "a.nii.gz")
+    wf = Workflow(name="two")
+    (tmp_path / "bad").write_text("no scan")
+    wf.add_nodes([Node(Convert(scan=str(tmp_path / "bad")), name="bad"), Node(Convert(scan=str(scan)), name="good")])
+    lines: list[str] = []
+    assert engines.run(wf, tmp_path / "work", report=lines.append) == ["bad"]
+    assert sorted(lines) == ["bad: crashed", "good: done"]
+    (crash,) = (tmp_path / "work" / "crash").iterdir()
+    assert "InputRefusedError" in crash.read_text()
+    assert (tmp_path / "work").stat().st_mode & 0o777 == 0o700
+
+
+def test_evaluate_compares_on_one_grid(tmp_path: Path) -> None:
+    truth = small_head(tmp_path / "truth.nii.gz")
+    other = small_head(tmp_path / "other.nii.gz", seed=1)
+    same = evaluate(truth, truth, tmp_path / "same.json")
+    assert (same["rmse"], same["mae"], same["ssim"]) == (0, 0, pytest.approx(1))
+    numbers = evaluate(other, truth, tmp_path / "scores.json")
+    a, b = (nib.load(p).get_fdata() for p in (other, truth))  # type: ignore[attr-defined]
+    width = np.diff(np.percentile(b, [0.5, 99.5]))[0]
+    assert numbers["rmse"] == pytest.approx(255 * np.sqrt(((a - b) ** 2).mean()) / width, rel=1e-4)
+    assert numbers["psnr"] == pytest.approx(-20 * np.log10(numbers["rmse"] / 255), rel=1e-6)
+    assert json.loads((tmp_path / "scores.json").read_text())["psnr"] == numbers["psnr"]
+    with pytest.raises(InputRefusedError, match="another grid"):
+        evaluate(small_head(tmp_path / "thick.nii.gz", thick=True), truth, tmp_path / "none.json")
+
+
+def test_every_name_is_there_and_every_trait_says_what_it_is() -> None:
+    for name in pipelines.__all__:
+        found = getattr(pipelines, name)
+        assert found.__doc__
+        for spec in (getattr(found, "input_spec", None), getattr(found, "output_spec", None)):
+            if spec is not None:
+                assert all(trait.desc for trait in spec().traits(transient=None).values() if trait.desc is not None)
+                assert all(spec().trait(t).desc for t in spec().copyable_trait_names())
+
+
+@pytest.mark.slow
+def test_training_to_derivatives_in_one_workflow(tmp_path: Path) -> None:
+    """Twelve heads, one of them truncated: preprocess, slice, train, reconstruct, write back."""
+    names = [f"head{i:02d}" for i in range(12)]
+    scans = [
+        small_head(tmp_path / f"{name}.nii.gz", seed=i, pose=rigid(i % 3, 0, i % 2, (i, 0, -i)))
+        for i, name in enumerate(names)
+    ]
+    truncated(scans[7])
+    train = {"kimg": 0.032, "architecture": TINY, "held_out": 0}
+
+    def run(work: Path, out: Path) -> dict[str, bytes]:
+        wf = init_brgm_wf(out_dir=out, train=train, steps=1)
+        given = wf.get_node("inputnode").inputs
+        given.scans = [str(s) for s in scans]
+        given.series, given.metadata = [""] * 12, [{}] * 12
+        given.destinations, given.sidecars = names, [{"Description": "a test"}] * 12
+        assert engines.run(wf, work) == []
+        return {p.name: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+    made = run(tmp_path / "work", tmp_path / "out")
+    good = [name for name in names if name != "head07"]
+    assert sorted(made) == sorted([f"{n}{e}" for n in good for e in (".nii.gz", ".json")] + ["head07_refused.json"])
+    (bundle,) = (tmp_path / "work").glob("**/trained-prior/prior")
+    prior = load(str(bundle))
+    assert prior.metadata["heads"] == good
+    assert prior.metadata["training"]["images"] == 32
+    assert prior.generator.num_ws == 10
+    for name in good:
+        proof = json.loads(made[f"{name}.json"])["BrgmMedCertificate"]
+        assert proof["prior"]["sha256"] == prior.sha256
+        assert proof["consistency"]["relative_residual"] < 1e-5
+    shutil.rmtree(tmp_path / "out")
+    again = run(tmp_path / "work", tmp_path / "out")  # nothing is computed, all is put back
+    assert again == made
