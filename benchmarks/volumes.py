@@ -2,11 +2,11 @@
 
     python benchmarks/volumes.py --data ../shared/data/ixi-hh-2mm/t1 --which report --out report
 
-Heads as in heads.py. Scans are simulated on a grid of their own: 2 x 2 mm in plane, 6 mm Gaussian slices, turned by 5 to
-15 degrees about a random axis (another one for each head and scan). Everything is compared on the truth's grid, to which
-results are brought by cubic interpolation, inside the prior's box and in all three planes. One row per head, task and
-method is added to OUT.csv as soon as it is known, so that a run can be resumed; means with 95 % bootstrap intervals over
-heads are written to OUT.md.
+Heads as in heads.py. Scans are simulated on a grid of their own: 2 x 2 mm in plane, 6 mm Gaussian slices, turned by 5
+to 15 degrees about a random axis (another one for each head and scan). Everything is compared on the truth's grid, to
+which results are brought by cubic interpolation, inside the prior's box and in all three planes. One row per head, task
+and method is added to OUT.csv as soon as it is known, so that a run can be resumed; means with 95 % bootstrap intervals
+over heads are written to OUT.md.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from demo import Volume, inside_box, perceptual_model, to_ras
 
 @dataclass(frozen=True)
 class Task:
-    """Scans with slices along these world axes (0 = R, 1 = A, 2 = S); `noise` is Gaussian, a part of the brain's mean."""
+    """Scans with slices along these world axes (0 = R, 1 = A, 2 = S); Gaussian `noise`, a part of the brain's mean."""
 
     axes: tuple[int, ...]
     noise: float = 0.0

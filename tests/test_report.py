@@ -19,8 +19,9 @@ import numpy as np
 import pytest
 import torch
 
-from brgm_med.errors import InputRefusedError
-from brgm_med.pipelines.report import Subject, study_report, subject_report
+from brgm_med.errors import InputRefusedError, UsageError
+from brgm_med.pipelines.provenance import super_resolved
+from brgm_med.pipelines.report import Subject, evidence, study_report, subject_report
 from brgm_med.pipelines.report.images import VIEWS, Volume, grey
 from brgm_med.pipelines.report.page import MAX_BYTES, document
 from brgm_med.pipelines.report.study import FAR, robust_z
@@ -28,8 +29,11 @@ from brgm_med.pipelines.report.viewer import small_nifti
 from brgm_med.pipelines.report.words import number, paragraphs, rows
 from brgm_med.priors import bundle
 from brgm_med.transforms.acquire import degrade, interpolate, thick_slices
+from brgm_med.transforms.formats import dicom, dicom_map
+from brgm_med.transforms.formats.dicom_derived import NO_CHOICES
 from brgm_med.transforms.geometry import Grid
 from tests import phantom
+from tests.mr_series import mr_series
 
 HOSTILE = "<script>alert(1)</script>&\"'.nii.gz"
 
@@ -74,7 +78,12 @@ def case(folder: Path, **more: Any) -> dict[str, Path]:
             "max_abs_residual": 0.4567,
             "samples": 5824,
             "samples_inside": 5600,
+            "residual_rms": 12.34,
+            "further_scans": [{"relative_residual": 0.0125}],
         },
+        "further_scans": [{"file": "further.nii.gz"}],
+        "noise": [{"deviation": 17.5, "kind": "rician"}],
+        "explained_by_the_scans": {"mean": 0.4321},
         "coverage": {"voxels_with_prior": 0.357, "slice_axis": 0, "interpolated_slices": [[0, 3], [22, 25]]},
         **more,
     }
@@ -149,7 +158,19 @@ def test_says_what_the_certificate_says(report: tuple[dict[str, Path], Path]) ->
     files, path = report
     text = Elements(path.read_text(encoding="utf-8")).text
     said = text[: text.index("Before and after")]
-    for words in ("3.21 × 10⁻⁵", "0.457", "5,600 of its 5,824", "36 %", "0 to 3, 22 to 25", "0.832", "1.05 times"):
+    for words in (
+        "3.21 × 10⁻⁵",
+        "0.457",
+        "5,600 of its 5,824",
+        "36 %",
+        "0 to 3, 22 to 25",
+        "0.832",
+        "1.05 times",
+        "12.3",
+        "17.5",
+        "0.0125",
+        "43 %",
+    ):
         assert words in said
     assert "Nobody stated this" in said
     for name, value in rows(json.loads(files["certificate"].read_text())):
@@ -179,6 +200,8 @@ def test_the_same_files_make_the_same_bytes_and_are_not_overwritten(
     assert subject_report(tmp_path / "again.html", **files).read_bytes() == path.read_bytes()
     with pytest.raises(InputRefusedError, match="exists already"):
         subject_report(path, **files)
+    with pytest.raises(UsageError, match="is one of the files to report on"):
+        subject_report(files["certificate"], **files, force=True)
 
 
 def test_with_a_map_of_what_was_measured(tmp_path: Path) -> None:
@@ -187,11 +210,25 @@ def test_with_a_map_of_what_was_measured(tmp_path: Path) -> None:
     values = np.full(image.shape, 0.75)
     measured = written(tmp_path, "result_measured.nii.gz", values, image.affine)
     text = Elements(subject_report(tmp_path / "r.html", **files, measured=measured).read_text()).text
-    assert "on average 25 % of the field of view" in text
+    assert "on average 25 % over the field of view" in text
     wrong = written(tmp_path, "wrong.nii.gz", values * 2, image.affine)
     with pytest.raises(InputRefusedError, match="outside \\[0, 1\\]"):
         subject_report(tmp_path / "s.html", **files, measured=wrong)
     assert not (tmp_path / "s.html").exists()
+
+
+def test_a_map_in_dicom_lies_where_its_series_does(tmp_path: Path) -> None:
+    series = mr_series(tmp_path / "series")
+    scan = dicom.Reader().read(series)
+    values = np.random.default_rng(0).random(scan.array.shape).astype(np.float32)
+    how = super_resolved("a prior", "0" * 64)
+    dicom_map.write(tmp_path / "map", values, scan.affine, series, dicom_map.MEASURED, how, NO_CHOICES, False)
+    x, y, z = values.shape
+    inferred = evidence.inferred_on(Grid((x, y, z), scan.affine), tmp_path / "map", None, {}, {})
+    assert inferred is not None
+    np.testing.assert_allclose(inferred[0].numpy(), 1 - values, atol=1e-6)
+    with pytest.raises(InputRefusedError, match="is no map of what was measured"):
+        evidence.inferred_on(Grid((x, y, z), scan.affine), series, None, {}, {})
 
 
 def test_residual_is_that_of_the_files(tmp_path: Path) -> None:
@@ -228,6 +265,13 @@ def test_files_of_another_certificate_are_refused(tmp_path: Path) -> None:
         {"registration": {"template_to_scan": np.zeros((4, 4)).tolist()}, "coverage": {"interpolated_slices": [1]}},
         {"scans": [{"file": "b.nii.gz", "noise": 0.03}, {"file": "c"}], "consistency": {"relative_residual": None}},
         {"prior": {"name": "no such prior", "sha256": "0"}, "source": {"file": 3, "sha256": "withheld"}},
+        {
+            "noise": [],
+            "further_scans": ["odd", {}],
+            "explained_by_the_scans": 3,
+            "consistency": {"relative_residual": 0.1, "further_scans": [{}]},
+        },
+        {"noise": [{"deviation": 0.0, "kind": "unidentified"}, "odd"], "registration": {"not_identified": ["x", "y"]}},
         {"consistency": {"relative_residual": True, "bound": 2.0, "within_bound": "yes"}, "novel": {"deep": [1, {}]}},
     ],
 )
@@ -265,7 +309,7 @@ def test_inpainting_shows_the_hole(tmp_path: Path) -> None:
     assert "75 % were inferred by the prior and 25 % interpolated" in text
     assert "Of the 5,589 voxels outside the hole, 0 were changed" in text
     assert "Residual" not in text
-    assert "on average 0.48 % of the field of view" in text  # 27 of 5616
+    assert "on average 0.48 % over the field of view" in text  # 27 of 5616
 
 
 @pytest.mark.parametrize("order", ["RAS", "LPS", "SRA", "AIL"])

@@ -23,15 +23,13 @@ def suspicions(values: NDArray[np.floating], grid: Grid, model: AcquisitionModel
     spacing. Empty where nothing is odd.
     """
     found = []
-    ratios = [_ratio(values, axis) for axis in range(3)]
+    repeated = [_repeated(values, axis) >= REPEATED for axis in range(3)]
+    ratios = [np.nan if repeated[axis] else _ratio(values, axis) for axis in range(3)]
     for axis, name in enumerate(WORLD[grid.world_axis(a)] for a in range(3)):
-        planes = np.moveaxis(values, axis, 0)
         told = f"state the true --slice-thickness, or give the scan before it was resampled along {name}"
-        some = planes.reshape(len(planes), -1)
-        some = some[some.max(1) > some.min(1)]
-        if len(some) > 2 and (some[1:] == some[:-1]).all(1).mean() >= REPEATED:
+        if repeated[axis]:
             found.append(f"many neighbouring slices along {name} are equal, as if they had been repeated; {told}")
-        elif ratios[axis] < SMOOTH and max(ratios) > ROUGHER * ratios[axis] and grid.shape[axis] > 8:
+        elif ratios[axis] < SMOOTH and np.nanmax(ratios) > ROUGHER * ratios[axis]:
             found.append(
                 f"along {name} it is as smooth as if it had been interpolated from thicker slices "
                 f"(spacing {grid.spacing[axis]:g} mm); {told}"
@@ -45,9 +43,17 @@ def suspicions(values: NDArray[np.floating], grid: Grid, model: AcquisitionModel
     return found
 
 
+def _repeated(values: NDArray[np.floating], axis: int) -> float:
+    """The part of neighbouring planes that are equal, of those that are not constant."""
+    planes = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+    planes = planes[planes.max(1) > planes.min(1)]
+    return float((planes[1:] == planes[:-1]).all(1).mean()) if len(planes) > 2 else 0.0
+
+
 def _ratio(values: NDArray[np.floating], axis: int) -> float:
+    """Mean square of first over second-neighbour differences; infinite for fewer than 9 planes."""
     planes = np.moveaxis(values, axis, 0).astype(np.float64)
-    if len(planes) < 3:
+    if len(planes) < 9:
         return np.inf
     near, far = np.square(np.diff(planes, axis=0)).mean(), np.square(planes[2:] - planes[:-2]).mean()
     return float(near / far) if far > 0 else np.inf

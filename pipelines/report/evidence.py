@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from brgm_med.priors.bundle import digest, find
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.formats import for_reading
 from brgm_med.transforms.formats.nifti import decode
-from brgm_med.transforms.geometry import Grid, resample
+from brgm_med.transforms.geometry import RAS_LPS, Grid, resample
 from brgm_med.transforms.register import head_centre, resample_cubic
 
 HEAD_LEVEL = 0.25
@@ -65,10 +64,10 @@ def gather(
     """
     form = at(certificate, "source", "affine")
     scan_image, scan_grid, record = _read(scan, form if form in ("sform", "qform") else "auto", series)
-    same(scan, record["sha256"], certificate, "source", "sources", "scans")
+    same(scan, record["sha256"], certificate, "source")
     # A result in NIfTI holds its one affine in both forms where the scan did.
-    after, grid, _ = _read(result, form if form in ("sform", "qform") else "auto")
-    same(result, result_record(result)["sha256"], certificate, "result")
+    after, grid, record = _read(result, form if form in ("sform", "qform") else "auto")
+    same(result, record["sha256"], certificate, "result")
     missing: dict[str, str] = {}
 
     before = scan_image
@@ -80,7 +79,7 @@ def gather(
             residual = _residual(after, grid, scan_image, scan_grid, certificate.get("acquisition"))
         except (BrgmError, ValueError) as error:
             missing["residual"] = f"the scan's acquisition model could not be applied to the result ({error})"
-    inferred = _inferred(grid, measured, mask, certificate, missing)
+    inferred = inferred_on(grid, measured, mask, certificate, missing)
     pose = _pose(certificate)
     head, brain = _template(pose, grid, certificate, prior, missing)
 
@@ -109,23 +108,14 @@ def gather(
     )
 
 
-def same(path: Path, sha256: str, certificate: dict[str, Any], *keys: str) -> None:
-    """Refuse, with InputRefusedError, a file whose hash is none of those under `keys`, if there are any."""
-    stated = [h for key in keys for h in _hashes(certificate.get(key))]
-    if stated and sha256 not in stated:
+def same(path: Path, sha256: str, certificate: dict[str, Any], key: str) -> None:
+    """Refuse, with InputRefusedError, a file whose hash is not the one under `key`, if there is one there."""
+    stated = at(certificate, key, "sha256")
+    if isinstance(stated, str) and len(stated) == 64 and sha256 != stated:  # a withheld one is words
         raise InputRefusedError(
             f"{path}: is not the file that the certificate was written for (SHA-256 differs); give the two that belong "
             "together"
         )
-
-
-def _hashes(record: Any) -> Iterator[str]:
-    if isinstance(record, list):
-        for entry in record:
-            yield from _hashes(entry)
-    value = at(record, "sha256")
-    if isinstance(value, str) and len(value) == 64:  # a withheld one is words
-        yield value
 
 
 def _read(path: Path, form: Any, series: str | None = None) -> tuple[torch.Tensor, Grid, dict[str, Any]]:
@@ -149,16 +139,23 @@ def _residual(after: torch.Tensor, grid: Grid, scan: torch.Tensor, scan_grid: Gr
     return torch.where(corruption.inside(scan_grid.shape), error, 0.0).float()
 
 
-def _inferred(
+def inferred_on(
     grid: Grid, measured: Path | None, mask: Path | None, certificate: dict[str, Any], missing: dict[str, str]
 ) -> torch.Tensor | None:
+    """How far each voxel of `grid` was inferred, [1, X, Y, Z] in [0, 1]: from the map of what was measured, or from the
+    mask that was inpainted. None, and why in `missing`, where there is neither. Raises InputRefusedError for files that
+    are not what they should be.
+    """
     if measured is not None:
-        image, on, _ = _read(measured, "auto")
+        same(measured, result_record(measured)["sha256"], certificate, "measured_map")
+        image, on = _parametric_map(measured) if measured.is_dir() else _read(measured, "auto")[:2]
+        if _backwards(on, grid):  # frames may come from either end
+            image, on = image.flip(-1), grid
         if not (on.shape == grid.shape and np.allclose(on.affine, grid.affine, atol=1e-3)):
             raise InputRefusedError(f"{measured}: is not on the result's grid; give the map that was written with it")
-        if image.min() < 0 or image.max() > 1:
+        if image.min() < -1e-3 or image.max() > 1 + 1e-3:
             raise InputRefusedError(f"{measured}: holds values outside [0, 1]; give the map of what was measured")
-        return 1 - image
+        return 1 - image.clamp(0, 1)
     if mask is not None:
         from brgm_med.pipelines.inpainting import hole_on
 
@@ -169,6 +166,36 @@ def _inferred(
         return hole.float()[None]
     missing["inferred"] = "no map of what was measured was given"
     return None
+
+
+def _backwards(one: Grid, other: Grid) -> bool:
+    """Whether two grids are the same but for the direction of their last axis."""
+    turn = np.diag([1.0, 1.0, -1.0, 1.0])
+    turn[2, 3] = one.shape[2] - 1
+    return one.shape == other.shape and np.allclose(one.affine @ turn, other.affine, atol=1e-3)
+
+
+def _parametric_map(folder: Path) -> tuple[torch.Tensor, Grid]:
+    """[1, columns, rows, frames] and the grid of a DICOM parametric map (PS3.3 A.75) of floats, alone in `folder`."""
+    import pydicom
+
+    try:
+        (file,) = folder.iterdir()
+        held = pydicom.dcmread(file)
+        shape = int(held.NumberOfFrames), int(held.Rows), int(held.Columns)
+        values = np.frombuffer(held.FloatPixelData, "<f4").reshape(shape).transpose(2, 1, 0)
+        shared = held.SharedFunctionalGroupsSequence[0]
+        frames = held.PerFrameFunctionalGroupsSequence
+        places = [np.array(f.PlanePositionSequence[0].ImagePositionPatient, np.float64) for f in frames]
+        along = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, np.float64).reshape(2, 3)
+        down, right = (float(v) for v in shared.PixelMeasuresSequence[0].PixelSpacing)
+    except (OSError, ValueError, AttributeError, IndexError, pydicom.errors.InvalidDicomError) as error:
+        raise InputRefusedError(f"{folder}: is no map of what was measured ({error}); give the one written") from error
+    step = (places[-1] - places[0]) / max(len(places) - 1, 1)
+    lps = np.eye(4)
+    lps[:3] = np.stack([along[0] * right, along[1] * down, step, places[0]], 1)
+    x, y, z = values.shape
+    return torch.from_numpy(values.copy())[None], Grid((x, y, z), RAS_LPS @ lps)
 
 
 def _pose(certificate: dict[str, Any]) -> NDArray[np.float64] | None:
@@ -203,6 +230,6 @@ def _template(
         missing["registration"] = "the template of the prior that the certificate names cannot be read here"
         return None, None
     x, y, z = images[0].shape
-    source, back = Grid((x, y, z), np.asarray(images[0].affine, np.float64)), np.linalg.inv(pose)
+    source, back = Grid((x, y, z), np.asarray(images[0].affine, np.float64)), np.linalg.inv(pose).astype(np.float64)
     image, mask = (resample(v, source, grid, back) for v in values)
     return image, mask

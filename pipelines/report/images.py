@@ -143,5 +143,5 @@ def outlined(
 def data_uri(picture: Image.Image) -> str:
     """The same bytes for the same picture."""
     file = io.BytesIO()
-    picture.save(file, "PNG", optimize=True)
+    picture.save(file, "PNG")
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from string import Template
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,8 +112,8 @@ def maps(found: Evidence) -> str:
             for s in spots(found)
         ]
         parts.append(
-            "<p>Grey: measured. Orange: inferred, the more orange the less was measured; on average "
-            f"{share} of the field of view.</p>{row(pictures)}"
+            "<p>Grey: measured. Orange: inferred by the model, the more orange the less of it the scans settle; on "
+            f"average {share} over the field of view.</p>{row(pictures)}"
         )
     if found.residual is not None:
         largest, top = float(found.residual.values.max()), _top(found.residual, low, high)
@@ -150,25 +151,33 @@ def registration(found: Evidence) -> str:
 def view(found: Evidence, budget: int) -> str:
     """The interactive view; its volumes have `budget` bytes in all."""
     low, high = window(found.scan.values)
-    each = budget // 4
-    volumes = [
-        entry("after: the result", found.after, low, high, each),
-        entry("before: the scan, interpolated", found.before, low, high, each),
+    wanted = [
+        ("before: the scan, interpolated", found.before, low, high, "gray"),
+        ("after: the result", found.after, low, high, "gray"),
     ]
+    if found.inferred is not None:
+        wanted.append(("inferred: 0 measured, 1 inferred", found.inferred, 0.0, 1.0, "inferno"))
     if found.residual is not None:
-        top = _top(found.residual, low, high)
-        volumes.append(entry("residual, on the scan's voxels", found.residual, 0.0, top, each, "inferno"))
-    tint = None if found.inferred is None else entry("inferred", found.inferred, 0.0, 1.0, each, "inferred")
-    sizes = "; ".join(f"{v['label']}: {v['size']}" for v in [*volumes, *([tint] if tint else [])])
+        wanted.append(
+            ("residual, on the scan's voxels", found.residual, 0.0, _top(found.residual, low, high), "inferno")
+        )
+    volumes: list[dict[str, Any]] = []
+    for label, volume, black, white, colours in reversed(wanted):  # what those leave of their share, images may use
+        share = budget // (len(wanted) - len(volumes))
+        volumes.insert(0, entry(label, volume, black, white, share, colours))
+        budget -= len(volumes[0]["base64"])
+    sizes = "; ".join(f"{v['label']}, {v['size']}" for v in volumes)
     said = (
-        f"Volumes of 256 levels, cut off at the black and white of the pictures above. Voxels: {sizes}. Values read "
-        "here are rounded to those levels; the files themselves hold all digits."
+        "Volumes of 256 levels, the images cut off at the black and white of the pictures above. Their voxels: "
+        f"{sizes}. Values read here are rounded to those levels; the files themselves hold all digits."
     )
     inside = Template(asset("view.html")).substitute(
         said=e(said),
-        options="".join(f'<option value="{i}">{e(v["label"])}</option>' for i, v in enumerate(volumes)),
-        tinted="" if tint else "hidden",
-        data=data_block("volumes", {"volumes": volumes, "tint": tint, "focus": found.focus.round(2).tolist()}),
+        options="".join(
+            f'<option value="{i}"{" selected" if i == 1 else ""}>{e(v["label"])}</option>'
+            for i, v in enumerate(volumes)
+        ),
+        data=data_block("volumes", {"volumes": volumes, "focus": found.focus.round(2).tolist()}),
     )
     return section("view", "Interactive view", inside)
 

@@ -56,6 +56,9 @@ COLUMNS = (
     Column("max_abs_residual", "largest residual", ("consistency", "max_abs_residual"), _log),
     Column("registration_correlation", "registration correlation", ("registration", "correlation")),
     Column("registration_scale", "scale", ("registration", "scale")),
+    Column("residual_rms", "residual (root mean square)", ("consistency", "residual_rms"), _log),
+    Column("noise_deviation", "noise (standard deviation)", ("consistency", "noise_deviation"), _log),
+    Column("explained", "explained by the scans", ("explained_by_the_scans", "mean")),
     Column("voxels_with_prior", "reached by the prior", ("coverage", "voxels_with_prior")),
     Column("hole_voxels", "voxels of the hole", ("hole", "voxels"), _log),
     Column("inferred_by_the_prior", "of these inferred by the prior", ("hole", "inferred_by_the_prior")),
@@ -183,9 +186,9 @@ def _page(
     )
     how = (
         "A value is marked as unusual where its robust z, 0.6745 times its distance from the median over the median "
-        f"absolute deviation, is beyond {FAR}; residuals and the hole's size are compared by their logarithms. Of "
-        f"fewer than {FEWEST} values none is marked. Unusual is not wrong, nor is usual right: look at the subject's "
-        "report."
+        f"absolute deviation, is beyond {FAR}; residuals, noise and the hole's size are compared by their logarithms. "
+        f"Of fewer than {FEWEST} values none is marked. Unusual is not wrong, nor is usual right: look at the "
+        "subject's report."
     )
     body = (
         f"{banner(STATEMENT)}<header><h1>{e(title)}</h1>"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from brgm_med._version import __version__
-from brgm_med.errors import InputRefusedError
+from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.pipelines.provenance import STATEMENT
 from brgm_med.pipelines.report.page import MAX_BYTES, asset, banner, document, e, section, table
 from brgm_med.pipelines.report.words import paragraphs, rows
@@ -33,12 +33,16 @@ def subject_report(
 ) -> Path:
     """Write the report of `result`, made of `scan`, as one HTML file of at most 8 MB that needs nothing else.
 
-    `certificate` (JSON) is the one written with the result. `measured` is the map beside it, float [0, 1] on its grid,
-    1 where it was measured; `mask` the one that was inpainted. `prior`, a name or a folder, is where the template is
-    looked for if not under the certificate's name; `series` chooses one of several volumes of DICOM; `title` names the
-    subject (default: the result's name). The same files make the same bytes. Raises InputRefusedError for files that
-    cannot be read or are not those that the certificate names, and as `formats.check_output` does.
+    `scan` is the first of several. `certificate` (JSON) is the one written with the result. `measured` is the map
+    beside it, float [0, 1] on its grid, 1 where it was measured; `mask` the one that was inpainted. `prior`, a name or
+    a folder, is where the template is looked for if not under the certificate's name; `series` chooses one of several
+    volumes of DICOM; `title` names the subject (default: the result's name). The same files make the same bytes.
+    Raises InputRefusedError for files that cannot be read or are not those that the certificate names, UsageError
+    where `out` is one of them, and as `formats.check_output` does.
     """
+    inputs = [path for path in (scan, result, certificate, measured, mask) if path is not None]
+    if out.resolve() in (path.resolve() for path in inputs):
+        raise UsageError(f"{out}: is one of the files to report on; choose another name for the report")
     check_output(out, force)
     content = read_certificate(certificate)
 

@@ -5,11 +5,11 @@
   const state = (word) => { document.documentElement.dataset.viewer = word; };
   try {
     if (!document.createElement("canvas").getContext("webgl2")) throw new Error("this browser offers no WebGL 2");
-    const { volumes, tint, focus } = JSON.parse(get("volumes").textContent);
-    const load = (v, opacity) => niivue.NVImage.loadFromBase64({
-      base64: v.base64, name: `${v.label}.nii.gz`, colormap: v.colours, opacity, cal_min: v.low, cal_max: v.high,
-      trustCalMinMax: false,
-    });
+    const { volumes, focus } = JSON.parse(get("volumes").textContent);
+    const load = async (v) => {
+      const image = await niivue.NVImage.loadFromBase64({ base64: v.base64, name: `${v.label}.nii.gz`, colormap: v.colours });
+      return Object.assign(image, { cal_min: v.low, cal_max: v.high });
+    };
     const view = new niivue.Niivue({
       backColor: [0, 0, 0, 1], isRadiologicalConvention: true, sagittalNoseLeft: true, dragAndDropEnabled: false,
       multiplanarForceRender: false, multiplanarShowRender: niivue.SHOW_RENDER.NEVER, logLevel: "error",
@@ -17,15 +17,13 @@
       crosshairWidth: 0.5, crosshairWidthUnit: "mm", crosshairGap: 8,
     });
     await view.attachToCanvas(get("canvas"));
-    view.addColormap("inferred", { R: [255, 255], G: [150, 150], B: [40, 40], A: [0, 140], I: [0, 255] });
-    const images = await Promise.all(volumes.map((v) => load(v, 1)));
-    const over = tint && await load(tint, 1);
+    const images = await Promise.all(volumes.map(load));
 
     function show() {
       while (view.volumes.length) view.removeVolume(view.volumes[0]);
       view.addVolume(images[Number(get("volume").value)]);
-      if (over && get("tint").checked) view.addVolume(over);
       view.drawScene();
+      view.createOnLocationChange();
     }
     view.onLocationChange = (place) => {
       [0, 1, 2].forEach((i) => { get(`axis-${i}`).value = Math.round(1000 * view.scene.crosshairPos[i]); });
@@ -39,7 +37,6 @@
       view.createOnLocationChange();
     }));
     get("volume").addEventListener("change", show);
-    get("tint").addEventListener("change", show);
     get("planes").addEventListener("change", (event) => view.setSliceType(Number(event.target.value)));
     get("viewer-controls").hidden = false;
     view.setSliceType(view.sliceTypeMultiplanar);

@@ -49,7 +49,13 @@ def paragraphs(certificate: dict[str, Any]) -> list[str]:
     """What the certificate says, for a reader who knows scans but not this program. Plain text."""
     filled = "hole" in certificate
     told = [_filling(certificate), _outside(certificate)] if filled else [_doing(certificate), _keeping(certificate)]
-    told += [_model(certificate), _prior(certificate, filled), _reach(certificate), _fit(certificate)]
+    told += [
+        _noise(certificate),
+        _model(certificate),
+        _prior(certificate, filled),
+        _reach(certificate),
+        _fit(certificate),
+    ]
     return [" ".join(sentences) for sentences in told if sentences]
 
 
@@ -58,6 +64,13 @@ def _doing(c: dict[str, Any]) -> list[str]:
     said = []
     if isinstance(name, str) and isinstance(result, str):
         said.append(f"The scan {name} was reconstructed on a finer grid as {result}.")
+    others = c.get("further_scans")
+    names = [at(other, "file") for other in others] if isinstance(others, list) else []
+    if names:
+        told = ", ".join(name if isinstance(name, str) else "one without a name" for name in names)
+        said.append(
+            f"Further scans of the same head went into it: {told}; what follows is of the first unless it says so."
+        )
     spacing = axes(at(c, "acquisition", "Spacing"))
     if spacing:
         said.append(f"The scan was sampled every {spacing}.")
@@ -77,11 +90,35 @@ def _keeping(c: dict[str, Any]) -> list[str]:
     if largest is not None:
         over = f", over {inside} of its {samples} samples" if inside and samples else ""
         said.append(f"The largest difference is {largest} in the scan's units{over}.")
+    others = at(found, "further_scans")
+    others = [number(at(other, "relative_residual")) for other in others] if isinstance(others, list) else []
+    if any(others):
+        said.append(f"Of the further scans it is {', '.join(other or 'unknown' for other in others)}.")
     bound, within = number(at(found, "bound")), at(found, "within_bound")
     if bound is not None and isinstance(within, bool):
         said.append(
             f"The result is stored as whole numbers; rounding alone can make a difference of {bound}, and the largest "
             f"one is {'within' if within else 'beyond'} that."
+        )
+    return said
+
+
+def _noise(c: dict[str, Any]) -> list[str]:
+    levels, residual = c.get("noise"), number(at(c, "consistency", "residual_rms"))
+    first = levels[0] if isinstance(levels, list) and levels else None
+    deviation, kind = at(first, "deviation"), at(first, "kind")
+    if number(deviation) is None or not isinstance(kind, str):
+        return []
+    if kind == "unidentified":
+        return ["How noisy the scan is could not be told from the air in it; it is taken to have no noise."]
+    if deviation == 0:
+        return ["The scan is taken to have no noise."]
+    how = "was stated" if kind == "stated" else f"was estimated in the air around the head ({kind})"
+    said = [f"The standard deviation of the scan's noise {how} as {number(deviation)} in its units."]
+    if residual:
+        said.append(
+            f"The result differs from the scan by {residual} (root mean square): where that is not larger than the "
+            "noise, they agree as well as the scan can tell."
         )
     return said
 
@@ -142,6 +179,12 @@ def _prior(c: dict[str, Any], filled: bool) -> list[str]:
 def _reach(c: dict[str, Any]) -> list[str]:
     reached, runs, axis = (at(c, "coverage", k) for k in ("voxels_with_prior", "interpolated_slices", "slice_axis"))
     said = []
+    explained = percent(at(c, "explained_by_the_scans", "mean"))
+    if explained:
+        said.append(
+            f"Of what differs between heads in a voxel (its variance), the scans account for {explained} on average "
+            "over the field of view; the rest is the model's."
+        )
     if percent(reached):
         said.append(f"The model reached {percent(reached)} of the voxels of the field of view.")
     if isinstance(runs, list) and runs and all(isinstance(r, list) and len(r) == 2 for r in runs):
