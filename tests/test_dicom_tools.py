@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 
 from brgm_med.pipelines.cli import main
+from brgm_med.pipelines.problem import output_grid
 from brgm_med.pipelines.targets import target_of
-from brgm_med.transforms.acquire import fine_grid
-from brgm_med.transforms.formats import dicom_map, dicom_write, for_reading
+from brgm_med.transforms.formats import dicom_write, for_reading
 from brgm_med.transforms.formats.dicom_deidentify import Deidentifier
 from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices
 from brgm_med.transforms.formats.dicom_series import the_series
@@ -144,7 +144,7 @@ def test_a_valid_series_gives_a_valid_series(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
-    """A folder with a head of 384 slices, `source`, degraded to 5 mm, `thick`; of that `fine`, `fine.nii`, a `map`."""
+    """A folder with a head of 384 slices, `source`, degraded to 5 mm, `thick`; of that `fine`, `fine.nii`, and maps."""
     folder = tmp_path_factory.mktemp("real")
     with tarfile.open(data_dir / "dicom-structural.tar.xz") as archive:
         archive.extractall(folder, filter="data")
@@ -154,10 +154,7 @@ def real(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
     for out in (folder / "fine", folder / "fine.nii"):
         certificate = folder / f"{out.name}.json"
         arguments = ("sr", "--in", folder / "thick", "--out", out, "--certificate", certificate)
-        run(*arguments, "--steps", 5, "--threads", 1)
-    fine = the_series(folder / "fine")
-    values = np.random.default_rng(0).random(fine.shape, np.float32)
-    dicom_map.write(folder / "map", values, fine.affine, folder / "fine", dicom_map.MEASURED, HOW, NO_CHOICES)
+        run(*arguments, "--steps", 2, "--threads", 1)
     return folder
 
 
@@ -169,11 +166,11 @@ def test_a_real_head_through_degrade_and_sr(real: Path, tmp_path: Path) -> None:
     known = errors(sorted(source.glob("*.dcm"))[9])
     for name in ("thick", "fine"):
         check_series(real / name, known, tmp_path / f"{name}-nii")
-    (measured,) = (real / "map").iterdir()
+    (measured,) = (real / "fine_measured").iterdir()
     assert errors(measured) <= known
     assert tool("dcentvfy", measured, *sorted((real / "fine").iterdir())) == ""
     agree(by_highdicom(real / "fine"), by_nibabel(real / "fine.nii"), 0.5 + 1e-3)
-    expected = fine_grid(Grid(*_grid(real / "thick")), (2.0, 2.0, 2.0))
+    expected = output_grid([Grid(*_grid(real / "thick"))], 2.0)
     mine = the_series(real / "fine")
     assert mine.shape == expected.shape
     assert np.allclose(mine.affine, expected.affine, atol=1e-6)
@@ -181,7 +178,7 @@ def test_a_real_head_through_degrade_and_sr(real: Path, tmp_path: Path) -> None:
 
 def test_an_archive_takes_a_real_head_and_gives_it_back(real: Path, inside: list[str], tmp_path: Path) -> None:
     """N of N by C-STORE, equal pixels over WADO-RS: all series are in one study, the map too."""
-    names = ("thick", "fine", "map")
+    names = ("thick", "fine", "fine_measured")
     kept = {str(d.SOPInstanceUID): d for name in names for d in map(dcmread, (real / name).iterdir())}
     (study,) = {d.StudyInstanceUID for d in kept.values()}
     with orthanc(inside, tmp_path):
