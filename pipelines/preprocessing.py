@@ -166,7 +166,7 @@ def write_dicom(
     speaks of the NIfTI file). CT and PET have no derived series: None is returned and nothing written. With `uid_seed`
     the same result gives the same files, to the last bit. Raises as `targets.target_of`.
     """
-    from brgm_med.pipelines.targets import SeriesTarget
+    from brgm_med.pipelines.target_series import SeriesTarget
     from brgm_med.transforms.formats.dicom_derived import Choices
     from brgm_med.transforms.formats.dicom_mr import is_mr
     from brgm_med.transforms.formats.dicom_series import the_series
@@ -182,8 +182,8 @@ def write_dicom(
         target.write(scan.array, scan.affine, super_resolved(prior["name"], prior["sha256"]), "")
     else:
         header, stored = nifti.read_stored(result)
-        nowhere = np.zeros(stored.shape, bool)
-        target.write_stored(stored, nowhere, header, inpainted(prior["name"], prior["sha256"]), "")
+        kept = target.kept_as(stored, header)
+        target.write_stored(stored.astype(kept), header, inpainted(prior["name"], prior["sha256"]), "")
     return out
 
 

@@ -16,6 +16,7 @@ from pydicom import dcmread
 
 from brgm_med.errors import InputRefusedError
 from brgm_med.pipelines.cli import main
+from brgm_med.pipelines.preprocessing import write_dicom
 from brgm_med.pipelines.targets import target_of
 from brgm_med.transforms.formats import for_reading
 from brgm_med.transforms.load import LoadScan
@@ -189,6 +190,11 @@ def test_inpainting_keeps_every_other_integer(head: Path) -> None:
     assert content["measured_map"] == {"file": "in_brgm_measured", "dicom_files": 1} | {
         "sha256": content["measured_map"]["sha256"]
     }
+    # The workflow's way: filled as NIfTI, then written as DICOM.
+    nib.save(nib.Nifti1Image(found.astype(np.int16), found_affine), head / "filled.nii.gz")
+    certificate = head / "in_brgm_certificate.json"
+    write_dicom(head / "filled.nii.gz", head / "in", head / "again", certificate=certificate, task="inpaint")
+    assert np.array_equal(volume(head / "again")[0], found)
 
 
 def test_what_dicom_cannot_keep_is_refused_before_the_search(head: Path, tmp_path: Path) -> None:

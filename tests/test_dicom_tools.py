@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 
 from brgm_med.pipelines.cli import main
+from brgm_med.pipelines.problem import output_grid
 from brgm_med.pipelines.targets import target_of
-from brgm_med.transforms.acquire import fine_grid
 from brgm_med.transforms.formats import dicom_write, for_reading
 from brgm_med.transforms.formats.dicom_deidentify import Deidentifier
 from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices
@@ -26,7 +26,11 @@ from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.load import LoadScan
 from tests import dicom_files
 from tests.mr_series import blob, mr_series
+from tests.test_cli import COMMAND
 from tests.test_dicom_write import HOW, enhanced_source
+from tests.test_sending_archives import inside as inside
+from tests.test_sending_archives import orthanc, retrieved
+from tests.test_sending_archives import run as in_network
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 RAS_LPS = np.diag([-1.0, -1, 1, 1])
@@ -138,25 +142,56 @@ def test_a_valid_series_gives_a_valid_series(tmp_path: Path) -> None:
     agree(by_dcm2niix(tmp_path / "kept", tmp_path / "nii"), by_nibabel(tmp_path / "a.nii"), 0.5)
 
 
-def test_a_real_head_through_degrade_and_sr(tmp_path: Path, data_dir: Path) -> None:
-    """384 slices to 5 mm and back: no error that the source has not; the voxels of the NIfTI output, in its places."""
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory, data_dir: Path) -> Path:
+    """A folder with a head of 384 slices, `source`, degraded to 5 mm, `thick`; of that `fine`, `fine.nii`, and maps."""
+    folder = tmp_path_factory.mktemp("real")
     with tarfile.open(data_dir / "dicom-structural.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    (source,) = (p for p in tmp_path.rglob("dicoms") if p.is_dir())
+        archive.extractall(folder, filter="data")
+    (dicoms,) = (p for p in folder.rglob("dicoms") if p.is_dir())
+    dicoms.rename(folder / "source")
+    run("degrade", "--in", folder / "source", "--out", folder / "thick", "--slice-thickness", 5, "--axis", "S")
+    for out in (folder / "fine", folder / "fine.nii"):
+        certificate = folder / f"{out.name}.json"
+        arguments = ("sr", "--in", folder / "thick", "--out", out, "--certificate", certificate)
+        run(*arguments, "--steps", 2, "--threads", 1)
+    return folder
+
+
+def test_a_real_head_through_degrade_and_sr(real: Path, tmp_path: Path) -> None:
+    """384 slices to 5 mm and back: no error that the source has not; the voxels of the NIfTI output, in its places."""
+    source = real / "source"
+    assert len(the_series(source).files) == 384
     agree(by_dcm2niix(source, tmp_path / "source-nii"), _ours(source), 0)
     known = errors(sorted(source.glob("*.dcm"))[9])
-    run("degrade", "--in", source, "--out", tmp_path / "thick", "--slice-thickness", 5, "--axis", "S")
-    check_series(tmp_path / "thick", known, tmp_path / "thick-nii")
-    for out in (tmp_path / "fine", tmp_path / "fine.nii"):
-        certificate = tmp_path / f"{out.name}.json"
-        arguments = ("sr", "--in", tmp_path / "thick", "--out", out, "--certificate", certificate)
-        run(*arguments, "--steps", 5, "--threads", 1)
-    check_series(tmp_path / "fine", known, tmp_path / "fine-nii")
-    agree(by_highdicom(tmp_path / "fine"), by_nibabel(tmp_path / "fine.nii"), 0.5 + 1e-3)
-    expected = fine_grid(Grid(*_grid(tmp_path / "thick")), (2.0, 2.0, 2.0))
-    mine = the_series(tmp_path / "fine")
+    for name in ("thick", "fine"):
+        check_series(real / name, known, tmp_path / f"{name}-nii")
+    (measured,) = (real / "fine_measured").iterdir()
+    assert errors(measured) <= known
+    assert tool("dcentvfy", measured, *sorted((real / "fine").iterdir())) == ""
+    agree(by_highdicom(real / "fine"), by_nibabel(real / "fine.nii"), 0.5 + 1e-3)
+    expected = output_grid([Grid(*_grid(real / "thick"))], 2.0)
+    mine = the_series(real / "fine")
     assert mine.shape == expected.shape
     assert np.allclose(mine.affine, expected.affine, atol=1e-6)
+
+
+def test_an_archive_takes_a_real_head_and_gives_it_back(real: Path, inside: list[str], tmp_path: Path) -> None:
+    """N of N by C-STORE, equal pixels over WADO-RS: all series are in one study, the map too."""
+    names = ("thick", "fine", "fine_measured")
+    kept = {str(d.SOPInstanceUID): d for name in names for d in map(dcmread, (real / name).iterdir())}
+    (study,) = {d.StudyInstanceUID for d in kept.values()}
+    with orthanc(inside, tmp_path):
+        for name in names:
+            sent = in_network(*inside, COMMAND, "send", real / name, "--to", "ARCHIVE@127.0.0.1:4242")
+            count = len(list((real / name).iterdir()))
+            assert sent.returncode == 0, sent.stderr
+            assert f"stored {count} of {count}" in sent.stderr
+        held = retrieved(inside, study, tmp_path / "back")
+    assert set(held) == set(kept)
+    for uid, one in kept.items():
+        pixels = "PixelData" if "PixelData" in one else "FloatPixelData"
+        assert held[uid][pixels].value == one[pixels].value
 
 
 def _grid(folder: Path) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
@@ -166,7 +201,7 @@ def _grid(folder: Path) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
 
 def test_a_map_is_valid_and_of_one_entity_with_its_series(tmp_path: Path) -> None:
     """De-identified or not."""
-    source = mr_series(tmp_path / "in")
+    source = mr_series(tmp_path / "in", BurnedInAnnotation=None, LossyImageCompression=None)
     header = for_reading(source).read_header(source)
     for name, choices in (("plain", NO_CHOICES), ("hidden", Choices(transform=Deidentifier()))):
         target = target_of(source, tmp_path / name, header, choices=choices)

@@ -173,9 +173,10 @@ def _say_whose(made: Dataset, header: Dataset) -> None:
     for tag in list(header.keys()):
         if tag.group in PATIENT_GROUPS:
             made.add(deepcopy(header[tag]))
-    for name in (*STUDY, *TIMES):
+    for name in TIMES:
         if name in made:
             del made[name]
+    for name in (*STUDY, *TIMES):
         if name in header:
             made[name] = deepcopy(header[name])
     if not {"BodyPartExamined", "Laterality"} & set(made.dir()):
