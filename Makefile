@@ -9,7 +9,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 PY := .venv/bin/python
 # Debian packages that the slow tests drive; installed only by root and only where CI=true.
-DEBIAN_PACKAGES := dicom3tools dcmtk dcm2niix orthanc orthanc-dicomweb slurm-wlm slurm-client munge
+DEBIAN_PACKAGES := dicom3tools dcmtk dcm2niix orthanc orthanc-dicomweb chromium slurm-wlm slurm-client munge
 # While it stands and says no (exit 101), installing a package starts no service. One that is there is left alone.
 POLICY := /usr/sbin/policy-rc.d
 

@@ -28,7 +28,8 @@ from brgm_med.consistency import certificate, project
 from brgm_med.metrics import bootstrap_interval
 from brgm_med.perceptual import LPIPS
 from brgm_med.pipelines import super_resolution as sr
-from brgm_med.pipelines.steps import set_up_torch
+from brgm_med.pipelines.problem import pose_problem
+from brgm_med.pipelines.setting import set_up_torch
 from brgm_med.posterior import Weights
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.transforms.acquire import AcquisitionModel, coarse_in_plane, degrade, thick_slices
@@ -53,8 +54,8 @@ def measure(
     coarse_grid, acquisition = TASKS[task](truth.grid)
     scan = degrade(truth.image, truth.grid, coarse_grid, acquisition)
     begun = time.monotonic()
-    problem = sr.pose_problem(scan, coarse_grid, acquisition, bundle.spacing, template)
-    stack = sr.infer_stack(problem, bundle, template, steps=steps, features=None, weights=Weights())
+    problem = pose_problem(scan, coarse_grid, acquisition, bundle.spacing, template)
+    stack, problem, _ = sr.infer_stack(problem, bundle, template, steps=steps, weights=Weights())
     result = sr.combine(problem, stack, template.box)
     seconds = time.monotonic() - begun
     true = cropped_to(truth, problem.fine)

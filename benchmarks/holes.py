@@ -35,7 +35,7 @@ from brgm_med.metrics import bootstrap_interval, lpips, psnr
 from brgm_med.perceptual import LPIPS
 from brgm_med.pipelines.inpainting import infer_hole
 from brgm_med.pipelines.preparation import prepare, slices_of
-from brgm_med.pipelines.steps import set_up_torch
+from brgm_med.pipelines.setting import set_up_torch
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.seams import blend_seamless
 from demo import perceptual_model

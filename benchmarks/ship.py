@@ -13,7 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
-from brgm_med.pipelines.steps import set_up_torch
+from brgm_med.pipelines.setting import set_up_torch
 from brgm_med.pipelines.training import export
 from brgm_med.priors.bundle import DEFAULT, SHIPPED, digest, load
 from brgm_med.training.state import Architecture, TrainState

@@ -31,7 +31,7 @@ from brgm_med import reconstruction
 from brgm_med.gaussian import LinearGaussian
 from brgm_med.metrics import bootstrap_interval, lpips, psnr, ssim
 from brgm_med.pipelines.preparation import prepare, slices_of
-from brgm_med.pipelines.steps import set_up_torch
+from brgm_med.pipelines.setting import set_up_torch
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.reconstruction import consistent, map_slices
 from demo import perceptual_model

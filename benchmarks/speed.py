@@ -33,7 +33,7 @@ from training import Operations, matmul_times
 
 from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.ops.precision import native_precision
-from brgm_med.pipelines.steps import set_up_torch
+from brgm_med.pipelines.setting import set_up_torch
 from brgm_med.priors.bundle import load
 
 NETWORKS = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from brgm_med._version import __version__
 
 if TYPE_CHECKING:
-    from brgm_med.consistency import certificate, project, stationary_covariance
+    from brgm_med.consistency import certificate, project
     from brgm_med.corruptions import (
         AxisBlur,
         BiasField,
@@ -21,7 +21,10 @@ if TYPE_CHECKING:
         KSpace,
         Mask,
         MotionBetweenLines,
+        ObliqueProfile,
         SliceProfile,
+        StackAsVolume,
+        Together,
     )
     from brgm_med.energies import Colinear, Gaussian, Perceptual, Pixel
     from brgm_med.errors import BrgmError
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from brgm_med.networks.stylegan2 import StyleGAN2
     from brgm_med.posterior import Posterior, Whitened, brgm_posterior, w_statistics, whitened_posterior
     from brgm_med.priors.bundle import load as load_prior
+    from brgm_med.separable import stationary_covariance
     from brgm_med.solvers import Estimate, fit_lbfgs, fit_map
 
 _HOME = {
@@ -45,11 +49,14 @@ _HOME = {
     "KSpace": "corruptions",
     "Mask": "corruptions",
     "MotionBetweenLines": "corruptions",
+    "ObliqueProfile": "corruptions",
     "Perceptual": "energies",
     "Pixel": "energies",
     "Posterior": "posterior",
     "SliceProfile": "corruptions",
+    "StackAsVolume": "corruptions",
     "StyleGAN2": "networks.stylegan2",
+    "Together": "corruptions",
     "Whitened": "posterior",
     "brgm_posterior": "posterior",
     "certificate": "consistency",
@@ -57,7 +64,7 @@ _HOME = {
     "fit_map": "solvers",
     "load_prior": "priors.bundle",
     "project": "consistency",
-    "stationary_covariance": "consistency",
+    "stationary_covariance": "separable",
     "w_statistics": "posterior",
     "whitened_posterior": "posterior",
 }
@@ -76,11 +83,14 @@ __all__ = [
     "KSpace",
     "Mask",
     "MotionBetweenLines",
+    "ObliqueProfile",
     "Perceptual",
     "Pixel",
     "Posterior",
     "SliceProfile",
+    "StackAsVolume",
     "StyleGAN2",
+    "Together",
     "Whitened",
     "__version__",
     "brgm_posterior",

@@ -11,60 +11,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from brgm_med.corruptions import SliceProfile, along
+from brgm_med.corruptions import SliceProfile
 from brgm_med.errors import BrgmError
-
-MAX_CONDITION = 1e12
-"""Beyond this condition number along an axis an exact solution in float64 would be noise."""
-
-
-@dataclass(frozen=True, eq=False)
-class SeparableCovariance:
-    """C = C0 x C1 x ... over an image's last dimensions: per axis an [n, n] float64 matrix, or None (I)."""
-
-    matrices: tuple[Tensor | None, ...]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        for i, matrix in enumerate(self.matrices):
-            if matrix is not None:
-                x = along(x, matrix, i - len(self.matrices))
-        return x
-
-
-def stationary_covariance(
-    shape: Sequence[int],
-    length: Sequence[float] | float,
-    kernel: Literal["gaussian", "matern", "exponential"] = "gaussian",
-    nugget: float = 1e-3,
-) -> SeparableCovariance:
-    """Unit-variance covariance that falls with distance, separable over the image axes of `shape`.
-
-    Along each axis (1 - nugget) k(d / length) + nugget I, d in voxels: k = exp(-u^2 / 2), (1 + u) exp(-u)
-    or exp(-u). The nugget keeps A C A' well conditioned where the kernel is much wider than a coarse
-    sample. A length of 0 leaves that axis uncorrelated.
-    """
-    lengths = [length] * len(shape) if isinstance(length, int | float) else list(length)
-    matrices: list[Tensor | None] = []
-    for n, scale in zip(shape, lengths, strict=True):
-        if scale == 0:
-            matrices.append(None)
-            continue
-        index = torch.arange(n, dtype=torch.float64)
-        u = (index[:, None] - index).abs() / scale
-        k = {
-            "gaussian": lambda u: torch.exp(-0.5 * u * u),
-            "matern": lambda u: (1 + u) * torch.exp(-u),
-            "exponential": lambda u: torch.exp(-u),
-        }[kernel](u)
-        matrices.append((1 - nugget) * k + nugget * torch.eye(n, dtype=torch.float64))
-    return SeparableCovariance(tuple(matrices))
+from brgm_med.separable import SeparableCovariance, SeparableSystem
 
 
 def project(
@@ -82,7 +37,8 @@ def project(
     symmetric positive C to an image (None: identity, the orthogonal projection); `noise` is the
     measurement's standard deviation in units of the covariance's (C with unit variance: noise over prior
     error). A SliceProfile with a SeparableCovariance (or None) is solved in closed form, axis by axis; all
-    else by conjugate gradients with A' from autograd, to |residual| <= tol |y - mean(y)|. Raises ValueError
+    else by conjugate gradients with A' from autograd, to |residual| <= tol |y - mean(y)| (in float32 where `tol` is
+    1e-3 or more). Raises ValueError
     when A is not linear, and BrgmError when the system is singular or the iteration does not converge.
     """
     x64, y64 = _plain(x), _plain(y)
@@ -91,79 +47,20 @@ def project(
     return _iterative(x64, corruption, y64, covariance, noise, tol, max_iter).to(x.dtype)
 
 
-def condition_numbers(corruption: SliceProfile, covariance: SeparableCovariance | None = None) -> tuple[float, ...]:
-    """The condition number of A C A' along each axis (1 for an axis that is measured as it is)."""
-    numbers = []
-    for a, c in zip(corruption.matrices, _axes(covariance), strict=True):
-        values = torch.ones(1) if a is None else torch.linalg.eigvalsh(_sandwich(a, c))
-        numbers.append(float(values[-1] / values[0]) if values[0] > 0 else math.inf)
-    return tuple(numbers)
-
-
 def _plain(x: Tensor) -> Tensor:
     """Values only: float64, no gradient, no subclass."""
     return x.detach().as_subclass(Tensor).double()
 
 
-def _axes(covariance: SeparableCovariance | None) -> tuple[Tensor | None, ...]:
-    axes = (None, None, None) if covariance is None else covariance.matrices
-    if len(axes) != 3:
-        raise ValueError("project: a SliceProfile needs a covariance of three axes")
-    return axes
-
-
-def _sandwich(a: Tensor, c: Tensor | None) -> Tensor:
-    return a @ a.T if c is None else a @ c.to(a) @ a.T
-
-
 def _separable(
     x: Tensor, corruption: SliceProfile, y: Tensor, covariance: SeparableCovariance | None, noise: float
 ) -> Tensor:
-    """A C A' is the Kronecker product of small matrices K_i, one per axis: K_i = U_i L_i U_i'.
-
-    Noise 0: the gain is the product of C_i A_i' K_i^-1, so that the axes' condition numbers do not
-    multiply, and an axis measured as it is (A_i = I) has the gain I whatever C_i is. Two passes: the second
-    removes rounding.
-    """
-    gains: list[Tensor | None] = []  # noise 0: C A' K^-1, else C A' U
-    bases: list[tuple[Tensor, Tensor] | None] = []  # L, U
-    for axis, (a, c) in enumerate(zip(corruption.matrices, _axes(covariance), strict=True)):
-        if a is None and (noise == 0 or c is None):
-            gains.append(None)
-            bases.append(None)
-            continue
-        spread = torch.eye(y.shape[axis - 3], dtype=x.dtype) if a is None else a.T.double()
-        spread = spread.to(x.device) if c is None else c.to(x) @ spread.to(x)
-        values, vectors = torch.linalg.eigh(spread if a is None else a.to(x) @ spread)
-        if noise == 0:
-            if not values[0] * MAX_CONDITION > values[-1]:
-                raise BrgmError(
-                    f"the samples along axis {axis} nearly repeat each other (overlapping slices?): "
-                    "no exact solution; state a noise level"
-                )
-            gains.append(spread @ (vectors / values) @ vectors.T)
-            bases.append(None)
-        else:
-            gains.append(spread @ vectors)
-            bases.append((values.clamp(min=0), vectors))
-
-    def spread_back(r: Tensor) -> Tensor:
-        if noise > 0:
-            spectrum = torch.ones((), dtype=x.dtype, device=x.device)
-            for axis, basis in enumerate(bases):
-                if basis is not None:
-                    r = along(r, basis[1].T, axis - 3)
-                    spectrum = spectrum * basis[0].reshape([-1 if d == axis else 1 for d in range(3)])
-            r = r / (spectrum + noise**2)
-        for axis, gain in enumerate(gains):
-            if gain is not None:
-                r = along(r, gain, axis - 3)
-        return r
-
+    """By eigenvectors of each axis. Two passes where there is no noise: the second removes rounding."""
     if y.shape != corruption(x).shape:
         raise ValueError(f"project: y {tuple(y.shape)} is not A x {tuple(corruption(x).shape)}")
+    system = SeparableSystem.of(corruption, covariance, x.shape[-3:], x.device)
     for _ in range(2 if noise == 0 else 1):
-        x = x + spread_back(y - corruption(x))
+        x = x + system.correction(y - corruption(x), noise)
     return x
 
 
@@ -176,8 +73,10 @@ def _iterative(
     tol: float,
     max_iter: int,
 ) -> Tensor:
-    forward = copy.deepcopy(corruption).double() if isinstance(corruption, nn.Module) else corruption
+    forward = copy.deepcopy(corruption).double()
     check_linear(forward, x)
+    if tol >= 1e-3:
+        forward, x, y = forward.float(), x.float(), y.float()
     with torch.enable_grad():
         origin = torch.zeros_like(x, requires_grad=True)
         image = forward(origin)

@@ -162,3 +162,34 @@ class LPIPS(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         """LPIPS [N] between images [N, 1 or 3, H, W] in [-1, 1]."""
         return self.distance(self.features(a), self.features(b))
+
+
+class SlicesAsPictures:
+    """Features of scans that were joined to one vector (`corruptions.Together`): every slice is a picture.
+
+    `shapes` [X, Y, Z] of the scans, their `weights` in the vector, the `axes` that their slices are stacked along, and
+    the (H, W) that `features` wants: slices are resampled to that, whatever their spacing and plane.
+    """
+
+    def __init__(
+        self,
+        features: PerceptualFeatures,
+        shapes: Sequence[tuple[int, ...]],
+        weights: Sequence[float],
+        axes: Sequence[int],
+        size: tuple[int, int],
+    ) -> None:
+        self.inner, self.shapes, self.weights, self.axes, self.size = features, shapes, weights, axes, size
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Of joined scans [1, M]: maps [slices, channels, h, w]."""
+        parts = images[0].split([shape[0] * shape[1] * shape[2] for shape in self.shapes])
+        pictures = []
+        for part, shape, weight, axis in zip(parts, self.shapes, self.weights, self.axes, strict=True):
+            slices = (part / weight).reshape(shape).movedim(axis, 0)[:, None]
+            pictures.append(F.interpolate(slices, self.size, mode="bilinear", antialias=True))
+        return self.inner.features(torch.cat(pictures))
+
+    def distance(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+        """The sum over slices, [1]."""
+        return self.inner.distance(a, b).sum().reshape(1)

@@ -40,7 +40,8 @@ class Posterior:
 
     `corruption` maps clean images [N, C, H, W] to what was measured; `measured` has that shape. The energies of
     image i depend on image i alone unless the corruption couples images (a slice profile across slices)
-    or a prior does (`GaussMarkov`); `coupled` says so, and their energies then only mean something in sum.
+    or a prior does (`GaussMarkov`); `coupled` says so, and their energies then only mean something in sum. A term of
+    one measurement of all images together has shape [1].
     Raises ValueError for two terms of the same type: one would hide the other.
     """
 

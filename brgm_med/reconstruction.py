@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from brgm_med.consistency import project, stationary_covariance
+from brgm_med.consistency import project
 from brgm_med.energies import Gaussian, Pixel
 from brgm_med.posterior import Posterior, Whitened
 from brgm_med.priors.bundle import PriorBundle
+from brgm_med.separable import stationary_covariance
 from brgm_med.solvers import fit_lbfgs
 
 NOISE = 0.08

@@ -52,7 +52,7 @@ def fit_map(
         for group in adam.param_groups:
             group["lr"] = rate * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * progress))))
         energies = posterior.energies(ws)
-        total = torch.stack(list(energies.values())).sum(0)
+        total = _total(energies, len(ws))
         adam.zero_grad(set_to_none=True)
         (ws.grad,) = torch.autograd.grad(total.sum(), ws)
         now = total.detach()
@@ -110,7 +110,7 @@ def fit_lbfgs(
     for step in range(steps):
         trial = (w + length[:, None] * towards).requires_grad_(True)
         terms = posterior.energies(trial.reshape(start.shape))
-        total = torch.stack(list(terms.values())).sum(0)
+        total = _total(terms, len(start))
         (there,) = torch.autograd.grad(total.sum(), trial)
         trial, total = trial.detach(), total.detach()
         found = total.reshape(rows, -1).sum(1)
@@ -145,6 +145,11 @@ def fit_lbfgs(
     with torch.no_grad():
         image = posterior.image(ws)
     return Estimate(ws, image, torch.stack(history) if history else torch.zeros(0, len(start)))
+
+
+def _total(terms: dict[str, Tensor], images: int) -> Tensor:
+    """The energy of every image, [N]; of a term of all images together, [1], each has an equal share."""
+    return torch.stack([t if len(t) == images else t.expand(images) / images for t in terms.values()]).sum(0)
 
 
 def _times_inverse_hessian(q: Tensor, pairs: list[tuple[Tensor, Tensor, Tensor]], initial: Tensor) -> Tensor:

@@ -14,6 +14,12 @@ from typing import Any
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, UsageError
 
+ONLY_VOLUMES = (
+    *("like", "series", "slice_thickness", "profile", "gap", "spacing", "noise"),
+    *("dtype", "affine", "perceptual", "lpips_weights"),
+)
+"""Options of `sr` that pictures have not."""
+
 Handler = Callable[[argparse.Namespace], None]
 
 
@@ -36,6 +42,28 @@ def _count(text: str) -> int:
 
 
 _count.__name__ = "count"
+
+
+def _noise(text: str) -> float | str:
+    if text == "auto":
+        return text
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError
+    return value
+
+
+_noise.__name__ = "noise level"
+
+
+def _angles(text: str) -> tuple[float, float, float]:
+    r, a, s = (float(part) for part in text.split(","))
+    if not all(abs(angle) <= 180 for angle in (r, a, s)):
+        raise ValueError
+    return r, a, s
+
+
+_angles.__name__ = "three angles"
 
 
 def _choices(a: argparse.Namespace) -> Any:
@@ -88,13 +116,13 @@ def _sr(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.pictures import super_resolve_picture
     from brgm_med.pipelines.steps import super_resolve
 
-    only = ("like", "series", "slice_thickness", "profile", "gap", "dtype", "affine", "perceptual", "lpips_weights")
-    if _on_pictures(a, only, partial(super_resolve_picture, factor=a.factor)):
+    scans, a.scan = a.scan, a.scan[0]
+    if len(scans) == 1 and _on_pictures(a, ONLY_VOLUMES, partial(super_resolve_picture, factor=a.factor)):
         return
     if a.factor is not None:
         raise UsageError(f"--factor: is for pictures; {a.scan} is a volume, whose spacing says it")
     super_resolve(
-        a.scan,
+        scans,
         a.out,
         force=a.force,
         prior=a.prior,
@@ -110,6 +138,8 @@ def _sr(a: argparse.Namespace) -> None:
         thickness=a.slice_thickness,
         profile=a.profile,
         gap=a.gap,
+        spacing=a.spacing,
+        noise=None if a.noise in (None, "auto") else a.noise,
         dtype=a.dtype,
         like=a.like,
         choices=_choices(a),
@@ -155,6 +185,7 @@ def _degrade(a: argparse.Namespace) -> None:
         profile=a.profile or "box",
         gap=a.gap or 0.0,
         factor=a.factor,
+        turn=a.turn,
         dtype=a.dtype,
         affine=a.affine,
         series=a.series,
@@ -221,10 +252,15 @@ def _doctor(_a: argparse.Namespace) -> None:
     doctor()
 
 
-def _scan_arguments(parser: argparse.ArgumentParser) -> None:
+def _scan_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
     text = "NIfTI file; folder, DICOMDIR, zip or file of DICOM slices; picture or radiograph"
-    parser.add_argument("--in", dest="scan", type=_place, required=True, metavar="SCAN", help=text)
-    parser.add_argument("--series", metavar="UID|NUMBER", help="which DICOM series (brgm-med series lists them)")
+    which = "which DICOM series (brgm-med series lists them)"
+    if several:
+        text += "; again for further scans of the same head"
+        which += "; of several scans, one for each"
+    action = "append" if several else "store"
+    parser.add_argument("--in", dest="scan", type=_place, action=action, required=True, metavar="SCAN", help=text)
+    parser.add_argument("--series", action=action, metavar="UID|NUMBER", help=which)
     parser.add_argument("--affine", choices=("sform", "qform"), default="auto", help="which one to believe")
     parser.add_argument("--force", action="store_true", help="overwrite existing outputs")
 
@@ -243,7 +279,7 @@ def _acquisition_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--slice-thickness", type=_positive(float), metavar="MM", help="full width (Gaussian: at half maximum)"
     )
-    parser.add_argument("--profile", choices=("box", "gaussian"), help="slice profile (default: box)")
+    parser.add_argument("--profile", choices=("box", "gaussian", "trapezoid"), help="slice profile (default: box)")
     parser.add_argument("--gap", type=float, metavar="MM", help="gap between slices")
 
 
@@ -309,10 +345,17 @@ def parser() -> argparse.ArgumentParser:
     sr = command(
         "sr", _sr, "Super-resolve a head scan (or a picture): thick slices or large voxels in, the prior's spacing out."
     )
-    _scan_arguments(sr)
+    _scan_arguments(sr, several=True)
     _acquisition_arguments(sr)
     _reconstruction_arguments(sr)
     _dicom_arguments(sr)
+    sr.add_argument("--spacing", type=_positive(float), metavar="MM", help="of the result (default: the finest)")
+    sr.add_argument(
+        "--noise",
+        type=_noise,
+        metavar="auto|SD|0",
+        help="standard deviation of the scan's noise, in its units (default: auto, from the air); 0 keeps every value",
+    )
     sr.add_argument("--factor", type=_positive(int), metavar="N", help="of a picture (default: up to the prior's size)")
     sr.add_argument("--perceptual", choices=("discriminator", "alex", "vgg", "none"), default="none")
     sr.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet or VGG16 weights, for offline use")
@@ -333,6 +376,9 @@ def parser() -> argparse.ArgumentParser:
     _acquisition_arguments(degrade)
     _dicom_arguments(degrade)
     degrade.add_argument("--out", type=Path, required=True)
+    degrade.add_argument(
+        "--turn", type=_angles, metavar="R,A,S", help="turn the scanner's axes by so many degrees about R, A and S"
+    )
     degrade.add_argument("--axis", choices=("R", "A", "S"), help="the slice axis")
     degrade.add_argument("--factor", type=_positive(int), metavar="N", help="downsample the coronal plane instead")
 

@@ -19,7 +19,7 @@ def begin(out: Path | None) -> Deidentifier:
 
     Raises UsageError without `out`: the default name of an output is made of the source's, maybe the patient's.
     """
-    from brgm_med.pipelines.steps import say
+    from brgm_med.pipelines.setting import say
     from brgm_med.transforms.formats.dicom_deidentify import FACES, Deidentifier
 
     if out is None:
@@ -46,4 +46,9 @@ def withhold(certificate: dict[str, Any], choices: Choices) -> dict[str, Any]:
             return entry
         return {k: WITHHELD if k in ("file", "sha256") else v for k, v in entry.items()}
 
-    return {key: hide(entry) if key in ("source", "mask") else entry for key, entry in certificate.items()}
+    def hidden(key: str, entry: Any) -> Any:
+        if key == "further_scans":
+            return [hide(one) for one in entry]
+        return hide(entry) if key in ("source", "mask") else entry
+
+    return {key: hidden(key, entry) for key, entry in certificate.items()}

@@ -12,11 +12,20 @@ from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
 from brgm_med.pipelines.deidentification import called, withhold
 from brgm_med.pipelines.progress import search_progress
-from brgm_med.pipelines.provenance import STATEMENT, description, inpainted, write_json
+from brgm_med.pipelines.provenance import (
+    STATEMENT,
+    account,
+    check_certificate,
+    default_certificate,
+    description,
+    inpainted,
+    write_json,
+)
+from brgm_med.pipelines.setting import acquisition_of, choose_device, say, set_up_torch
 from brgm_med.pipelines.sources import result_record, series_of, source_record
-from brgm_med.pipelines.steps import acquisition_of, choose_device, say, set_up_torch
+from brgm_med.pipelines.target import taken_back
 from brgm_med.pipelines.targets import target_of
-from brgm_med.transforms.formats import check_output, for_reading, stem
+from brgm_med.transforms.formats import for_reading
 from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices
 
 if TYPE_CHECKING:
@@ -45,18 +54,20 @@ def inpaint(
 
     The mask is any integer image, on the scan's grid or another: not 0 is unknown (0 is, if `mask_known`). Outside the
     hole the stored voxels, their type and scaling are those of the scan, to the last bit; the scan may hold NaN inside
-    it. The certificate (JSON) goes to `certificate`, by default beside the output. Raises as the exit codes of
-    `brgm_med.errors` say; nothing is left behind when it does.
+    it. Beside the output goes a map, `_measured` after its name: 0 in the hole, 1 elsewhere. The certificate (JSON)
+    goes to `certificate`, by default beside the output. Raises as the exit codes of `brgm_med.errors` say; nothing is
+    left behind when it does.
     """
     header, stored = for_reading(scan, series=series if like is None else None).read_stored(scan, affine)
     mask_header, mask_stored = for_reading(mask).read_stored(mask, "auto")
     target = target_of(scan, out, header, like=like, series=series, choices=choices, force=force)
     out = target.path
-    certificate = certificate or out.with_name(f"{stem(out)}_certificate.json")
-    if len({p.resolve() for p in (scan, mask, out, certificate)}) < 4:
-        raise UsageError(f"{out}: scan, mask, output and certificate must be four different files")
+    certificate = certificate or default_certificate(out)
+    files = (scan, mask, out, target.map_path, certificate)
+    if len({p.resolve() for p in files}) < len(files):
+        raise UsageError(f"{out}: scan, mask, output, its map and the certificate must all be different files")
     target.check()
-    check_output(certificate, force)
+    check_certificate(certificate, out, force)
 
     import torch
 
@@ -79,7 +90,9 @@ def inpaint(
         grids = f"{called(mask, choices)} is on another grid; taken nearest-neighbour"
         say(f"warning: {grids}, {count} voxels of the scan are unknown")
     values = torch.from_numpy(decode(header, stored).astype(np.float32))
+    outside = ~hole.numpy()
     check_known(scan, values.numpy(), hole.numpy())
+    kept = target.kept_as(stored[outside], header)
     model, origin = acquisition_of(scan, grid, None, None, None, series_of(header))
 
     set_up_torch(threads)
@@ -104,40 +117,44 @@ def inpaint(
     except InputRefusedError as error:
         raise InputRefusedError(f"{scan}: {error}") from error
 
-    new, clipped = stored_like(filled.image.numpy(), stored, hole.numpy(), header)
-    how = inpainted(bundle.name, bundle.sha256)
-    held = target.write_stored(new, hole.numpy(), header, how, description(bundle.name))
-    outside = ~hole.numpy()
-    if not same_bits(held[outside], stored[outside]):
-        target.remove()
-        raise BrgmError(f"{out}: voxels outside the hole changed; this is a defect, please report it")
+    new, clipped = stored_like(filled.image.numpy(), stored, hole.numpy(), header, kept)
     problem, weight = filled.problem, filled.weight[hole]
-    content: dict[str, Any] = {
-        "statement": STATEMENT,
+    told: dict[str, Any] = {
         "software": f"brgm-med {__version__}",
-        "source": source_record(scan, header),
-        "mask": {"file": mask.name, "sha256": digest(mask), "known": mask_known, "resampled": resampled},
-        "result": result_record(out),
         "prior": {"name": bundle.name, "sha256": bundle.sha256, "finest_detail_mm": bundle.spacing},
         "acquisition": {**model.to_sidecar(grid)["BrgmMedAcquisition"], "Origin": origin, "Stated": model.stated},
         "parameters": {"steps": steps, "noise": inpainting.NOISE, "seed": seed, "device": str(where)},
-        "coronal_slices_searched": list(filled.slices),
-        "registration": {
-            "correlation": problem.correlation,
-            "scale": scale_of(problem.pose),
-            "template_to_scan": problem.pose.tolist(),
-        },
         "hole": {
             "voxels": count,
             "inferred_by_the_prior": float((weight > 0).float().mean()),
             "interpolated_from_its_rim": float((weight == 0).float().mean()),
             "clipped_to_the_voxel_type": clipped,
         },
-        "outside_the_hole": {"voxels": int(outside.sum()), "changed": 0},
     }
-    write_json(certificate, withhold(content, choices), force)
-    beyond = f"; {clipped} clipped to {header.dtype.name}" if clipped else ""
-    say(f"wrote {out} and {certificate.name} ({count} voxels filled, all others as they were{beyond})")
+    how = inpainted(bundle.name, bundle.sha256, account(told))
+    held = target.write_stored(new, header, how, description(bundle.name))
+    with taken_back(target):
+        if not same_bits(held[outside].astype(stored.dtype), stored[outside]):
+            raise BrgmError(f"{out}: voxels outside the hole changed; this is a defect, please report it")
+        measured = target.write_map(outside.astype(np.float32), header.affine, how)
+        content = {
+            "statement": STATEMENT,
+            **told,
+            "source": source_record(scan, header),
+            "mask": {"file": mask.name, "sha256": digest(mask), "known": mask_known, "resampled": resampled},
+            "result": result_record(out),
+            "measured_map": result_record(measured),
+            "coronal_slices_searched": list(filled.slices),
+            "registration": {
+                "correlation": problem.correlation,
+                "scale": scale_of(problem.pose),
+                "template_to_scan": problem.pose.tolist(),
+            },
+            "outside_the_hole": {"voxels": int(outside.sum()), "changed": 0},
+        }
+        write_json(certificate, withhold(content, choices), force)
+    beyond = f"; {clipped} clipped to {kept.name}" if clipped else ""
+    say(f"wrote {out}, {measured.name} and {certificate.name} ({count} voxels filled, all others as they were{beyond})")
     return out
 
 
@@ -154,20 +171,28 @@ def check_known(scan: Path, values: NDArray[np.float32], hole: NDArray[np.bool_]
 
 
 def stored_like(
-    values: NDArray[np.floating], stored: NDArray[np.generic], hole: NDArray[np.bool_], header: NiftiHeader
+    values: NDArray[np.floating],
+    stored: NDArray[np.generic],
+    hole: NDArray[np.bool_],
+    header: NiftiHeader,
+    kept: np.dtype,
 ) -> tuple[NDArray[np.generic], int]:
-    """`stored` [X, Y, Z] with the hole's voxels from `values` (scaled), and how many of those its type had to clip."""
+    """`stored` [X, Y, Z] as `kept`, with the hole's voxels from `values` (scaled), and how many of those were clipped.
+
+    They are clipped to what both the scan's type and `kept` hold.
+    """
     new = stored.copy()
-    wanted = values[hole].astype(np.float64)
-    if header.dtype.kind == "f":
-        new[hole] = ((wanted - header.inter) / header.slope).astype(header.dtype)
+    new[hole] = 0
+    new = new.astype(kept)
+    wanted = (values[hole].astype(np.float64) - header.inter) / header.slope
+    if kept.kind == "f":
+        new[hole] = wanted.astype(kept)
         return new, 0
-    levels = np.rint((wanted - header.inter) / header.slope)
-    limits = np.iinfo(header.dtype)
-    low, high = max(limits.min, -(2**53)), min(limits.max, 2**53)  # floats beyond are no integers one by one
-    clipped = (levels < low) | (levels > high)
-    new[hole] = np.clip(levels, low, high).astype(header.dtype)
-    return new, int(clipped.sum())
+    limits = [np.iinfo(kind) for kind in (kept, header.dtype) if kind.kind != "f"]
+    low, high = max(-(2**53), *(n.min for n in limits)), min(2**53, *(n.max for n in limits))  # floats are integers
+    levels = np.rint(wanted)
+    new[hole] = np.clip(levels, low, high).astype(kept)
+    return new, int(((levels < low) | (levels > high)).sum())
 
 
 def same_bits(a: NDArray[np.generic], b: NDArray[np.generic]) -> bool:

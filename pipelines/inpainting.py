@@ -13,13 +13,8 @@ from torch import Tensor, nn
 
 from brgm_med.corruptions import Mask
 from brgm_med.errors import InputRefusedError
-from brgm_med.pipelines.super_resolution import (
-    Problem,
-    approximate_corruption,
-    measured_stack,
-    placed,
-    pose_problem,
-)
+from brgm_med.pipelines.problem import Problem, placed, pose_problem
+from brgm_med.pipelines.registered import approximate_corruption, measured_stack
 from brgm_med.posterior import Weights, whitened_posterior
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.seams import blend_seamless

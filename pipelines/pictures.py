@@ -10,10 +10,19 @@ import numpy as np
 
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, CannotWriteError, InputRefusedError, PriorError, UsageError
-from brgm_med.pipelines.deidentification import withhold
+from brgm_med.pipelines.deidentification import called, withhold
 from brgm_med.pipelines.progress import search_progress
-from brgm_med.pipelines.provenance import STATEMENT, description, inpainted, super_resolved, write_json
-from brgm_med.pipelines.steps import choose_device, say, set_up_torch
+from brgm_med.pipelines.provenance import (
+    STATEMENT,
+    account,
+    check_certificate,
+    default_certificate,
+    description,
+    inpainted,
+    super_resolved,
+    write_json,
+)
+from brgm_med.pipelines.setting import choose_device, say, set_up_torch
 from brgm_med.transforms.formats import (
     check_output,
     default_output,
@@ -23,8 +32,9 @@ from brgm_med.transforms.formats import (
     stem,
 )
 from brgm_med.transforms.formats import picture as common
+from brgm_med.transforms.formats.dicom_deidentify import check as check_identity
 from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices, Derivation
-from brgm_med.transforms.formats.dicom_file import is_dicom
+from brgm_med.transforms.formats.dicom_file import is_dicom, read_header
 from brgm_med.transforms.formats.picture import Picture, Written
 
 if TYPE_CHECKING:
@@ -87,7 +97,7 @@ def _of_mapped(bundle: PriorBundle, device: torch.device) -> WhitenedLayers:
 
 
 def _prepared(
-    scan: Path, out: Path | None, certificate: Path | None, force: bool, also: tuple[Path, ...] = ()
+    scan: Path, out: Path | None, certificate: Path | None, force: bool, choices: Choices, also: tuple[Path, ...] = ()
 ) -> tuple[Picture, Path, Path]:
     """The picture, and where result and certificate go, once it is sure that they can."""
     picture: Picture = for_reading(scan, "picture").read(scan)
@@ -96,14 +106,17 @@ def _prepared(
         common.check_output_name(out, picture)
     elif not is_dicom(scan):
         raise UsageError(f"{out}: only a DICOM image gives a DICOM image; let the name end in .png or .tif")
-    certificate = certificate or out.with_name(f"{stem(out)}_certificate.json")
+    if choices.transform is not None:
+        check_identity(read_header(scan), "the image")
+    certificate = certificate or default_certificate(out)
     files = (scan, *also, out, certificate)
     if len({p.resolve() for p in files}) < len(files):
         raise UsageError(f"{out}: inputs, output and certificate must all be different files")
-    for path in (out, certificate):
-        check_output(path, force)
+    check_output(out, force)
+    check_certificate(certificate, out, force)
     if is_dicom(scan) and picture.dpi is None:
-        say(f"warning: {scan.name} says no pixel spacing (or 0); its size in millimetres is unknown, pixels are used")
+        what = "says no pixel spacing (or 0); its size in millimetres is unknown, pixels are used"
+        say(f"warning: {called(scan, choices)} {what}")
     return picture, out, certificate
 
 
@@ -137,18 +150,24 @@ def _modules(bundle: PriorBundle, picture: Picture) -> list[nn.Module]:
     return [Grey()] if bundle.image_channels > picture.channels else []
 
 
-def _record(scan: Path, out: Path, bundle: PriorBundle, scale: float, parameters: dict[str, Any]) -> dict[str, Any]:
-    """What the certificates of both tasks say first. `scale`: pixels of the prior's frame for one of the result."""
-    from brgm_med.priors.bundle import digest
+def _told(bundle: PriorBundle, scale: float, parameters: dict[str, Any]) -> dict[str, Any]:
+    """What the certificates of both tasks say, and a DICOM result itself, before it is written.
 
+    `scale`: pixels of the prior's frame for one of the result.
+    """
     return {
-        "statement": STATEMENT,
         "software": f"brgm-med {__version__}",
-        "source": {"file": scan.name, "sha256": digest(scan)},
-        "result": {"file": out.name, "sha256": digest(out)},
         "prior": {"name": bundle.name, "sha256": bundle.sha256, "finest_detail_pixels": 1 / scale},
         "parameters": parameters,
     }
+
+
+def _record(scan: Path, out: Path, told: dict[str, Any]) -> dict[str, Any]:
+    """What the certificates of both tasks say first."""
+    from brgm_med.priors.bundle import digest
+
+    files = {name: {"file": path.name, "sha256": digest(path)} for name, path in (("source", scan), ("result", out))}
+    return {"statement": STATEMENT, **told, **files}
 
 
 def super_resolve_picture(
@@ -171,13 +190,14 @@ def super_resolve_picture(
     exactly before the result is rounded to the picture's bits, to half a step after. Format and bits are kept, but for
     a JPEG, whose result is PNG unless `out` says otherwise. Raises as the exit codes of `brgm_med.errors` say.
     """
-    picture, out, certificate = _prepared(scan, out, certificate, force)
+    picture, out, certificate = _prepared(scan, out, certificate, force, choices)
 
     import torch
     from torch import nn
 
-    from brgm_med.consistency import project, stationary_covariance
+    from brgm_med.consistency import project
     from brgm_med.corruptions import SliceProfile, profile_matrix
+    from brgm_med.separable import stationary_covariance
     from brgm_med.transforms.frame import Frame
     from brgm_med.transforms.intensity import Normalisation
 
@@ -208,13 +228,12 @@ def super_resolve_picture(
     average = SliceProfile([None, *(profile_matrix(n * factor, 1.0, n, factor, factor) for n in picture.shape)])
     covariance = stationary_covariance(guess.shape[1:], [0, CORRELATION, CORRELATION])
     result = project(guess, average, measured, covariance)
-    how = super_resolved(bundle.name, bundle.sha256)
+    told = _told(bundle, frame.scale / factor, {"factor": factor, "steps": steps, "seed": seed, "device": str(where)})
+    how = super_resolved(bundle.name, bundle.sha256, account(told))
     values = normalise.inverse(result)[0].numpy()
     held, clipped = _write(out, values, picture, bundle.name, how, choices, force)
     error = (average(torch.from_numpy(held).double()[None])[0] - torch.from_numpy(picture.array).double()).abs()
-    content = _record(
-        scan, out, bundle, frame.scale / factor, {"factor": factor, "steps": steps, "seed": seed, "device": str(where)}
-    )
+    content = _record(scan, out, told)
     content["consistency"] = {
         "max_abs_residual": float(error.max()),
         "bound": 0.5 * abs(picture.slope),
@@ -249,7 +268,7 @@ def inpaint_picture(
     All other pixels, and the picture's bits, keep the integers they have. A JPEG's result is PNG unless `out` says
     otherwise, and then nothing is exact. Raises as the exit codes of `brgm_med.errors` say.
     """
-    picture, out, certificate = _prepared(scan, out, certificate, force, (mask,))
+    picture, out, certificate = _prepared(scan, out, certificate, force, choices, (mask,))
     marks: Picture = for_reading(mask, "picture").read(mask)
 
     import torch
@@ -291,7 +310,8 @@ def inpaint_picture(
     answer = frame.from_frame(nn.Sequential(*colour)(image)).to(known)
     blended = normalise.inverse(blend_seamless(known, answer, hole))[0].numpy()
     values = np.where(hole.numpy(), blended, picture.array)
-    how = inpainted(bundle.name, bundle.sha256)
+    told = _told(bundle, frame.scale, {"steps": steps, "noise": NOISE, "seed": seed, "device": str(where)})
+    how = inpainted(bundle.name, bundle.sha256, account(told | {"hole": {"pixels": int(hole.sum())}}))
     held, clipped = _write(out, values, picture, bundle.name, how, choices, force)
     outside = np.broadcast_to(~hole.numpy(), held.shape)
     lossy = out.suffix.lower() in (".jpg", ".jpeg")
@@ -299,9 +319,7 @@ def inpaint_picture(
     if changed and not lossy:
         out.unlink(missing_ok=True)
         raise BrgmError(f"{out}: pixels outside the hole changed; this is a defect, please report it")
-    content = _record(
-        scan, out, bundle, frame.scale, {"steps": steps, "noise": NOISE, "seed": seed, "device": str(where)}
-    )
+    content = _record(scan, out, told)
     content["mask"] = {"file": mask.name, "sha256": digest(mask), "known": mask_known}
     content["hole"] = {"pixels": int(hole.sum()), "values_clipped_to_the_bits": clipped}
     content["outside_the_hole"] = {"values": int(outside.sum()), "changed": changed, "lossy_format": lossy}

@@ -128,7 +128,7 @@ def send(path: Path, target: str, *, calling: str = "BRGM-MED", retries: int = R
     One line for each on stdout, once what became of it is settled. What may succeed later is tried `retries` times
     more, after `pause` seconds, four times as many, and so on. Raises CannotWriteError unless all are stored.
     """
-    from brgm_med.pipelines.steps import say
+    from brgm_med.pipelines.setting import say
 
     if retries < 0:
         raise UsageError("--retries: must not be negative")

@@ -33,7 +33,7 @@ def stated_by(series: Series | None, grid: Grid) -> AcquisitionModel | None:
     """A box profile as wide as DICOM's Slice Thickness (PS3.3 C.7.6.2.1.1), where it is stated, across the slices."""
     from brgm_med.transforms.acquire import AcquisitionModel
 
-    if series is None or series.thickness is None:
+    if series is None or series.thickness is None or not series.thickness > 0:
         return None
     return AcquisitionModel((*grid.spacing[:2], series.thickness), "box", 2, True)
 

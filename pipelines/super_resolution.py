@@ -1,7 +1,9 @@
-"""Super-resolution of one volume: what happens between reading the scan and writing the result."""
+"""Super-resolution of a head from one or several scans: the search, and the image that keeps what was measured."""
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,106 +11,103 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brgm_med.consistency import SeparableCovariance, project, stationary_covariance
-from brgm_med.corruptions import AxisBlur, Mask, SliceProfile, profile_kernel
-from brgm_med.perceptual import PerceptualFeatures
-from brgm_med.posterior import Weights, whitened_posterior
+from brgm_med.chunks import Chunked
+from brgm_med.consistency import project
+from brgm_med.corruptions import StackAsVolume, Together
+from brgm_med.energies import GaussMarkov, Likelihood, Perceptual, Pixel
+from brgm_med.explained import explained_estimate
+from brgm_med.perceptual import PerceptualFeatures, SlicesAsPictures
+from brgm_med.pipelines.problem import Problem, Scan, placed
+from brgm_med.posterior import Posterior, Weights
 from brgm_med.priors.bundle import PriorBundle
+from brgm_med.separable import SeparableCovariance, SeparableSystem
 from brgm_med.solvers import fit_lbfgs
-from brgm_med.transforms.acquire import AcquisitionModel, fine_grid, interpolate
 from brgm_med.transforms.geometry import Grid, resample
-from brgm_med.transforms.intensity import Normalisation, estimate
-from brgm_med.transforms.register import resample_cubic, rigid_pose, scale_of
-from brgm_med.transforms.slices import coronal_stack, restack
-from brgm_med.transforms.template import Pose, Template
+from brgm_med.transforms.oblique import oblique_profile, stack_grid
+from brgm_med.transforms.refine import Refined, refine
+from brgm_med.transforms.register import scale_of
+from brgm_med.transforms.template import Template
 
-CORRELATION_MM = 1.0
-"""Correlation length of the prior's own error, mm: C of the final projection (chosen on the choosing heads)."""
+STEPS = 25
+"""Steps of the search, chosen on the choosing heads."""
 
-TAPER_MM = 6.0
-"""Over this distance from the edge of what the prior covers, its answer gives way to interpolation."""
+REFINED_AFTER = (4, 10)
+"""After so many of them pose and shading are fitted to what was found, and the search goes on from there."""
 
-STEPS = 15
-"""Steps of the search, chosen on the choosing heads: more of them lower the energy still, but not the error, since the
-likelihood is approximate. On heads unlike the prior's more can be better: the demo's gains 0.1 dB from ten more."""
+AT_ONCE = 16
+"""Slices whose activations are in memory together."""
 
+LOCAL_MM = 10.0
+"""Over about this distance the prior's error is taken to be equally large, where it is weighed against noise."""
 
-@dataclass(frozen=True)
-class Problem:
-    """A scan, its acquisition, and where it lies in the prior's space. Volumes are [1, X, Y, Z]."""
+LEAST_RESIDUAL = 0.86
+"""The residual keeps at least so many of the noise's standard deviations: what is less has been taken for detail."""
 
-    scan: Tensor
-    coarse: Grid
-    fine: Grid
-    acquisition: AcquisitionModel
-    corruption: SliceProfile
-    covariance: SeparableCovariance
-    interpolated: Tensor
-    pose: Pose
-    correlation: float
-    normalisation: Normalisation
+INTERPOLATION = 0.1
+"""How far several scans contradict each other only because grids at angles are interpolated, in units of the prior's
+error: the least noise of a projection onto several (chosen on one choosing head, of 0, 0.1 and 0.3)."""
+
+Callback = Callable[[int, dict[str, Tensor]], None]
 
 
 @dataclass(frozen=True)
 class Result:
-    """`image` [1, X, Y, Z] on the fine grid, consistent with the scan; `weight` [1, X, Y, Z] in [0, 1]: how
-    far the prior is trusted (0: interpolation alone); `unprojected` the same before the final projection."""
+    """Images [1, X, Y, Z] on the fine grid. `image`: as consistent with the scans as their noise asks; `unprojected`:
+    before that; `weight` in [0, 1]: how far the prior is trusted (0: interpolation alone); `explained` in [0, 1]: the
+    part of the prior's error that the scans explain, with its standard error (0: exact). `scans`: what `image` should
+    give, see `Observed`."""
 
     image: Tensor
     unprojected: Tensor
     weight: Tensor
+    explained: Tensor
+    explained_error: float
+    scans: tuple[Observed, ...]
 
 
-def error_covariance(grid: Grid) -> SeparableCovariance:
-    """C of the final projection on `grid`: what the prior gets wrong falls off as a Gaussian of `CORRELATION_MM`."""
-    return stationary_covariance(grid.shape, [CORRELATION_MM / s for s in grid.spacing], "gaussian")
+@dataclass(frozen=True)
+class Observed:
+    """A scan and the linear map A of images on the fine grid to it: A image = values, up to noise of `deviation`. In
+    the first scan's units. `inside` (bool): samples that lie wholly on the fine grid."""
+
+    corruption: nn.Module
+    values: Tensor
+    inside: Tensor
+    deviation: float
 
 
-def pose_problem(
-    scan: Tensor, coarse: Grid, acquisition: AcquisitionModel, spacing: float, template: Template
-) -> Problem:
-    """Everything about a scan [1, X', Y', Z'] that is settled before the prior is asked.
+def deviation_of(scan: Scan, box: Grid, unexplained: float) -> float:
+    """Standard deviation of what a prior on `box` leaves of a sample of the scan, normalised units.
 
-    Raises InputRefusedError when the scan cannot be registered to the template.
+    The scan's noise, and `unexplained` for each voxel of the box, as if independent: a sample of several averages it.
     """
-    fine = fine_grid(coarse, (spacing, spacing, spacing))
-    corruption = acquisition.corruption(fine, coarse)
-    covariance = error_covariance(fine)
-    interpolated = project(interpolate(scan, coarse, fine), corruption, scan, covariance)
-    pose, correlation = rigid_pose(interpolated, fine, template)
-    normalisation = estimate(interpolated, fine, template, pose)
-    return Problem(
-        scan, coarse, fine, acquisition, corruption, covariance, interpolated, pose, correlation, normalisation
-    )
+    voxels = math.prod(scan.grid.spacing) / (math.prod(box.spacing) * scale_of(scan.pose) ** 3)
+    return math.hypot(scan.noise.deviation / scan.normalisation.scale, unexplained / math.sqrt(voxels))
 
 
-def approximate_corruption(problem: Problem, box: Grid) -> AxisBlur:
-    """The scan's profile as a convolution of the registered stack along its nearest axes (N = A, H = S, W = R).
-
-    Approximate in two ways: the rotation between scan and template is rounded to whole axes, and the sampling is
-    left out (the interpolated scan is compared everywhere, not only where samples lie).
-    """
-    kernels: list[Tensor | None] = [None, None, None]
-    scale = scale_of(problem.pose)
-    to_template = np.linalg.inv(problem.pose)[:3, :3]
-    directions = to_template @ problem.coarse.affine[:3, :3]
-    turned = Grid(problem.coarse.shape, np.vstack([np.column_stack([directions, np.zeros(3)]), [0, 0, 0, 1]]))
-    for axis, matrix in enumerate(problem.corruption.matrices):
-        if matrix is None:
-            continue
-        world = turned.world_axis(axis)
-        profile = problem.acquisition.profile if axis == problem.acquisition.axis else "box"
-        kernel = profile_kernel(box.spacing[world], problem.acquisition.thickness[axis] / scale, profile)
-        kernels[{0: 2, 1: 0, 2: 1}[world]] = kernel
-    return AxisBlur(kernels)
-
-
-def measured_stack(problem: Problem, box: Grid) -> tuple[Tensor, Tensor]:
-    """The interpolated scan as slices of the prior's box, normalised, and where the scan has them: [Y, 1, Z, X]."""
-    normalised = problem.normalisation.forward(problem.interpolated)
-    stack = coronal_stack(resample_cubic(normalised, problem.fine, box, problem.pose, -1.0))
-    seen = coronal_stack(resample(torch.ones_like(normalised), problem.fine, box, problem.pose)) > 0.999
-    return stack, seen
+def stack_posterior(
+    problem: Problem,
+    bundle: PriorBundle,
+    box: Grid,
+    features: PerceptualFeatures | None,
+    weights: Weights,
+    device: torch.device,
+) -> Posterior:
+    """Of all slices of the prior's box together, given the scans where and as they were measured."""
+    profiles = [oblique_profile(scan.acquisition, scan.grid, stack_grid(box), scan.pose) for scan in problem.scans]
+    whole = Together(profiles, [1 / deviation_of(scan, box, weights.noise) for scan in problem.scans])
+    used = [p.spread(torch.ones(1, len(p.index))) for p in profiles]
+    measured = whole.join([scan.normalised() * u for scan, u in zip(problem.scans, used, strict=True)]).to(device)
+    whitened = bundle.whitened(device)
+    whitened = dataclasses.replace(whitened, generator=Chunked(whitened.generator, AT_ONCE))
+    likelihood: tuple[Likelihood, ...] = (Pixel(0.5),)
+    if features is not None and weights.perceptual:
+        axes = [int(torch.tensor(scan.grid.spacing).argmax()) for scan in problem.scans]
+        pictures = SlicesAsPictures(features, [p.shape for p in profiles], whole.weights, axes, whitened.image_shape)
+        likelihood = (*likelihood, Perceptual(pictures, weights.perceptual * math.prod(whitened.image_shape)))
+    corruption = nn.Sequential(StackAsVolume(), whole).to(device)
+    prior = (GaussMarkov(whitened.correlation, weights.prior),)
+    return Posterior(whitened, corruption, measured, likelihood, prior, noise="none", coupled=True)
 
 
 def infer_stack(
@@ -116,42 +115,124 @@ def infer_stack(
     bundle: PriorBundle,
     template: Template,
     *,
-    steps: int,
-    features: PerceptualFeatures | None,
+    steps: int = STEPS,
+    features: PerceptualFeatures | None = None,
     weights: Weights,
     device: torch.device | None = None,
-    callback: Callable[[int, dict[str, Tensor]], None] | None = None,
-) -> Tensor:
-    """MAP of all coronal slices of the prior's box at once: normalised stack [Y, 1, Z, X]."""
-    box = template.box
-    stack, seen = measured_stack(problem, box)
-    corruption = nn.Sequential(approximate_corruption(problem, box), Mask(seen))
-    where = torch.device("cpu") if device is None else device
-    stack, corruption = stack.to(where), corruption.to(where)
-    whitened = bundle.whitened(where)
-    with torch.no_grad():
-        measured = corruption(stack)
-    posterior = whitened_posterior(whitened, corruption, measured, features, weights)
-    start = torch.zeros(len(stack), 1, whitened.w_dim, device=where)
-    return fit_lbfgs(posterior, start, steps=steps, curvature=whitened.curvature, callback=callback).image.cpu()
+    callback: Callback | None = None,
+) -> tuple[Tensor, Problem, tuple[Refined, ...]]:
+    """MAP of all coronal slices of the prior's box at once, normalised [Y, 1, Z, X]; the problem with the poses and
+    shadings that were fitted on the way; and what was fitted, for each scan."""
+    device, box = device or torch.device("cpu"), template.box
+    found = torch.zeros(box.shape[1], 1, bundle.whitened(device).w_dim, device=device)
+    ends = [*(n for n in REFINED_AFTER if n < steps), steps]
+    fits: tuple[Refined, ...] = ()
+    for first, last in zip([0, *ends], ends, strict=False):
+        posterior = stack_posterior(problem, bundle, box, features, weights, device)
+        estimate = fit_lbfgs(
+            posterior,
+            found,
+            steps=last - first,
+            curvature=bundle.whitened(device).curvature,
+            callback=None if callback is None else lambda step, terms, first=first: callback(first + step, terms),
+        )
+        found = estimate.ws
+        if last < steps:
+            fits = tuple(fit(scan, estimate.image.cpu(), box, weights) for scan in problem.scans)
+            problem = problem.refined([f.pose for f in fits], [f.shading for f in fits])
+    return estimate.image.cpu(), problem, fits
+
+
+def fit(scan: Scan, stack: Tensor, box: Grid, weights: Weights) -> Refined:
+    """Pose and shading of one scan, see `refine`."""
+    noise = deviation_of(scan, box, weights.noise)
+    return refine(
+        stack,
+        box,
+        scan.normalisation.forward(scan.image),
+        scan.grid,
+        scan.acquisition,
+        scan.pose,
+        scan.shading,
+        noise,
+    )
+
+
+def observed(problem: Problem) -> tuple[Observed, ...]:
+    """What an image on the fine grid must give: the first scan, and the others in its units and with its shading."""
+    first = problem.first
+    inside = problem.corruption.inside(first.grid.shape)
+    found = [Observed(problem.corruption, first.image, inside, first.noise.deviation)]
+    back = np.linalg.inv(first.pose)
+    for scan in problem.scans[1:]:
+        profile = oblique_profile(scan.acquisition, scan.grid, problem.fine, scan.pose @ back)
+        used = profile.spread(torch.ones(1, len(profile.index)))
+        values = first.shaded(scan.normalised(), scan.grid, scan.pose)
+        scale = first.normalisation.scale / scan.normalisation.scale
+        found.append(Observed(profile, values * used, used[0] > 0, scan.noise.deviation * scale))
+    return tuple(found)
 
 
 def combine(problem: Problem, stack: Tensor, box: Grid) -> Result:
-    """The generator's slices, back on the scan's axes, made exactly consistent with the scan."""
+    """The generator's slices, back on the first scan's axes, made consistent with all scans.
+
+    One scan without noise: exactly. With noise, as far as the prior's error, which is told from the residual around
+    each voxel, is larger than it; that error is taken to be smaller where else the residual would be less than
+    `LEAST_RESIDUAL` of the noise. Of several scans, `INTERPOLATION` of the prior's error counts as noise.
+    """
     volume, weight = placed(problem, stack, box)
-    image = problem.interpolated.lerp(volume.to(problem.interpolated.dtype), weight.to(problem.interpolated.dtype))
-    return Result(project(image, problem.corruption, problem.scan, problem.covariance), image, weight)
+    weight = weight.to(problem.interpolated.dtype)
+    image = problem.interpolated.lerp(volume.to(problem.interpolated.dtype), weight)
+    scans, covariance = observed(problem), problem.covariance
+    deviation = scans[0].deviation
+    system = SeparableSystem.of(problem.corruption, covariance, problem.fine.shape)
+    if len(scans) == 1 and deviation == 0:
+        made = project(image, problem.corruption, scans[0].values, covariance)
+        return Result(made, image, weight, system.explained(0.0)[None].to(image.dtype), 0.0, scans)
+    residual = scans[0].values.double() - problem.corruption(image.double())
+    if len(scans) == 1:
+        error = error_size(residual, system, problem)
+        made = project(image, problem.corruption, scans[0].values, around(error, covariance), deviation, tol=1e-3)
+        while float((scans[0].values - problem.corruption(made)).square().mean().sqrt()) < LEAST_RESIDUAL * deviation:
+            error = 0.9 * error
+            made = project(image, problem.corruption, scans[0].values, around(error, covariance), deviation, tol=1e-3)
+        explained = explained_locally(system, deviation / error)
+        return Result(made, image, weight, explained.to(image.dtype), 0.0, scans)
+    together = Together([scan.corruption for scan in scans])
+    values = together.join([scan.values for scan in scans])
+    typical = math.sqrt(max(float(residual.square().mean()) - deviation**2, 0.0) / float(system.spectrum.mean()))
+    noise = math.hypot(deviation / typical, INTERPOLATION)
+    made = project(image, together, values, covariance, noise, tol=5e-3)
+    explained, spread = explained_estimate(together, covariance, noise, (1, *problem.fine.shape))
+    return Result(made, image, weight, explained, spread, scans)
 
 
-def placed(problem: Problem, stack: Tensor, box: Grid) -> tuple[Tensor, Tensor]:
-    """Slices [Y, 1, Z, X] of the whole box on the fine grid, in the scan's units, and how far the prior is trusted
-    there, 1 to 0 at the edge of what it covers: both [1, X, Y, Z]."""
-    back = np.linalg.inv(problem.pose).astype(np.float64)
-    volume = problem.normalisation.inverse(restack(stack))
-    volume = resample_cubic(volume, box, problem.fine, back, problem.normalisation.low)
-    edge = torch.ones(1, *box.shape)
-    for axis, (n, s) in enumerate(zip(box.shape, box.spacing, strict=True)):
-        place = torch.minimum(torch.arange(n) + 0.5, n - torch.arange(n) - 0.5) * s
-        ramp = (place / TAPER_MM).clamp(max=1.0)
-        edge = edge * (0.5 - 0.5 * torch.cos(torch.pi * ramp)).reshape([-1 if a == axis + 1 else 1 for a in range(4)])
-    return volume, resample(edge, box, problem.fine, back)
+def around(error: Tensor, covariance: SeparableCovariance) -> Callable[[Tensor], Tensor]:
+    """The covariance of an error whose size, [1, X, Y, Z], differs from place to place: x -> D C D x."""
+
+    def apply(x: Tensor) -> Tensor:
+        return error.to(x) * covariance(error.to(x) * x)
+
+    return apply
+
+
+def error_size(residual: Tensor, system: SeparableSystem, problem: Problem) -> Tensor:
+    """Standard deviation of the prior's own error around each voxel, [1, X, Y, Z], in the first scan's units: what its
+    noise does not explain of the residual's square, averaged over `LOCAL_MM`, over the mean eigenvalue of A C A'."""
+    scan = problem.first
+    width = [2 * max(0, round(LOCAL_MM / s / 2)) + 1 for s in scan.grid.spacing]
+    pad = [w // 2 for w in width]
+    local = torch.nn.functional.avg_pool3d(residual.square()[None], width, 1, pad, count_include_pad=False)[0]
+    unexplained = (local - scan.noise.deviation**2).clamp(min=0) / system.spectrum.mean()
+    return resample(unexplained, scan.grid, problem.fine, padding="border").sqrt()
+
+
+def explained_locally(system: SeparableSystem, noise: Tensor) -> Tensor:
+    """`SeparableSystem.explained` for a noise (in units of the error) that differs between voxels, [1, X, Y, Z]: as if
+    it were everywhere what it is at the voxel. Infinite noise explains nothing."""
+    levels = torch.logspace(-2, 2, 9, dtype=torch.float64)
+    tables = torch.stack([system.explained(float(level)) for level in levels])
+    place = ((noise[0].log10() + 2) * 2).clamp(0, 8 - 1e-9)
+    below, above = place.floor().long(), place.frac()
+    low, high = (tables.gather(0, (below + k)[None])[0] for k in (0, 1))
+    return torch.where(noise[0] < 100, low + above * (high - low), 0.0)[None]

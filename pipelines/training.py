@@ -21,7 +21,7 @@ from brgm_med.errors import CannotWriteError, PriorError
 from brgm_med.pipelines.picture_preparation import holds_pictures
 from brgm_med.pipelines.preparation import prepare, prepared, say, slices_of
 from brgm_med.pipelines.provenance import describe
-from brgm_med.pipelines.steps import set_up_torch
+from brgm_med.pipelines.setting import set_up_torch
 from brgm_med.training import distributed
 from brgm_med.training.export import export_bundle
 from brgm_med.training.loop import Recipe

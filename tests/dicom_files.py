@@ -10,16 +10,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
+from pydicom import Dataset, FileDataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import (
+    UID,
     EnhancedMRImageStorage,
     ExplicitVRLittleEndian,
     MediaStorageDirectoryStorage,
     MRImageStorage,
+    RLELossless,
     generate_uid,
 )
 
+ROOT = "1.2.826.0.1.3680043.8.498."
 SHAPE = (7, 6, 5)
 """Columns, rows, slices: all different, so that no two axes can be mixed up."""
 
@@ -91,6 +94,52 @@ def image(
     made.HighBit = made.BitsStored - 1
     made.PixelData = pixels.tobytes()
     return made
+
+
+def tiny_image(number: int, syntax: UID = ExplicitVRLittleEndian, sop_class: UID = MRImageStorage) -> FileDataset:
+    """Slice `number` of an axial series that dciodvfy has nothing against, 16 rows and 12 columns of 12 bits.
+
+    UIDs are always the same. RLE where `syntax` says so.
+    """
+    pixels = np.random.default_rng(number).integers(0, 4096, (16, 12), np.uint16)
+    made = image(
+        pixels if syntax.is_little_endian else pixels.astype(">u2"),
+        [0, 0, 5 * number],
+        spacing=(2, 2),
+        thickness=5,
+        SpecificCharacterSet="ISO_IR 192",
+        ImageType=["ORIGINAL", "PRIMARY", "M", "NONE"],
+        SOPClassUID=sop_class,
+        SOPInstanceUID=generate_uid(ROOT, ["image", str(number), syntax, sop_class]),
+        StudyInstanceUID=generate_uid(ROOT, ["study"]),
+        SeriesInstanceUID=generate_uid(ROOT, ["series"]),
+        FrameOfReferenceUID=generate_uid(ROOT, ["frame"]),
+        PositionReferenceIndicator="",
+        Laterality="",
+        InstanceNumber=number,
+    )
+    made["PixelData"].VR = "OW"
+    whole = FileDataset("", made, bytes(128), made.file_meta, syntax.is_implicit_VR, syntax.is_little_endian)
+    whole.file_meta.MediaStorageSOPClassUID = sop_class
+    whole.file_meta.MediaStorageSOPInstanceUID = made.SOPInstanceUID
+    if syntax == RLELossless:
+        whole.compress(RLELossless, pixels, generate_instance_uid=False)
+    else:
+        whole.file_meta.TransferSyntaxUID = syntax
+    return whole
+
+
+def tiny_series(folder: Path, count: int = 3, **options: UID) -> list[FileDataset]:
+    """`count` of those images, in files in and below `folder`, of names that say nothing."""
+    images = [tiny_image(number, **options) for number in range(1, count + 1)]
+    for at, made in enumerate(images):
+        save(made, folder / ("below" if at else ".") / f"IM{at:04}")
+    return images
+
+
+def code(value: str, scheme: str, meaning: str) -> Dataset:
+    """An item of a code sequence (PS3.3, section 8)."""
+    return item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
 
 
 def normal_of(plane: str) -> NDArray[np.float64]:

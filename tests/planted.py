@@ -8,7 +8,7 @@ from pathlib import Path
 from pydicom import Dataset, FileDataset
 from pydicom.uid import generate_uid
 
-from tests.dicom_sent import ROOT, code
+from tests.dicom_files import ROOT, code
 
 CREATOR = "PLANTEDCREATOR"
 TOP = {

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brgm_med.consistency import certificate, project, stationary_covariance
+from brgm_med.consistency import certificate, project
 from brgm_med.errors import InputRefusedError, UsageError
+from brgm_med.separable import stationary_covariance
 from brgm_med.transforms.acquire import (
     AcquisitionModel,
     coarse_in_plane,

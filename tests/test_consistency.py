@@ -6,16 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from brgm_med.consistency import (
-    SeparableCovariance,
-    certificate,
-    check_linear,
-    condition_numbers,
-    project,
-    stationary_covariance,
-)
+from brgm_med.consistency import certificate, check_linear, project
 from brgm_med.corruptions import AxisBlur, Downsample, Mask, SliceProfile, profile_kernel, profile_matrix
 from brgm_med.errors import BrgmError
+from brgm_med.separable import SeparableCovariance, SeparableSystem, condition_numbers, stationary_covariance
 
 SHAPE = (4, 10, 8)
 SEEDS = range(5)
@@ -218,3 +212,37 @@ def test_a_stationary_covariance_is_one() -> None:
     x = randn(3, 6, 40)
     torch.testing.assert_close(c(x), torch.einsum("ij,kl,njl->nik", c.matrices[0], c.matrices[1], x))
     assert stationary_covariance((6, 40), (0, 2.0)).matrices[0] is None
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_the_explained_part_is_that_of_dense_algebra(weighted: bool, noise: float) -> None:
+    a, c = scan(), covariance() if weighted else None
+    m = dense(a, SHAPE)
+    big = torch.eye(m.shape[1]).double() if c is None else dense_covariance(c)
+    gain = big @ m.T @ torch.linalg.inv(m @ big @ m.T + noise**2 * torch.eye(len(m)).double())
+    expected = (gain @ m @ big).diagonal() / big.diagonal()
+    found = SeparableSystem.of(a, c, SHAPE).explained(noise)
+    torch.testing.assert_close(found.flatten(), expected, rtol=0, atol=1e-9)
+    assert 0 < float(found.min()) < float(found.max()) <= 1
+
+
+def test_what_is_measured_as_it_is_is_explained_and_a_slice_of_three_voxels_by_a_third() -> None:
+    as_it_is = SliceProfile((None, None, None))
+    assert float(SeparableSystem.of(as_it_is, covariance(), SHAPE).explained(0.0).min()) == 1
+    thick = SliceProfile((None, profile_matrix(9, 2.0, 3, 6.0, 6.0), None))
+    part = SeparableSystem.of(thick, None, (4, 9, 8)).explained(0.0)
+    torch.testing.assert_close(part, torch.full_like(part, 1 / 3))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_correction_by_the_discrepancy_leaves_what_it_was_asked_to(weighted: bool) -> None:
+    a, c = scan(), covariance() if weighted else None
+    x, y = randn(*SHAPE), randn(4, 4, 3, seed=1)
+    before = float((y - a(x)).square().mean().sqrt())
+    system = SeparableSystem.of(a, c, SHAPE)
+    for deviation in (0.1 * before, 0.5 * before):
+        noise = system.noise_for((y - a(x))[None], deviation)
+        p = project(x, a, y, c, noise)
+        assert float((y - a(p)).square().mean().sqrt()) == pytest.approx(deviation, rel=1e-6)
+    assert system.noise_for((y - a(x))[None], 1.01 * before) == float("inf")

@@ -7,18 +7,19 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 
-from brgm_med.errors import UsageError
+from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.pipelines.deidentification import begin, withhold
+from brgm_med.pipelines.provenance import account, check_certificate, default_certificate, inpainted, write_json
 from brgm_med.transforms.formats.dicom_deidentify import Deidentifier
 from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices
-from tests.dicom_sent import image, save
+from tests.dicom_files import save, tiny_image
 from tests.planted import found, plant
 from tests.test_cli import refused, run
 
 
 def test_it_warns_that_faces_remain(capsys: pytest.CaptureFixture[str]) -> None:
     deidentifier = begin(Path("out"))
-    assert deidentifier(image(1)).PatientIdentityRemoved == "YES"
+    assert deidentifier(tiny_image(1)).PatientIdentityRemoved == "YES"
     (line,) = capsys.readouterr().err.splitlines()
     assert "face" in line
 
@@ -50,7 +51,7 @@ def hospital(tmp_path: Path) -> tuple[Path, list[str]]:
     folder.mkdir()
     words: set[str] = set()
     for number in range(1, 7):
-        made = image(number)
+        made = tiny_image(number)
         words.update(plant(made))
         save(made, folder / f"Q03PLANTED_{number}.dcm")
     return folder, sorted(words)
@@ -88,3 +89,38 @@ def test_what_cannot_be_deidentified(hospital: tuple[Path, list[str]], tmp_path:
         made.save_as(path)
     assert "burned" in refused(run(*common, tmp_path / "coarse"), 3)
     assert not (tmp_path / "coarse").exists()
+
+
+def test_one_certificate_does_not_take_the_place_of_another(tmp_path: Path) -> None:
+    """A folder of DICOM and a NIfTI file may have the same name but for the ending."""
+    (tmp_path / "a_brgm").mkdir()
+    path = default_certificate(tmp_path / "a_brgm")
+    assert path == default_certificate(tmp_path / "a_brgm.nii.gz") == tmp_path / "a_brgm_certificate.json"
+    check_certificate(path, tmp_path / "a_brgm", force=False)
+    write_json(path, {"result": {"file": "a_brgm"}}, force=False)
+    check_certificate(path, tmp_path / "a_brgm", force=True)
+    with pytest.raises(InputRefusedError, match="exists already"):
+        check_certificate(path, tmp_path / "a_brgm", force=False)
+    with pytest.raises(UsageError, match=r"is the certificate of a_brgm; name another one for a_brgm\.nii\.gz"):
+        check_certificate(path, tmp_path / "a_brgm.nii.gz", force=True)
+    (tmp_path / "a_brgm").rmdir()
+    check_certificate(path, tmp_path / "a_brgm.nii.gz", force=True)  # of a result that is gone
+    for other in ("no JSON", "[]", '{"result": 3}', '{"result": {"file": "../x"}}'):
+        path.write_text(other)
+        check_certificate(path, tmp_path / "a_brgm.nii.gz", force=True)
+
+
+def test_the_account_of_a_certificate_is_ascii_lines() -> None:
+    told = {
+        "software": "brgm-med 1",
+        "prior": {"name": "M\u00fcller", "sha256": "ab"},
+        "finest_detail": 2.0,
+        "list": [1],
+    }
+    lines = account(told).splitlines()
+    assert lines[0] == "software: brgm-med 1"
+    assert lines[1] == "prior: {name: M\\u00fcller, sha256: ab}"
+    assert lines[2:] == ["finest detail: 2.0", "list: [1]"]
+    assert account(told).isascii()
+    how = inpainted("M\u00fcller", "ab", "x" * 20000)
+    assert len(how.comments) == 10240

@@ -294,8 +294,8 @@ def test_degrade_reads_a_folder_and_writes_nifti(tmp_path: Path, capsys: pytest.
 
 def test_the_slice_thickness_is_stated_by_dicom(tmp_path: Path) -> None:
     """Where slices agree on it; a person's word and a sidecar's count more."""
+    from brgm_med.pipelines.setting import acquisition_of
     from brgm_med.pipelines.sources import default_result, source_record
-    from brgm_med.pipelines.steps import acquisition_of
     from brgm_med.transforms.geometry import Grid
 
     folder = series(tmp_path / "in")
@@ -311,7 +311,7 @@ def test_the_slice_thickness_is_stated_by_dicom(tmp_path: Path) -> None:
     )
     assert acquisition_of(folder, grid, 3.0, None, None, header.series)[1] == "stated on the command line"
     (tmp_path / "in.json").write_text(json.dumps(model.to_sidecar(grid)))
-    assert acquisition_of(folder, grid, None, None, None, header.series)[1] == "stated in in.json"
+    assert acquisition_of(folder, grid, None, None, None, header.series)[1] == "stated in the JSON file beside the scan"
     (tmp_path / "in.json").unlink()
     folder = series(tmp_path / "mixed", change=lambda k, s: setattr(s, "SliceThickness", 2 + k))
     header = formats.for_reading(folder).read(folder).header

@@ -13,7 +13,7 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, gen
 
 from brgm_med.errors import InputRefusedError
 from brgm_med.transforms.formats.dicom_deidentify import Deidentifier, check
-from tests.dicom_sent import ROOT, image, save
+from tests.dicom_files import ROOT, save, tiny_image
 from tests.planted import DATES, found, plant
 
 
@@ -25,14 +25,14 @@ def complaints(path: Path) -> set[str]:
 
 @pytest.fixture
 def planted() -> tuple[FileDataset, list[str]]:
-    made = image(1)
+    made = tiny_image(1)
     return made, plant(made)
 
 
 @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
 def test_nothing_planted_remains_in_any_byte(tmp_path: Path, syntax: UID) -> None:
     """Whether the data set was just made or is read (elements still raw) and written again."""
-    made = image(1, syntax)
+    made = tiny_image(1, syntax)
     words = plant(made)
     assert len([w for w in words if w.startswith("Q")]) >= 40
     before, after, again = (tmp_path / name for name in ("before", "after", "again"))
@@ -63,7 +63,7 @@ def test_what_is_said_of_it(planted: tuple[FileDataset, list[str]]) -> None:
 
 
 def test_uids_go_through_one_secret_map(planted: tuple[FileDataset, list[str]]) -> None:
-    first, second = image(1), image(2)
+    first, second = tiny_image(1), tiny_image(2)
     item = Dataset()
     item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = first.SOPClassUID, first.SOPInstanceUID
     second.SourceImageSequence = [item]
@@ -87,7 +87,7 @@ def test_uids_go_through_one_secret_map(planted: tuple[FileDataset, list[str]]) 
 
 
 def test_pseudonyms_tell_patients_apart() -> None:
-    first, second, third = image(1), image(2), image(3)
+    first, second, third = tiny_image(1), tiny_image(2), tiny_image(3)
     third.PatientID = "another"
     deidentifier = Deidentifier()
     names = [deidentifier(made).PatientID for made in (first, second, third)]
@@ -95,7 +95,7 @@ def test_pseudonyms_tell_patients_apart() -> None:
 
 
 def test_own_texts_are_kept_and_nothing_before_them() -> None:
-    made = image(1)
+    made = tiny_image(1)
     made.ImageComments = "For research, not for diagnosis."
     made.DerivationDescription = "DOE^JANE derived. Inferred by brgm-med."
     first = Deidentifier()
@@ -107,7 +107,7 @@ def test_own_texts_are_kept_and_nothing_before_them() -> None:
 
 @pytest.mark.parametrize("stated", ["YES", "yes "])
 def test_burned_in_annotation_is_refused(stated: str) -> None:
-    made = image(1)
+    made = tiny_image(1)
     made.add_new("BurnedInAnnotation", "CS", stated.upper())
     with pytest.raises(InputRefusedError, match="burned into"):
         Deidentifier()(made)
@@ -125,11 +125,11 @@ def test_what_is_no_image_is_refused() -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dciodvfy (dicom3tools) is not installed")
 def test_no_new_complaints_of_dciodvfy(planted: tuple[FileDataset, list[str]], tmp_path: Path) -> None:
-    for made in (image(1), planted[0]):
+    for made in (tiny_image(1), planted[0]):
         save(made, tmp_path / "before")
         save(Deidentifier()(made), tmp_path / "after")  # type: ignore[arg-type]
         assert complaints(tmp_path / "after") <= complaints(tmp_path / "before")
-    save(image(1), tmp_path / "plain")
+    save(tiny_image(1), tmp_path / "plain")
     assert complaints(tmp_path / "plain") == set()
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+import time
 from pathlib import Path
 
+import highdicom
 import nibabel as nib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydicom import dcmread
 
+from brgm_med.errors import InputRefusedError
 from brgm_med.pipelines.cli import main
+from brgm_med.pipelines.targets import target_of
+from brgm_med.transforms.formats import for_reading
 from brgm_med.transforms.load import LoadScan
 from tests.heads import template_head
 from tests.mr_series import OBLIQUE, blob, mr_series
@@ -165,3 +171,51 @@ def test_inpainting_keeps_every_other_integer(head: Path) -> None:
     first = dcmread(head / "in_brgm" / "0001.dcm")
     assert "RescaleSlope" not in first
     assert first.DerivationCodeSequence[0].CodeValue == "113047"
+    content = json.loads((head / "in_brgm_certificate.json").read_text())
+    told = first.ImageComments.splitlines()
+    assert told[0] == content["statement"]
+    assert f"software: {content['software']}" in told
+    assert any(line.startswith("prior: ") and content["prior"]["sha256"] in line for line in told)
+    assert any(line.startswith("parameters: ") and "steps: 2" in line for line in told)
+    assert any(line.startswith("acquisition: ") for line in told)
+    assert any(line.startswith("hole: ") and f"voxels: {mask.sum()}" in line for line in told)
+    nothing_secret(first.ImageComments)
+    measured = highdicom.imread(head / "in_brgm_measured" / "0001.dcm").get_volume()
+    values = measured.array.transpose(2, 1, 0)
+    place = RAS_LPS @ measured.affine @ np.eye(4)[[2, 1, 0, 3]]
+    to_mask = np.rint(np.linalg.inv(affine) @ place).astype(int)  # signs and shifts only
+    index = np.argwhere(np.ones(values.shape, bool)) @ to_mask[:3, :3].T + to_mask[:3, 3]
+    assert np.array_equal(values.ravel(), 1.0 - mask[tuple(index.T)])
+    assert content["measured_map"] == {"file": "in_brgm_measured", "dicom_files": 1} | {
+        "sha256": content["measured_map"]["sha256"]
+    }
+
+
+def test_what_dicom_cannot_keep_is_refused_before_the_search(head: Path, tmp_path: Path) -> None:
+    """Integers of more bits, and slices that are rescaled differently; not what lies in the hole."""
+    stored, affine = volume(head / "in")
+    mask = np.zeros(stored.shape, np.uint8)
+    mask[stored.shape[0] // 2, stored.shape[1] // 2, stored.shape[2] // 2] = 1
+    nib.save(nib.Nifti1Image(mask, affine), tmp_path / "mask.nii.gz")
+    wide = stored.astype(np.int32)
+    wide[0, 0, 0] = 70000
+    nib.save(nib.Nifti1Image(wide, affine), tmp_path / "wide.nii.gz")
+    uneven = shutil.copytree(head / "thick", tmp_path / "uneven")
+    for number, path in enumerate(sorted(uneven.iterdir())):
+        one = dcmread(path)
+        one.RescaleSlope, one.RescaleIntercept = 1 + 0.1 * number, 0
+        one.save_as(path)
+    arguments = ("--mask", tmp_path / "mask.nii.gz", "--out", tmp_path / "out", "--steps", 10**6)
+    for scan, more in ((tmp_path / "wide.nii.gz", ("--like", head / "in")), (uneven, ())):
+        began = time.monotonic()
+        assert run("inpaint", "--in", scan, *more, *arguments) == 3
+        assert time.monotonic() - began < 30
+    assert not list(tmp_path.glob("out*"))
+    header, _ = for_reading(tmp_path / "wide.nii.gz").read_stored(tmp_path / "wide.nii.gz")
+    target = target_of(tmp_path / "wide.nii.gz", tmp_path / "out", header, like=head / "in")
+    assert target.kept_as(wide[mask == 1], header) == np.uint16
+    assert target.kept_as(np.array([-3, 4]), header) == np.int16
+    assert target.kept_as(np.array([3.0, 4.0], np.float32), header) == np.uint16
+    for refused in (np.array([-3, 40000]), np.array([0.5])):
+        with pytest.raises(InputRefusedError, match="no integers of 16 bits"):
+            target.kept_as(refused, header)

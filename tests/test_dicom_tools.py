@@ -16,8 +16,11 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 
 from brgm_med.pipelines.cli import main
+from brgm_med.pipelines.targets import target_of
 from brgm_med.transforms.acquire import fine_grid
-from brgm_med.transforms.formats import dicom_write
+from brgm_med.transforms.formats import dicom_write, for_reading
+from brgm_med.transforms.formats.dicom_deidentify import Deidentifier
+from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices
 from brgm_med.transforms.formats.dicom_series import the_series
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.load import LoadScan
@@ -159,6 +162,18 @@ def test_a_real_head_through_degrade_and_sr(tmp_path: Path, data_dir: Path) -> N
 def _grid(folder: Path) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
     found = the_series(folder)
     return found.shape, found.affine
+
+
+def test_a_map_is_valid_and_of_one_entity_with_its_series(tmp_path: Path) -> None:
+    """De-identified or not."""
+    source = mr_series(tmp_path / "in")
+    header = for_reading(source).read_header(source)
+    for name, choices in (("plain", NO_CHOICES), ("hidden", Choices(transform=Deidentifier()))):
+        target = target_of(source, tmp_path / name, header, choices=choices)
+        target.write(blob() * 1.0, header.affine, HOW, "")
+        (file,) = target.write_map(blob() / np.float32(4095), header.affine, HOW).iterdir()
+        assert errors(file) == set()
+        assert tool("dcentvfy", *sorted((tmp_path / name).iterdir()), file) == ""
 
 
 def test_a_derived_radiograph_is_as_valid_as_its_source(tmp_path: Path, data_dir: Path) -> None:

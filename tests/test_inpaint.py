@@ -111,7 +111,15 @@ def test_the_certificate_counts(head: Path, filled: Path) -> None:
     assert hole["inferred_by_the_prior"] == 1
     assert hole["clipped_to_the_voxel_type"] == 0
     assert content["outside_the_hole"]["changed"] == 0
+    assert content["measured_map"]["file"] == "hidden_brgm_measured.nii.gz"
     assert len(content["mask"]["sha256"]) == len(content["source"]["sha256"]) == 64
+
+
+def test_a_map_says_which_voxels_were_measured(head: Path, filled: Path) -> None:
+    values, image = raw(head / "hidden_brgm_measured.nii.gz")
+    assert values.dtype == np.float32
+    assert np.array_equal(values, 1.0 - box(values.shape))
+    assert np.array_equal(image.affine, raw(filled)[1].affine)
 
 
 # Masks.

@@ -30,7 +30,7 @@ from pynetdicom.presentation import PresentationContext
 from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError
 from brgm_med.pipelines.cli import main
 from brgm_med.pipelines.sending import send
-from tests.dicom_sent import image, save, write_series
+from tests.dicom_files import save, tiny_image, tiny_series
 from tests.test_cli import COMMAND, refused, run
 
 EVERY_SYNTAX = [ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, RLELossless]
@@ -93,7 +93,7 @@ def files(folder: Path) -> list[Path]:
 @pytest.mark.parametrize("syntax", EVERY_SYNTAX, ids=[s.name for s in EVERY_SYNTAX])
 def test_every_byte_arrives_as_it_is(tmp_path: Path, syntax: UID, capsys: pytest.CaptureFixture[str]) -> None:
     """In the file's own transfer syntax, though the archive would take any."""
-    write_series(tmp_path, syntax=syntax)
+    tiny_series(tmp_path, syntax=syntax)
     (tmp_path / "notes.txt").write_text("no DICOM")
     keeping = Keeping()
     with listening(keeping) as archive:
@@ -107,7 +107,7 @@ def test_every_byte_arrives_as_it_is(tmp_path: Path, syntax: UID, capsys: pytest
 
 
 def test_nothing_is_re_encoded_for_an_archive_of_another_syntax(tmp_path: Path) -> None:
-    write_series(tmp_path, syntax=ExplicitVRLittleEndian)
+    tiny_series(tmp_path, syntax=ExplicitVRLittleEndian)
     keeping = Keeping()
     with (
         listening(keeping, syntaxes=[ImplicitVRLittleEndian]) as archive,
@@ -118,8 +118,8 @@ def test_nothing_is_re_encoded_for_an_archive_of_another_syntax(tmp_path: Path) 
 
 
 def test_one_sop_class_is_refused_and_the_rest_is_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_series(tmp_path)
-    foreign = image(9, sop_class=CTImageStorage)
+    tiny_series(tmp_path)
+    foreign = tiny_image(9, sop_class=CTImageStorage)
     save(foreign, tmp_path / "IM9")
     keeping = Keeping()
     begun = time.monotonic()
@@ -134,7 +134,7 @@ def test_one_sop_class_is_refused_and_the_rest_is_stored(tmp_path: Path, capsys:
 
 @pytest.mark.parametrize("code", [0xA700, 0x0110])
 def test_what_may_succeed_later_is_tried_again(tmp_path: Path, code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    write_series(tmp_path)
+    tiny_series(tmp_path)
     keeping = Keeping(0, code)
     keeping.codes = [code]
     with listening(keeping) as archive:
@@ -144,7 +144,7 @@ def test_what_may_succeed_later_is_tried_again(tmp_path: Path, code: int, capsys
 
 
 def test_it_is_not_tried_for_ever(tmp_path: Path) -> None:
-    write_series(tmp_path, 1)
+    tiny_series(tmp_path, 1)
     asked: list[object] = []
 
     def full(event: object) -> int:
@@ -158,13 +158,13 @@ def test_it_is_not_tried_for_ever(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", [0xA900, 0xC000, 0x0124])
 def test_what_will_not_succeed_later_is_not_tried_again(tmp_path: Path, code: int) -> None:
-    write_series(tmp_path, 1)
+    tiny_series(tmp_path, 1)
     with listening(Keeping(code)) as archive, pytest.raises(CannotWriteError, match=f"0x{code:04X}"):
         send(tmp_path, archive, pause=60)
 
 
 def test_a_warning_is_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_series(tmp_path, 1)
+    tiny_series(tmp_path, 1)
     with listening(Keeping(0xB000)) as archive:
         assert send(tmp_path, archive) == 1
     assert "stored, with a warning (0xB000 Coercion" in capsys.readouterr().out
@@ -172,7 +172,7 @@ def test_a_warning_is_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize("always", [False, True])
 def test_an_archive_that_aborts(tmp_path: Path, always: bool) -> None:
-    write_series(tmp_path)
+    tiny_series(tmp_path)
     keeping, cut = Keeping(), []
 
     def store(event: Any) -> int:
@@ -193,7 +193,7 @@ def test_an_archive_that_aborts(tmp_path: Path, always: bool) -> None:
 
 
 def test_an_archive_that_rejects_us(tmp_path: Path) -> None:
-    write_series(tmp_path)
+    tiny_series(tmp_path)
     with (
         listening(Keeping(), required="OTHER") as archive,
         pytest.raises(CannotWriteError, match=r"3 of 3 .* rejected .*[Cc]alled AE"),
@@ -203,7 +203,7 @@ def test_an_archive_that_rejects_us(tmp_path: Path) -> None:
 
 def test_an_interruption_ends_the_association(tmp_path: Path) -> None:
     """At once, though the archive has not answered, and as Ctrl-C ends every command."""
-    write_series(tmp_path, 1)
+    tiny_series(tmp_path, 1)
     asked, aborted = threading.Event(), threading.Event()
 
     def slow(event: Any) -> int:
@@ -227,7 +227,7 @@ def test_more_kinds_than_an_association_has_contexts(tmp_path: Path) -> None:
     """128 of them. What the images are does not matter here, so each says that it is of another class."""
     classes = tuple(str(context.abstract_syntax) for context in AllStoragePresentationContexts)[:130]
     for number, sop_class in enumerate(classes):
-        save(image(number, sop_class=UID(sop_class)), tmp_path / f"IM{number}")
+        save(tiny_image(number, sop_class=UID(sop_class)), tmp_path / f"IM{number}")
     keeping = Keeping()
     with listening(keeping, [ExplicitVRLittleEndian], classes) as archive:
         assert send(tmp_path, archive) == 130
@@ -235,7 +235,7 @@ def test_more_kinds_than_an_association_has_contexts(tmp_path: Path) -> None:
 
 
 def test_no_listener_is_one_clear_line(tmp_path: Path) -> None:
-    write_series(tmp_path)
+    tiny_series(tmp_path)
     done = run("send", tmp_path, "--to", f"ARCHIVE@127.0.0.1:{free_port()}", "--retries", 1)
     line = refused(done, 4)
     assert "3 of 3 were not stored" in line
@@ -243,12 +243,12 @@ def test_no_listener_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_a_host_without_an_address(tmp_path: Path) -> None:
-    write_series(tmp_path)
+    tiny_series(tmp_path)
     assert "for want of a connection" in refused(run("send", tmp_path, "--to", "A@no.invalid:104", "--retries", 0), 4)
 
 
 def test_an_archive_that_comes_up_late_is_found(tmp_path: Path) -> None:
-    write_series(tmp_path, 1)
+    tiny_series(tmp_path, 1)
     port, keeping = free_port(), Keeping()
     entity = AE("ARCHIVE")
     entity.add_supported_context(MRImageStorage, EVERY_SYNTAX)
@@ -299,7 +299,7 @@ def test_what_cannot_be_sent(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("syntax", [*EVERY_SYNTAX, DeflatedExplicitVRLittleEndian])
 def test_a_truncated_file_is_refused_before_anything_is_sent(tmp_path: Path, syntax: UID) -> None:
-    write_series(tmp_path, syntax=syntax)
+    tiny_series(tmp_path, syntax=syntax)
     damaged = files(tmp_path)[0]
     damaged.write_bytes(damaged.read_bytes()[:-50])
     with pytest.raises(InputRefusedError, match="truncated"):
@@ -308,7 +308,7 @@ def test_a_truncated_file_is_refused_before_anything_is_sent(tmp_path: Path, syn
 
 def test_no_word_of_the_patient(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """Neither in the names of files nor in what the archive remarks, and a file may be sent alone."""
-    made = image(1)
+    made = tiny_image(1)
     made.PatientName, made.PatientID = "PLANTED^NAME", "PLANTED-ID"
     path = tmp_path / "PLANTED_NAME.dcm"
     save(made, path)

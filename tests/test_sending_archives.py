@@ -22,7 +22,7 @@ from pydicom import dcmread
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from brgm_med.transforms.formats.dicom_deidentify import Deidentifier
-from tests.dicom_sent import image, save, write_series
+from tests.dicom_files import save, tiny_image, tiny_series
 from tests.test_cli import COMMAND
 from tests.test_sending import body, files
 
@@ -113,11 +113,11 @@ def test_orthanc_stores_all_and_gives_equal_pixels_back(inside: list[str], tmp_p
     """Plain, RLE and de-identified images; what comes back over WADO-RS is as it was sent."""
     series, back = tmp_path / "series", tmp_path / "back"
     back.mkdir()
-    images = {made.SOPInstanceUID: made for made in write_series(series, 4)}
-    compressed = image(5, RLELossless)
+    images = {made.SOPInstanceUID: made for made in tiny_series(series, 4)}
+    compressed = tiny_image(5, RLELossless)
     save(compressed, series / "IM5")
     images[compressed.SOPInstanceUID] = compressed
-    hidden = Deidentifier()(image(6))
+    hidden = Deidentifier()(tiny_image(6))
     save(hidden, series / "IM6")  # type: ignore[arg-type]
     with orthanc(inside, tmp_path):
         done = run(*inside, COMMAND, "send", series, "--to", target)
@@ -139,7 +139,7 @@ def test_orthanc_stores_all_and_gives_equal_pixels_back(inside: list[str], tmp_p
 
 
 def test_orthanc_of_another_title_rejects_us(inside: list[str], tmp_path: Path) -> None:
-    write_series(tmp_path / "series")
+    tiny_series(tmp_path / "series")
     with orthanc(inside, tmp_path):
         done = run(*inside, COMMAND, "send", tmp_path / "series", "--to", "WRONG@127.0.0.1:4242", "--retries", 1)
         absent = run(*inside, COMMAND, "send", tmp_path / "series", "--to", "http://127.0.0.1:8042/no/studies")
@@ -157,7 +157,7 @@ def test_storescp_gets_every_byte_as_it_is(inside: list[str], tmp_path: Path, sy
         pytest.skip("storescp is not installed (Debian: dcmtk)")
     series, kept = tmp_path / "series", tmp_path / "kept"
     kept.mkdir()
-    write_series(series, syntax=syntax)
+    tiny_series(series, syntax=syntax)
     with running(inside, [4243], storescp, "--accept-all", "--bit-preserving", "-od", kept, 4243):
         done = run(*inside, COMMAND, "send", series, "--to", "ANY@127.0.0.1:4243")
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEnd
 
 from brgm_med.errors import CannotWriteError
 from brgm_med.pipelines.sending import send
-from tests.dicom_sent import write_series
+from tests.dicom_files import tiny_series
 from tests.test_cli import refused, run
 from tests.test_sending import body, files, free_port
 
@@ -102,7 +102,7 @@ def listening(*script: int | str) -> Iterator[tuple[str, Archive]]:
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless])
 def test_every_byte_arrives_as_it_is(tmp_path: Path, syntax: UID) -> None:
-    images = write_series(tmp_path, syntax=syntax)
+    images = tiny_series(tmp_path, syntax=syntax)
     with listening() as (url, archive):
         assert send(tmp_path, url) == 3
     assert set(archive.kept) == {made.SOPInstanceUID for made in images}
@@ -113,7 +113,7 @@ def test_every_byte_arrives_as_it_is(tmp_path: Path, syntax: UID) -> None:
 
 
 def test_a_deflated_file_stays_deflated(tmp_path: Path) -> None:
-    write_series(tmp_path, 1, syntax=DeflatedExplicitVRLittleEndian)
+    tiny_series(tmp_path, 1, syntax=DeflatedExplicitVRLittleEndian)
     with listening() as (url, archive):
         assert send(tmp_path, url) == 1
     (content,) = archive.kept.values()
@@ -122,7 +122,7 @@ def test_a_deflated_file_stays_deflated(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("first", [503, 429, 500, 0x0110, 0xA700, "accepted"])
 def test_what_may_succeed_later_is_tried_again(tmp_path: Path, first: int | str) -> None:
-    write_series(tmp_path)
+    tiny_series(tmp_path)
     with listening(first) as (url, archive):
         assert send(tmp_path, url, pause=0.01) == 3
     assert len(archive.kept) == 3
@@ -143,7 +143,7 @@ def test_what_may_succeed_later_is_tried_again(tmp_path: Path, first: int | str)
 def test_what_was_not_stored_is_not_called_stored(
     tmp_path: Path, first: int | str, said: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    write_series(tmp_path)
+    tiny_series(tmp_path)
     with listening(first) as (url, archive), pytest.raises(CannotWriteError, match=f"1 of 3 .*{said}"):
         send(tmp_path, url, pause=60)
     assert len(archive.kept) == 2
@@ -153,27 +153,27 @@ def test_what_was_not_stored_is_not_called_stored(
 
 
 def test_a_warning_is_stored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_series(tmp_path, 1)
+    tiny_series(tmp_path, 1)
     with listening("warning") as (url, _):
         assert send(tmp_path, url) == 1
     assert "0xB000" in capsys.readouterr().out
 
 
 def test_no_permission_is_asked_for_once(tmp_path: Path) -> None:
-    write_series(tmp_path)
+    tiny_series(tmp_path)
     with listening(401) as (url, archive), pytest.raises(CannotWriteError, match=r"3 of 3 .* HTTP 401"):
         send(tmp_path, url, pause=60)
     assert archive.requests == 1
 
 
 def test_a_wrong_path_is_asked_for_once(tmp_path: Path) -> None:
-    write_series(tmp_path)
+    tiny_series(tmp_path)
     with listening() as (url, archive), pytest.raises(CannotWriteError, match=r"3 of 3 .* HTTP 404"):
         send(tmp_path, url.replace("dicom-web", "wado"), pause=60)
     assert archive.requests == 1
 
 
 def test_no_listener_is_one_clear_line(tmp_path: Path) -> None:
-    write_series(tmp_path)
+    tiny_series(tmp_path)
     done = run("send", tmp_path, "--to", f"http://127.0.0.1:{free_port()}/studies", "--retries", 0)
     assert "3 of 3 were not stored" in refused(done, 4)

@@ -102,14 +102,16 @@ def test_without_a_sidecar_the_acquisition_is_assumed_and_said_to_be(folder: Pat
 
 
 def test_an_acquisition_stated_by_flags_wins(folder: Path) -> None:
-    from brgm_med.pipelines.steps import acquisition_of
+    from brgm_med.pipelines.setting import acquisition_of
 
     _, affine, image = opened(folder / "float.nii.gz")
     grid = Grid(image.shape, affine)  # type: ignore[arg-type]
     model, origin = acquisition_of(folder / "float.nii.gz", grid, 4.0, None, "gaussian")
     assert origin == "stated on the command line"
     assert model == AcquisitionModel.from_flags(grid, 4.0, None, "gaussian")
-    assert acquisition_of(folder / "float.nii.gz", grid, None, None, None)[1] == "stated in float.json"
+    assert (
+        acquisition_of(folder / "float.nii.gz", grid, None, None, None)[1] == "stated in the JSON file beside the scan"
+    )
 
 
 def test_the_discriminator_can_judge_as_well(folder: Path, tmp_path: Path) -> None:

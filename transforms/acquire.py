@@ -57,8 +57,8 @@ class AcquisitionModel:
     stated: bool = False
 
     def __post_init__(self) -> None:
-        if self.profile not in ("box", "gaussian"):
-            raise UsageError(f"unknown slice profile {self.profile!r}: use box or gaussian")
+        if self.profile not in ("box", "gaussian", "trapezoid"):
+            raise UsageError(f"unknown slice profile {self.profile!r}: use box, gaussian or trapezoid")
         if self.profile != "box" and self.axis is None:
             raise UsageError(f"a {self.profile} profile needs a slice axis")
         if not all(np.isfinite(t) and t > 0 for t in self.thickness):

@@ -12,6 +12,7 @@ import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import InvertibleTransform, MapTransform
+from numpy.typing import NDArray
 from torch import Tensor
 
 from brgm_med.errors import InputRefusedError
@@ -46,6 +47,12 @@ class Normalisation:
         return (values + 1) * self.scale + self.low
 
 
+def air_of(template: Template) -> NDArray[np.bool_]:
+    """[X, Y, Z]: where the template is air, more than `AIR_MARGIN` mm from the head."""
+    head = template.image[0].numpy() > AIR_LEVEL
+    return np.asarray(ndi.distance_transform_edt(~head, template.grid.spacing) > AIR_MARGIN)
+
+
 def estimate(image: Tensor, grid: Grid, template: Template, pose: Pose) -> Normalisation:
     """The normalisation of a registered scan `image` [1, X, Y, Z].
 
@@ -53,8 +60,7 @@ def estimate(image: Tensor, grid: Grid, template: Template, pose: Pose) -> Norma
     500 voxels are, its 1st percentile. Brain: the mean inside the template's mask. Averages over large regions:
     blurring and thick slices hardly move them. Raises InputRefusedError when the brain is not brighter than air.
     """
-    head = template.image[0].numpy() > AIR_LEVEL
-    air = ndi.distance_transform_edt(~head, template.grid.spacing) > AIR_MARGIN
+    air = air_of(template)
     there = resample(torch.ones_like(image), grid, template.grid, pose)[0].numpy() > 0.5
     values = resample(image, grid, template.grid, pose, padding="border")[0].numpy()
     brain = there & (template.mask[0].numpy() > 0)

@@ -24,14 +24,14 @@ def restack(stack: Tensor) -> Tensor:
     return stack[:, 0].permute(2, 0, 1).flip(2)[None]
 
 
-def _stack_affine(affine: Tensor, rows: int) -> Tensor:
+def stack_affine(affine: Tensor, rows: int) -> Tensor:
     """(slice, row, column) of the stack -> world mm, from the volume's affine; `rows` is Z."""
     x, y, z, origin = affine.unbind(1)
     return torch.stack([y, -z, x, origin + (rows - 1) * z], 1)
 
 
 def _volume_affine(affine: Tensor, rows: int) -> Tensor:
-    """The inverse of `_stack_affine`."""
+    """The inverse of `stack_affine`."""
     slices, down, columns, origin = affine.unbind(1)
     return torch.stack([columns, slices, -down, origin + (rows - 1) * down], 1)
 
@@ -46,7 +46,7 @@ class CoronalSlices(InvertibleTransform):
         axes = volume.affine[:3, :3].abs().argmax(0).tolist()
         if volume.ndim != 4 or volume.shape[0] != 1 or axes != [0, 1, 2] or (volume.affine.diagonal() <= 0).any():
             raise ValueError("CoronalSlices takes [1, X, Y, Z] with RAS+ axes: register it first")
-        stack = like(volume, coronal_stack(volume.as_tensor()), _stack_affine(volume.affine, volume.shape[3]))
+        stack = like(volume, coronal_stack(volume.as_tensor()), stack_affine(volume.affine, volume.shape[3]))
         self.push_transform(stack, orig_size=tuple(volume.shape[1:]))
         return stack
 

@@ -1,10 +1,12 @@
 """Corruptions f: linear maps from a clean image to its measurement (arXiv 2012.04567, section 2.3).
 
-Every corruption is an nn.Module that takes batches of images [N, C, H, W] (`SliceProfile`: volumes) and has nothing to
+Every corruption is an nn.Module that takes batches of images [N, C, H, W] (`SliceProfile` and
+`ObliqueProfile`: volumes) and has nothing to
 train. Composition is `nn.Sequential`. No adjoint is written by hand: it is the vector-Jacobian product.
 """
 
 from brgm_med.corruptions.kspace import KSpace, MotionBetweenLines
+from brgm_med.corruptions.oblique import ObliqueProfile, StackAsVolume, Together, profile_nodes
 from brgm_med.corruptions.pixels import BiasField, Grey, Mask
 from brgm_med.corruptions.profile import (
     GAUSSIAN_REACH,
@@ -28,10 +30,14 @@ __all__ = [
     "Kernel",
     "Mask",
     "MotionBetweenLines",
+    "ObliqueProfile",
     "Profile",
     "SliceProfile",
+    "StackAsVolume",
+    "Together",
     "along",
     "profile_inside",
     "profile_kernel",
     "profile_matrix",
+    "profile_nodes",
 ]

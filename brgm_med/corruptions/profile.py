@@ -9,10 +9,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-Profile = Literal["box", "gaussian"]
+Profile = Literal["box", "gaussian", "trapezoid"]
 
 GAUSSIAN_REACH = 1.5
 """A Gaussian slice profile is cut at +-1.5 FWHM (3.5 standard deviations; 4e-4 of its mass lies beyond)."""
+
+RAMP = 0.25
+"""Each flank of a trapezoid takes this part of its full width at half maximum."""
 
 
 def profile_matrix(
@@ -28,7 +31,7 @@ def profile_matrix(
     Lengths in mm. The first edges of both grids coincide; sample i is centred at (i + 1/2) coarse_spacing.
     Each weight is the exact integral of the profile over a fine voxel (the image is taken as constant
     inside it); a profile cut by the end of the fine grid is renormalised, so that every row sums to 1.
-    `thickness` is the width of a box or the full width at half maximum of a Gaussian; it may be smaller
+    `thickness` is the full width at half maximum (a box's width); it may be smaller
     than the spacing (a gap), larger (overlap), and no ratio need be an integer. Raises ValueError where a
     sample sees no fine voxel.
     """
@@ -36,7 +39,7 @@ def profile_matrix(
         raise ValueError("profile_matrix: sizes, spacings and thickness must be positive")
     edges = torch.arange(n_fine + 1, dtype=torch.float64) * fine_spacing
     centres = (torch.arange(n_coarse, dtype=torch.float64) + 0.5) * coarse_spacing
-    weights = _cumulative((edges - centres[:, None]) / thickness, profile).diff(dim=1)
+    weights = profile_cumulative((edges - centres[:, None]) / thickness, profile).diff(dim=1)
     weights = weights.where(weights > 1e-12, 0.0)
     mass = weights.sum(1, keepdim=True)
     if float(mass.min()) <= 0:
@@ -53,7 +56,7 @@ def profile_inside(
     profile: Profile = "box",
 ) -> Tensor:
     """Which samples of `profile_matrix` have their whole profile inside the fine grid, [n_coarse] bool."""
-    reach = thickness * (0.5 if profile == "box" else GAUSSIAN_REACH)
+    reach = thickness * profile_reach(profile)
     centres = (torch.arange(n_coarse, dtype=torch.float64) + 0.5) * coarse_spacing
     slack = 1e-6 * fine_spacing
     return (centres - reach >= -slack) & (centres + reach <= n_fine * fine_spacing + slack)
@@ -61,22 +64,37 @@ def profile_inside(
 
 def profile_kernel(spacing: float, thickness: float, profile: Profile = "box") -> Tensor:
     """The profile centred on a voxel of a fine grid, [2 r + 1] float64, summing to 1 (for `AxisBlur`)."""
-    reach = thickness * (0.5 if profile == "box" else GAUSSIAN_REACH)
+    reach = thickness * profile_reach(profile)
     r = max(0, math.ceil(reach / spacing - 0.5 - 1e-9))
     edges = (torch.arange(2 * r + 2, dtype=torch.float64) - r - 0.5) * spacing
-    weights = _cumulative(edges / thickness, profile).diff()
+    weights = profile_cumulative(edges / thickness, profile).diff()
     return weights / weights.sum()
 
 
-def _cumulative(u: Tensor, profile: Profile) -> Tensor:
-    """The profile's cumulative distribution at u (position over thickness), 0 to 1."""
+def profile_reach(profile: Profile) -> float:
+    """How far the profile goes from its centre, in units of its thickness. Raises ValueError for an unknown one."""
+    try:
+        return {"box": 0.5, "gaussian": GAUSSIAN_REACH, "trapezoid": 0.5 * (1 + RAMP)}[profile]
+    except KeyError:
+        raise ValueError(f"unknown slice profile {profile!r}: box, gaussian or trapezoid") from None
+
+
+def profile_cumulative(u: Tensor, profile: Profile) -> Tensor:
+    """The profile's cumulative distribution at u (position over thickness), 0 to 1. Raises as `profile_reach`."""
+    reach = profile_reach(profile)
     if profile == "box":
         return (u + 0.5).clamp(0, 1)
-    if profile == "gaussian":
-        deviations = math.sqrt(8 * math.log(2))  # FWHM in standard deviations
-        tail = 0.5 * math.erfc(GAUSSIAN_REACH * deviations / math.sqrt(2))
-        return ((torch.special.ndtr(u * deviations) - tail) / (1 - 2 * tail)).clamp(0, 1)
-    raise ValueError(f"unknown slice profile {profile!r}: box or gaussian")
+    if profile == "trapezoid":  # a box of width 1 averaged over one of width RAMP
+        return (_ramp(u + 0.5) - _ramp(u - 0.5)).clamp(0, 1)
+    deviations = math.sqrt(8 * math.log(2))  # FWHM in standard deviations
+    tail = 0.5 * math.erfc(reach * deviations / math.sqrt(2))
+    return ((torch.special.ndtr(u * deviations) - tail) / (1 - 2 * tail)).clamp(0, 1)
+
+
+def _ramp(u: Tensor) -> Tensor:
+    """The integral from -infinity to u of the cumulative distribution of a box of width RAMP."""
+    inside = (u + RAMP / 2).square() / (2 * RAMP)
+    return torch.where(u < -RAMP / 2, 0.0, torch.where(u > RAMP / 2, u, inside))
 
 
 def along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:

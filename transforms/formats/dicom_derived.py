@@ -1,8 +1,8 @@
 """What every derived DICOM image says, whatever its kind: whose it is, what it was made from, by whom, and how.
 
-The patient, the study, the frame of reference and all else that stays true come from the source's own headers. What is
-said of the derivation: PS3.3 C.7.6.1.1.3 (derivation), C.7.6.1.1.4 (source images), C.12.1 (SOP Common). pydicom is
-imported when it is needed.
+The patient, the study, the frame of reference and all else that stays true come from the source's own headers (see
+`dicom_repeated`). What is said of the derivation: PS3.3 C.7.6.1.1.3 (derivation), C.7.6.1.1.4 (source images), C.12.1
+(SOP Common). pydicom is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -10,9 +10,8 @@ from __future__ import annotations
 import hashlib
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from copy import deepcopy
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,8 +21,7 @@ from brgm_med._version import __version__
 from brgm_med.transforms.formats.dicom_deidentify import Deidentifier
 
 if TYPE_CHECKING:
-    from pydicom import DataElement, Dataset
-    from pydicom.tag import BaseTag
+    from pydicom import Dataset
 
 Transform = Callable[["Dataset"], "Dataset"]
 Code = tuple[str, str]
@@ -40,16 +38,11 @@ SERIES_STEP = 1000
 """What is added to the source's Series Number."""
 
 
-def names(text: str) -> frozenset[str]:
-    """Keywords of DICOM attributes, separated by blanks."""
-    return frozenset(text.split())
-
-
 @dataclass(frozen=True)
 class Derivation:
     """How an image was derived. `title` ends its Series Description, `text` tells a reader, `statement` warns him.
 
-    `tool` says by which prior, by name and hash.
+    `tool` says by which prior, by name and hash; `account`, ASCII lines, what the certificate tells of the making.
     """
 
     title: str
@@ -57,6 +50,12 @@ class Derivation:
     code: Code
     statement: str
     tool: str = ""
+    account: str = ""
+
+    @property
+    def comments(self) -> str:
+        """For Image Comments, in any character set: an LT, of at most 10240 characters (PS3.5, table 6.2-1)."""
+        return "\r\n".join(filter(None, [self.statement, *self.account.splitlines()]))[:10240]
 
 
 @dataclass(frozen=True)
@@ -79,31 +78,8 @@ NO_CHOICES = Choices()
 def last_word(choices: Choices, how: Derivation) -> Transform:
     """What `choices` do to every dataset at last; a deidentifier is told which texts are this software's own."""
     if isinstance(choices.transform, Deidentifier):
-        return choices.transform.keeping(how.title, how.text, how.statement, f"{how.text} {how.tool}".strip())
+        return choices.transform.keeping(how.title, how.text, how.comments, f"{how.text} {how.tool}".strip())
     return choices.transform or (lambda dataset: dataset)
-
-
-NOT_REPEATED = names(
-    # The instance and its making: written anew, or true of the source's instance only (PS3.3 C.12.1, C.7.6.1).
-    "SOPClassUID SOPInstanceUID SeriesInstanceUID InstanceNumber InstanceCreationDate InstanceCreationTime "
-    "InstanceCreatorUID InstanceCoercionDateTime RelatedGeneralSOPClassUID OriginalSpecializedSOPClassUID "
-    "SeriesDate SeriesTime ContentDate ContentTime SourceImageSequence SourceImageEvidenceSequence "
-    "ReferencedImageEvidenceSequence ConversionSourceAttributesSequence DigitalSignaturesSequence "
-    "MACParametersSequence EncryptedAttributesSequence OriginalAttributesSequence SOPInstanceStatus "
-    "SOPAuthorizationDateTime SOPAuthorizationComment AuthorizationEquipmentCertificationNumber BarcodeValue "
-    "SeriesDescriptionCodeSequence RelatedSeriesSequence StorageMediaFileSetUID QueryRetrieveView "
-    "ReferencedSeriesSequence StudiesContainingOtherReferencedInstancesSequence ImageComments LengthToEnd "
-    # Pixels, and what was counted in them (C.7.6.3, C.7.5.1, C.11).
-    "Rows Columns SamplesPerPixel BitsAllocated BitsStored HighBit PixelRepresentation PlanarConfiguration "
-    "NumberOfFrames SmallestImagePixelValue LargestImagePixelValue SmallestPixelValueInSeries "
-    "LargestPixelValueInSeries PixelPaddingValue PixelPaddingRangeLimit IconImageSequence ModalityLUTSequence "
-    "RescaleSlope RescaleIntercept RealWorldValueMappingSequence PixelData FloatPixelData DoubleFloatPixelData "
-    "ExtendedOffsetTable ExtendedOffsetTableLengths DataSetTrailingPadding"
-)
-"""Attributes of a source that a derived image gets anew or not at all."""
-
-NOT_REPEATED_GROUPS = (0x0004, 0x5400, 0x7FE0, 0xFFFA, 0xFFFC)
-"""Directories, waveforms, pixels, signatures, padding. Overlays and curves (50xx, 60xx) are left out too."""
 
 
 @contextmanager
@@ -112,46 +88,6 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def shared(headers: Sequence[Dataset], keep_private: bool = False) -> Dataset:
-    """What all of `headers` say alike and an image derived from all of them may repeat. Type 1 attributes included."""
-    from pydicom import Dataset
-    from pydicom.datadict import keyword_for_tag
-
-    first, *others = headers
-    result = Dataset()
-    for tag in list(first.keys()):
-        left_out = tag.group in NOT_REPEATED_GROUPS or tag.group >> 8 in (0x50, 0x60) or tag.element == 0
-        if left_out or (tag.is_private and not keep_private) or keyword_for_tag(tag) in NOT_REPEATED:
-            continue
-        element = _readable(first, tag)
-        if element is not None and all(_readable(other, tag) == element for other in others):
-            result.add(deepcopy(element))
-    if not keep_private:
-        result.remove_private_tags()  # those inside sequences
-    if "SpecificCharacterSet" not in result and any("SpecificCharacterSet" in h for h in headers):
-        result.SpecificCharacterSet = "ISO_IR 192"
-    _carry_marks(result, headers)
-    return result
-
-
-def _readable(header: Dataset, tag: BaseTag) -> DataElement | None:
-    """The element, unless it is not there or cannot be read, such as an integer of 3 bytes."""
-    try:
-        return header.get(tag)
-    except Exception:  # pydicom has many
-        return None
-
-
-def _carry_marks(result: Dataset, headers: Sequence[Dataset]) -> None:
-    """Burned-in text and lossy compression of any source are the derived image's too (C.7.6.1.1.5)."""
-    if any(h.get("BurnedInAnnotation") == "YES" for h in headers):
-        result.BurnedInAnnotation = "YES"
-    lossy = [h for h in headers if h.get("LossyImageCompression") == "01"]
-    for name in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-        if lossy and name in lossy[0]:
-            result[name] = deepcopy(lossy[0][name])
 
 
 def mark_derived(
@@ -170,7 +106,7 @@ def mark_derived(
     dataset.SeriesNumber = SERIES_STEP + int(number) if number is not None and 0 <= number < 1 << 30 else None
     described = str(source.get("SeriesDescription") or "").strip()
     dataset.SeriesDescription = f"{described[: 63 - len(how.title)]} {how.title}".strip()  # LO: 64 characters
-    dataset.ImageComments = how.statement
+    dataset.ImageComments = how.comments
     before = str(dataset.get("DerivationDescription") or "").strip()[: 1023 - len(how.text)]  # ST: 1024 characters
     dataset.DerivationDescription = f"{before} {how.text}".strip()
     dataset.DerivationCodeSequence = [*dataset.get("DerivationCodeSequence", []), coded(how.code)]

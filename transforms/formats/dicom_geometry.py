@@ -7,6 +7,7 @@ in our own words: highdicom doubles pydicom's half second of imports, and its re
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,15 @@ SAME_DIRECTION = 1e-4
 
 EVEN, ROUNDING = 0.01, 0.012
 """How far from its place on the common axis a slice may be: a fraction of the spacing, or mm, the larger."""
+
+
+def along_normal(array: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """`array` [columns, rows, slices] and its `affine` (index -> RAS mm), its slices in order along their normal."""
+    if np.linalg.det(RAS_LPS @ affine) > 0:
+        return array, affine
+    last = np.diag([1.0, 1.0, -1.0, 1.0])
+    last[2, 3] = array.shape[2] - 1
+    return array[:, :, ::-1], affine @ last
 
 
 def one_value(slices: Sequence[Slice], keyword: str, what: str) -> None:

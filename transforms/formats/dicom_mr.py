@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
 from brgm_med.transforms.formats.dicom_classic import as_classic
-from brgm_med.transforms.formats.dicom_derived import ds, names, shared, source_image
+from brgm_med.transforms.formats.dicom_derived import ds, source_image
 from brgm_med.transforms.formats.dicom_geometry import RAS_LPS
+from brgm_med.transforms.formats.dicom_repeated import names, shared
 from brgm_med.transforms.formats.nifti_affine import Affine, without_shear
 
 if TYPE_CHECKING:
@@ -47,6 +48,18 @@ class Scale(NamedTuple):
     intercept: float
 
 
+class Voxels(NamedTuple):
+    """Integers of 16 bits [columns, rows, slices], what they mean, index -> RAS mm, and how thick the slices are, mm.
+
+    The thickness is the slices' spacing if it is not given.
+    """
+
+    stored: NDArray[np.integer]
+    scale: Scale
+    affine: Affine
+    thickness: float | None = None
+
+
 def is_mr(like: Series) -> bool:
     """Whether a derived MR image can be of this series."""
     return like.headers[0].get("Modality") == "MR"
@@ -62,17 +75,11 @@ def check_source(like: Series) -> None:
             refuse(file, "has no UID of its own or of its study", "let the output's name end in .nii.gz")
 
 
-def common_of(
-    like: Series,
-    stored: NDArray[np.integer],
-    scale: Scale,
-    affine: Affine,
-    thickness: float | None,
-    keep_private: bool,
-    measured_here: bool,
-) -> Dataset:
+def common_of(like: Series, voxels: Voxels, keep_private: bool, made_here: bool) -> Dataset:
     """All that the slices have in common, but for what `mark_derived` says."""
     from pydicom.uid import MRImageStorage, generate_uid
+
+    stored, scale, affine, thickness = voxels
 
     check_source(like)
     headers = [as_classic(header, like.frames[0]) for header in like.headers]
@@ -103,7 +110,7 @@ def common_of(
     if scale != (1, 0) or any("RescaleSlope" in h for h in headers):
         dataset.RescaleIntercept, dataset.RescaleSlope = ds(scale.intercept), ds(scale.slope)
         dataset.RescaleType = dataset.get("RescaleType") or "US"
-    _set_window(dataset, headers if measured_here and headers[0].PhotometricInterpretation == "MONOCHROME2" else [])
+    _set_window(dataset, headers if made_here and headers[0].PhotometricInterpretation == "MONOCHROME2" else [])
     return dataset
 
 
@@ -128,10 +135,11 @@ def axes(affine: Affine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     return (without_shear(lps)[:3, :3] / spacing).T, spacing
 
 
-def slices_of(common: Dataset, stored: NDArray[np.integer], affine: Affine, uids: Sequence[str]) -> Iterator[Dataset]:
+def slices_of(common: Dataset, voxels: Voxels, uids: Sequence[str]) -> Iterator[Dataset]:
     """The images, in order: `common` and what is each one's own (C.7.6.2: Image Plane)."""
     from pydicom import Dataset
 
+    stored, affine = voxels.stored, voxels.affine
     lps, normal = RAS_LPS @ affine, np.cross(*axes(affine)[0][:2])
     for k, uid in enumerate(uids):
         dataset = Dataset(common)  # elements are shared, none of them is changed

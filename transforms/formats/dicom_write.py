@@ -30,8 +30,8 @@ from brgm_med.transforms.formats.dicom_derived import (
     quiet,
     save,
 )
-from brgm_med.transforms.formats.dicom_geometry import RAS_LPS
-from brgm_med.transforms.formats.dicom_mr import Scale, common_of, slices_of, sources_of
+from brgm_med.transforms.formats.dicom_geometry import along_normal
+from brgm_med.transforms.formats.dicom_mr import Scale, Voxels, common_of, slices_of, sources_of
 from brgm_med.transforms.formats.dicom_series import Series, the_series
 from brgm_med.transforms.formats.nifti_affine import TOLERANCE_MM, Affine, corner_distance
 
@@ -45,6 +45,12 @@ class Held(NamedTuple):
     step: float
 
 
+class Elsewhere(NamedTuple):
+    """That voxels were not made from the images of the series, but from something of this scale (None: of floats)."""
+
+    scale: Scale | None = None
+
+
 def write(
     path: Path,
     array: NDArray[np.floating],
@@ -54,15 +60,14 @@ def write(
     choices: Choices = NO_CHOICES,
     *,
     thickness: float | None = None,
-    measured_here: bool = True,
-    scale: Scale | None = None,
+    made_from: Elsewhere | None = None,
     force: bool = False,
 ) -> Held:
     """Write `array` [columns, rows, slices] with `affine` (index -> RAS mm) into the new folder `path`.
 
     Patient, study, frame of reference and what stays true of the acquisition are those of `like`. `thickness` of the
-    slices is their spacing if it is not given. `measured_here`: the voxels were made from `like`, so its images are
-    named as sources and its scale is kept; else `scale` is, that of what they were made from, if it was of integers.
+    slices is their spacing if it is not given. Without `made_from`, the voxels were made from `like`: its images are
+    named as sources and its scale is kept.
 
     The folder is written beside `path`, read back, compared, and renamed; `force` replaces a folder of DICOM files.
     Raises InputRefusedError where `path` exists and not `force`, and where `like` is no MR; CannotWriteError where it
@@ -70,46 +75,36 @@ def write(
     """
     if array.ndim != 3 or not np.isfinite(array).all():
         raise ValueError(f"a finite array [X, Y, Z] is needed, not one of shape {array.shape}")
-    scale, stored = quantise(array, finest(like) if measured_here else scale)
-    write_stored(
-        path, stored, scale, affine, like, how, choices, thickness=thickness, measured_here=measured_here, force=force
-    )
+    scale, stored = quantise(array, finest(like) if made_from is None else made_from.scale)
+    voxels = Voxels(stored, scale, affine, thickness)
+    write_stored(path, voxels, like, how, choices, made_here=made_from is None, force=force)
     return Held(stored.astype(np.float64) * scale.slope + scale.intercept, scale.slope)
 
 
 def write_stored(
     path: Path,
-    stored: NDArray[np.integer],
-    scale: Scale,
-    affine: Affine,
+    voxels: Voxels,
     like: Series,
     how: Derivation,
     choices: Choices = NO_CHOICES,
     *,
-    thickness: float | None = None,
-    measured_here: bool = True,
+    made_here: bool = True,
     force: bool = False,
 ) -> None:
-    """Write the integers `stored` [columns, rows, slices] (int16 or uint16), whose values are as `scale` says.
-
-    As `write` in everything else.
-    """
-    if stored.dtype not in (np.int16, np.uint16):
-        raise ValueError(f"integers of 16 bits are needed, not {stored.dtype}")
-    if np.linalg.det(RAS_LPS @ affine) < 0:  # files are in order along the slices' normal
-        last = np.diag([1.0, 1.0, -1.0, 1.0])
-        last[2, 3] = stored.shape[2] - 1
-        stored, affine = stored[:, :, ::-1], affine @ last
+    """Write integers as they are. `made_here`: they were made from `like`. As `write` in everything else."""
+    if voxels.stored.dtype not in (np.int16, np.uint16):
+        raise ValueError(f"integers of 16 bits are needed, not {voxels.stored.dtype}")
+    stored, affine = along_normal(voxels.stored, voxels.affine)
+    voxels = voxels._replace(stored=stored, affine=affine)
     with quiet():
-        common = common_of(like, stored, scale, affine, thickness, choices.keep_private, measured_here)
-        known = repr([affine.tolist(), scale, thickness, how.title, how.text, how.tool, how.statement])
+        common = common_of(like, voxels, choices.keep_private, made_here)
         sources = [str(header.SOPInstanceUID) for header in like.headers]
-        content = (known.encode(), repr(sources).encode(), repr(stored.shape).encode(), stored.tobytes(order="F"))
-        series_uid, uids = new_uids(choices.uid_seed, content, stored.shape[2])
+        known = repr([affine.tolist(), voxels.scale, voxels.thickness, how, sources, stored.shape])
+        series_uid, uids = new_uids(choices.uid_seed, (known.encode(), stored.tobytes(order="F")), stored.shape[2])
         mark_derived(common, like.headers[0], how, choices, series_uid, kind="OTHER")
     with quiet(), new_folder(path, ENDING if force else None) as folder:
-        for k, dataset in enumerate(slices_of(common, stored, affine, uids)):
-            if measured_here:
+        for k, dataset in enumerate(slices_of(common, voxels, uids)):
+            if made_here:
                 dataset.SourceImageSequence = sources_of(like, affine, stored.shape, k)
             if choices.transform is not None:
                 dataset = last_word(choices, how)(deepcopy(dataset))  # the slices share elements

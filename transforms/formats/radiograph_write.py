@@ -25,9 +25,9 @@ from brgm_med.transforms.formats.dicom_derived import (
     new_uids,
     quiet,
     save,
-    shared,
     source_image,
 )
+from brgm_med.transforms.formats.dicom_repeated import shared
 from brgm_med.transforms.formats.picture import Picture, Written
 
 if TYPE_CHECKING:

@@ -1,0 +1,208 @@
+"""What a report shows of one result, worked out again from the files: nothing is taken from the run that made them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from brgm_med.errors import BrgmError, InputRefusedError, PriorError
+from brgm_med.pipelines.report.images import Volume
+from brgm_med.pipelines.report.words import at
+from brgm_med.pipelines.sources import result_record, source_record
+from brgm_med.priors.bundle import digest, find
+from brgm_med.transforms.acquire import AcquisitionModel
+from brgm_med.transforms.formats import for_reading
+from brgm_med.transforms.formats.nifti import decode
+from brgm_med.transforms.geometry import Grid, resample
+from brgm_med.transforms.register import head_centre, resample_cubic
+
+HEAD_LEVEL = 0.25
+"""Of the brain's mean: what is brighter than this in a template is drawn as the head."""
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """What could not be worked out is None, and `missing` says why.
+
+    All but `scan` and `residual` are on the result's grid. `before` is the scan by cubic B-splines; `residual` is
+    |A x - y| on the scan's grid, in its units; `inferred` in [0, 1], 1 where nothing was measured; `head` and `brain`
+    are the template's, for level lines; `focus` is a world point (RAS mm) to look at, and `reach` [3] how far from it
+    there is something to see, mm.
+    """
+
+    scan: Volume
+    before: Volume
+    after: Volume
+    focus: NDArray[np.float64]
+    reach: NDArray[np.float64]
+    residual: Volume | None = None
+    inferred: Volume | None = None
+    head: Volume | None = None
+    brain: Volume | None = None
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+def gather(
+    scan: Path,
+    result: Path,
+    certificate: dict[str, Any],
+    *,
+    measured: Path | None = None,
+    mask: Path | None = None,
+    prior: str | None = None,
+    series: str | None = None,
+) -> Evidence:
+    """Read the files and work out what is to be seen.
+
+    Raises InputRefusedError where one cannot be read, or is not the one that the certificate names by its SHA-256.
+    """
+    form = at(certificate, "source", "affine")
+    scan_image, scan_grid, record = _read(scan, form if form in ("sform", "qform") else "auto", series)
+    same(scan, record["sha256"], certificate, "source", "sources", "scans")
+    # A result in NIfTI holds its one affine in both forms where the scan did.
+    after, grid, _ = _read(result, form if form in ("sform", "qform") else "auto")
+    same(result, result_record(result)["sha256"], certificate, "result")
+    missing: dict[str, str] = {}
+
+    before = scan_image
+    if not (scan_grid.shape == grid.shape and np.allclose(scan_grid.affine, grid.affine, atol=1e-4)):
+        before = resample_cubic(scan_image, scan_grid, grid, outside=float(scan_image.min()))
+    residual = None
+    if "hole" not in certificate:
+        try:
+            residual = _residual(after, grid, scan_image, scan_grid, certificate.get("acquisition"))
+        except (BrgmError, ValueError) as error:
+            missing["residual"] = f"the scan's acquisition model could not be applied to the result ({error})"
+    inferred = _inferred(grid, measured, mask, certificate, missing)
+    pose = _pose(certificate)
+    head, brain = _template(pose, grid, certificate, prior, missing)
+
+    if "hole" in certificate and inferred is not None and bool((inferred > 0.5).any()):
+        points = np.argwhere(inferred[0].numpy() > 0.5)
+        focus = (grid.affine @ np.append((points.min(0) + points.max(0)) / 2, 1.0))[:3]
+        reach = np.abs(grid.affine[:3, :3]) @ (np.ptp(points, axis=0) + 1) / 4
+    else:
+        focus = pose[:3, 3] if pose is not None else head_centre(after[0].numpy(), grid)
+        reach = np.full(3, 24.0)
+
+    def turned(image: torch.Tensor | None, on: Grid = grid) -> Volume | None:
+        return None if image is None else Volume.turned(image[0].numpy(), on)
+
+    return Evidence(
+        Volume.turned(scan_image[0].numpy(), scan_grid),
+        Volume.turned(before[0].numpy(), grid),
+        Volume.turned(after[0].numpy(), grid),
+        focus,
+        reach,
+        turned(residual, scan_grid),
+        turned(inferred),
+        turned(head),
+        turned(brain),
+        missing,
+    )
+
+
+def same(path: Path, sha256: str, certificate: dict[str, Any], *keys: str) -> None:
+    """Refuse, with InputRefusedError, a file whose hash is none of those under `keys`, if there are any."""
+    stated = [h for key in keys for h in _hashes(certificate.get(key))]
+    if stated and sha256 not in stated:
+        raise InputRefusedError(
+            f"{path}: is not the file that the certificate was written for (SHA-256 differs); give the two that belong "
+            "together"
+        )
+
+
+def _hashes(record: Any) -> Iterator[str]:
+    if isinstance(record, list):
+        for entry in record:
+            yield from _hashes(entry)
+    value = at(record, "sha256")
+    if isinstance(value, str) and len(value) == 64:  # a withheld one is words
+        yield value
+
+
+def _read(path: Path, form: Any, series: str | None = None) -> tuple[torch.Tensor, Grid, dict[str, Any]]:
+    """[1, X, Y, Z] float32, its grid and its record; voxels that are no number (in a hole) as the lowest value."""
+    header, stored = for_reading(path, series=series).read_stored(path, form)
+    values = decode(header, stored).astype(np.float32)
+    finite = np.isfinite(values)
+    if not finite.any():
+        raise InputRefusedError(f"{path}: holds no number; give an image")
+    values = np.where(finite, values, values[finite].min())
+    return torch.from_numpy(values)[None], Grid(header.shape, header.affine), source_record(path, header)
+
+
+def _residual(after: torch.Tensor, grid: Grid, scan: torch.Tensor, scan_grid: Grid, acquisition: Any) -> torch.Tensor:
+    """|A x - y| [1, X', Y', Z'] on the scan's grid; 0 for samples that reach out of the result."""
+    model = AcquisitionModel.from_sidecar({"BrgmMedAcquisition": acquisition}, scan_grid, "the certificate")
+    if model is None:
+        raise InputRefusedError("the certificate states none")
+    corruption = model.corruption(grid, scan_grid)
+    error = (corruption(after.double()) - scan.double()).abs()
+    return torch.where(corruption.inside(scan_grid.shape), error, 0.0).float()
+
+
+def _inferred(
+    grid: Grid, measured: Path | None, mask: Path | None, certificate: dict[str, Any], missing: dict[str, str]
+) -> torch.Tensor | None:
+    if measured is not None:
+        image, on, _ = _read(measured, "auto")
+        if not (on.shape == grid.shape and np.allclose(on.affine, grid.affine, atol=1e-3)):
+            raise InputRefusedError(f"{measured}: is not on the result's grid; give the map that was written with it")
+        if image.min() < 0 or image.max() > 1:
+            raise InputRefusedError(f"{measured}: holds values outside [0, 1]; give the map of what was measured")
+        return 1 - image
+    if mask is not None:
+        from brgm_med.pipelines.inpainting import hole_on
+
+        header, stored = for_reading(mask).read_stored(mask, "auto")
+        same(mask, source_record(mask, header)["sha256"], certificate, "mask")
+        on = Grid(header.shape, header.affine)
+        hole, _ = hole_on(decode(header, stored), on, grid, bool(at(certificate, "mask", "known")))
+        return hole.float()[None]
+    missing["inferred"] = "no map of what was measured was given"
+    return None
+
+
+def _pose(certificate: dict[str, Any]) -> NDArray[np.float64] | None:
+    try:
+        pose = np.asarray(at(certificate, "registration", "template_to_scan"), np.float64)
+    except (TypeError, ValueError):
+        return None
+    sound = pose.shape == (4, 4) and bool(np.isfinite(pose).all()) and abs(np.linalg.det(pose)) > 1e-6
+    return pose if sound else None
+
+
+def _template(
+    pose: NDArray[np.float64] | None,
+    grid: Grid,
+    certificate: dict[str, Any],
+    prior: str | None,
+    missing: dict[str, str],
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """The template's image and brain mask on `grid`, only of the prior that the certificate names by its SHA-256."""
+    name = prior or at(certificate, "prior", "name")
+    if pose is None or not isinstance(name, str):
+        missing["registration"] = "the certificate holds no registration to a prior's template"
+        return None, None
+    try:
+        folder = find(name)
+        if at(certificate, "prior", "sha256") not in (None, digest(folder / "configs" / "metadata.json")):
+            missing["registration"] = "the prior here is not the one that the certificate names (SHA-256 differs)"
+            return None, None
+        images = [nib.nifti1.load(folder / f"{part}.nii.gz") for part in ("template", "mask")]
+        values = [torch.from_numpy(i.get_fdata(dtype=np.float32))[None] for i in images]
+    except (PriorError, OSError, nib.filebasedimages.ImageFileError):
+        missing["registration"] = "the template of the prior that the certificate names cannot be read here"
+        return None, None
+    x, y, z = images[0].shape
+    source, back = Grid((x, y, z), np.asarray(images[0].affine, np.float64)), np.linalg.inv(pose)
+    image, mask = (resample(v, source, grid, back) for v in values)
+    return image, mask

@@ -1,0 +1,147 @@
+"""Volumes as pictures: three planes in radiological convention, as PNG in data URIs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+import scipy.ndimage as ndi
+from numpy.typing import NDArray
+from PIL import Image
+
+from brgm_med.transforms.geometry import Grid
+
+LARGEST = 512
+"""No picture has more pixels than this along a side."""
+
+OUTLINE = 400
+"""A picture with outlines has at least so many pixels along its longer side, so that they are thin."""
+
+ORANGE = (255, 150, 40)
+BLUE = (70, 190, 255)
+
+
+@dataclass(frozen=True)
+class View:
+    """A plane across one RAS axis. Columns run against `horizontal`, rows against `vertical`: radiological."""
+
+    name: str
+    across: int
+    horizontal: int
+    vertical: int
+    letters: str
+    """What lies at the left, right, top and bottom."""
+
+
+VIEWS = (View("axial", 2, 0, 1, "RLAP"), View("coronal", 1, 0, 2, "RLSI"), View("sagittal", 0, 1, 2, "APSI"))
+
+
+@dataclass(frozen=True, eq=False)
+class Volume:
+    """`values` [X, Y, Z] float32 on `grid`, whose index axes run nearly towards R, A and S."""
+
+    values: NDArray[np.float32]
+    grid: Grid
+
+    @classmethod
+    def turned(cls, values: NDArray[np.generic], grid: Grid) -> Volume:
+        """Of any order and direction of the index axes; no voxel is interpolated."""
+        orientation = nib.orientations.io_orientation(grid.affine)
+        values = nib.orientations.apply_orientation(values, orientation)
+        affine = grid.affine @ nib.orientations.inv_ornt_aff(orientation, grid.shape)
+        x, y, z = values.shape
+        return cls(np.ascontiguousarray(values, np.float32), Grid((x, y, z), affine))
+
+    def index(self, point: NDArray[np.float64]) -> NDArray[np.int_]:
+        """The voxel nearest to a world point (RAS mm), [3]; at the edge where the point lies outside."""
+        place = np.linalg.inv(self.grid.affine) @ np.append(point, 1.0)
+        return np.clip(np.rint(place[:3]).astype(int), 0, np.asarray(self.grid.shape) - 1)
+
+    def plane(self, view: View, point: NDArray[np.float64]) -> NDArray[np.float32]:
+        """The plane of `view` through the voxel nearest to `point`: [rows, columns], as it is looked at."""
+        return self.values.take(self.index(point)[view.across], axis=view.across)[::-1, ::-1].T
+
+    def millimetres(self, view: View) -> tuple[float, float]:
+        """Width and height of the planes of `view`."""
+        size = np.asarray(self.grid.shape) * self.grid.spacing
+        return float(size[view.horizontal]), float(size[view.vertical])
+
+
+def tilt(grid: Grid) -> float:
+    """The largest angle, degrees, between an index axis and the nearest axis of the world."""
+    columns = np.abs(grid.affine[:3, :3]) / np.asarray(grid.spacing)
+    return float(np.degrees(np.arccos(np.clip(columns.max(0), 0, 1))).max())
+
+
+def window(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Black and white for a scan: its 1st and 99.5th percentiles; its whole range where those are equal."""
+    low, high = np.percentile(values, [1, 99.5])
+    if low == high:
+        low, high = values.min(), values.max()
+    return float(low), float(high if high > low else low + 1)
+
+
+def bytes_of(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
+    """0 at or below `low`, 255 at or above `high`, linear between."""
+    return np.rint(np.clip((values - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+
+
+def pixels(volume: Volume, view: View, least: int = 1) -> tuple[int, int]:
+    """Columns and rows of a picture with square pixels as fine as the finest voxel edge, within `LARGEST`.
+
+    The longer side has `least` at least.
+    """
+    width, height = volume.millimetres(view)
+    longer = max(width, height)
+    spacing = np.asarray(volume.grid.spacing)
+    side = min(spacing[view.horizontal], spacing[view.vertical])
+    count = min(max(longer / side, least), LARGEST)
+    return max(1, round(width / longer * count)), max(1, round(height / longer * count))
+
+
+def grey(
+    volume: Volume, view: View, point: NDArray[np.float64], low: float, high: float, least: int = 1
+) -> Image.Image:
+    """A plane in grey; pixels between voxels are interpolated (bicubic)."""
+    picture = Image.fromarray(bytes_of(volume.plane(view, point), low, high))
+    return picture.resize(pixels(volume, view, least), Image.Resampling.BICUBIC)
+
+
+def heat(volume: Volume, view: View, point: NDArray[np.float64], high: float) -> Image.Image:
+    """A plane from black (0) over red to white (`high`); voxels stay squares."""
+    t = bytes_of(volume.plane(view, point), 0.0, high) / 255.0
+    ramps = [
+        np.interp(t, (0, 0.4, 0.75, 1), levels) for levels in ((0, 190, 255, 255), (0, 20, 170, 255), (0, 60, 0, 255))
+    ]
+    picture = Image.fromarray(np.rint(np.stack(ramps, -1)).astype(np.uint8))
+    return picture.resize(pixels(volume, view), Image.Resampling.NEAREST)
+
+
+def tinted(below: Image.Image, volume: Volume, view: View, point: NDArray[np.float64]) -> Image.Image:
+    """`below`, grey, turned orange as far as the values of `volume` in [0, 1] say."""
+    share = Image.fromarray(bytes_of(volume.plane(view, point), 0.0, 1.0)).resize(below.size, Image.Resampling.NEAREST)
+    a = np.asarray(share, np.float32)[..., None] / 255 * 0.55
+    base = np.asarray(below.convert("RGB"), np.float32)
+    return Image.fromarray(np.rint(base * (1 - a) + np.asarray(ORANGE, np.float32) * a).astype(np.uint8))
+
+
+def outlined(
+    below: Image.Image, shapes: list[tuple[Volume, float, tuple[int, int, int]]], view: View, point: NDArray[np.float64]
+) -> Image.Image:
+    """`below`, grey, with the level lines of volumes on its grid: each (volume, level, colour)."""
+    picture = np.array(below.convert("RGB"))
+    for volume, level, colour in shapes:
+        plane = Image.fromarray(np.ascontiguousarray(volume.plane(view, point)))
+        inside = np.asarray(plane.resize(below.size, Image.Resampling.BICUBIC)) > level
+        picture[inside & ~ndi.binary_erosion(inside, border_value=1)] = colour
+    return Image.fromarray(picture)
+
+
+def data_uri(picture: Image.Image) -> str:
+    """The same bytes for the same picture."""
+    file = io.BytesIO()
+    picture.save(file, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")

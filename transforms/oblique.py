@@ -1,0 +1,56 @@
+"""A scan at any angle to the volume that it is taken of: the acquisition model as a linear map between two grids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+from torch import Tensor
+
+from brgm_med.corruptions import ObliqueProfile, profile_nodes
+from brgm_med.transforms.acquire import AcquisitionModel
+from brgm_med.transforms.geometry import Grid
+from brgm_med.transforms.slices import stack_affine
+
+
+def oblique_profile(
+    model: AcquisitionModel,
+    scan: Grid,
+    source: Grid,
+    pose: NDArray[np.float64] | None = None,
+    chosen: Tensor | None = None,
+) -> ObliqueProfile:
+    """A: volumes on `source` [C, X, Y, Z] -> the scan's samples [C, X', Y', Z'], those that it covers wholly; else 0.
+
+    `pose` [4, 4] maps the source's world to the scan's (identity when None), and may scale. The profile is sampled at
+    points no farther apart than the source's voxels. `chosen` [X', Y', Z'] bool: these samples instead, covered
+    or not.
+    """
+    pose = np.eye(4) if pose is None else pose
+    to_source = np.linalg.inv(source.affine) @ np.linalg.inv(pose) @ scan.affine
+    finest = max(source.spacing) * float(np.cbrt(np.linalg.det(pose[:3, :3])))
+    nodes = []
+    for axis, (thickness, spacing) in enumerate(zip(model.thickness, scan.spacing, strict=True)):
+        places, weights = profile_nodes(thickness, model.profile if axis == model.axis else "box", finest)
+        nodes.append((places / spacing, weights))
+    if chosen is None:
+        chosen = ObliqueProfile(to_source, source.shape, scan.shape, nodes).covered()
+    return ObliqueProfile(to_source, source.shape, scan.shape, nodes, use=chosen)
+
+
+def stack_grid(box: Grid) -> Grid:
+    """The grid of a box's coronal slices as a volume, index (slice, row, column), in the box's world."""
+    x, y, z = box.shape
+    return Grid((y, z, x), stack_affine(torch.from_numpy(box.affine), z).numpy())
+
+
+def turned(grid: Grid, degrees: Sequence[float]) -> Grid:
+    """`grid` turned about its middle: about world R, then A, then S, by three angles in degrees (right-handed)."""
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
+    middle = grid.corners().mean(0)
+    turn[:3, 3] = middle - turn[:3, :3] @ middle
+    return Grid(grid.shape, turn @ grid.affine)
