@@ -8,22 +8,22 @@ from pathlib import Path
 from brgm_med.errors import CannotWriteError
 from brgm_med.transforms.formats import replacing
 
-HEAD = '''# bash completion of brgm-med, written by brgm-med --install-completion
+HEAD = """# bash completion of brgm-med, written by brgm-med --install-completion
 _brgm_med() {
     local word="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}" words=""
     case "${COMP_WORDS[1]:-}:$before" in
-'''
-MIDDLE = '''    esac
+"""
+MIDDLE = """    esac
     if [ -z "$words" ]; then
         case "${COMP_WORDS[1]:-}" in
-'''
-TAIL = '''        esac
+"""
+TAIL = """        esac
     fi
     if [ "$COMP_CWORD" -eq 1 ]; then words="%s"; fi
     COMPREPLY=($(compgen -W "$words" -- "$word"))
 }
 complete -o default -F _brgm_med brgm-med
-'''
+"""
 
 
 def script(parser: argparse.ArgumentParser) -> str:

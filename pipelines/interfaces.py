@@ -276,6 +276,7 @@ class WriteBackInputSpec(OutputFolderSpec):
     result = File(exists=True, mandatory=True, desc="what Reconstruct gives")
     certificate = File(exists=True, mandatory=True, desc="the result's")
     dicom = traits.Str(desc="what WriteDicom gives")
+    report = File(exists=True, desc="what Report gives")
     destination = traits.Str(mandatory=True, desc="name of the derivative in there, without an ending")
     sidecar = traits.Dict(desc="what its JSON file says besides the certificate")
 
@@ -293,15 +294,17 @@ class WriteBack(Step):
     def work(self, cwd: Path) -> dict[str, Any]:
         from brgm_med.pipelines.write_back import write_back
 
-        given, dicom = self.inputs, self.arguments("dicom").get("dicom")
-        refused = dicom is not None and is_refusal(dicom)
+        given = self.inputs
+        dicom = given.dicom if isdefined(given.dicom) else ""
+        refused = is_refusal(dicom)
         files = write_back(
             Path(dicom if refused else given.result),
             Path(given.certificate),
             Path(given.out_dir),
             given.destination,
             sidecar=given.sidecar if isdefined(given.sidecar) else None,
-            dicom=None if dicom is None or refused else Path(dicom),
+            dicom=Path(dicom) if dicom and not refused else None,
+            report=Path(given.report) if isdefined(given.report) else None,
         )
         return {"files": [str(f) for f in files]}
 
@@ -346,6 +349,43 @@ class WritePrior(Step):
         from brgm_med.pipelines.write_back import copy_folder
 
         return {"prior": str(copy_folder(Path(self.inputs.prior), Path(self.inputs.out_dir) / "prior"))}
+
+
+class ReportInputSpec(InputSpec):
+    scan = File(exists=True, mandatory=True, desc="what Reconstruct was given")
+    result = File(exists=True, mandatory=True, desc="what it gives")
+    certificate = File(exists=True, mandatory=True, desc="the result's")
+    mask = File(exists=True, desc="of what was inpainted")
+    prior = traits.Str("brain-t1-coronal", usedefault=True, desc="name or folder of the prior")
+    title = traits.Str(desc="the subject's name, folders before it are left out (default: the result's)")
+
+
+class ReportOutputSpec(TraitedSpec):
+    report = File(exists=True, desc="one HTML file that needs nothing else")
+
+
+class Report(Step):
+    """`report.subject_report`: what a person reads of a result."""
+
+    input_spec, output_spec, given = ReportInputSpec, ReportOutputSpec, "result"
+
+    def work(self, cwd: Path) -> dict[str, Any]:
+        from brgm_med.pipelines.report import subject_report
+        from brgm_med.pipelines.write_back import measured_beside
+
+        result = Path(self.inputs.result)
+        measured = measured_beside(result)
+        report = subject_report(
+            cwd / "report.html",
+            scan=Path(self.inputs.scan),
+            result=result,
+            certificate=Path(self.inputs.certificate),
+            measured=measured if measured.is_file() else None,
+            mask=Path(self.inputs.mask) if isdefined(self.inputs.mask) else None,
+            title=self.inputs.title.rsplit("/", 1)[-1] if isdefined(self.inputs.title) else None,
+            **self.arguments("prior"),
+        )
+        return {"report": str(report)}
 
 
 class EvaluateInputSpec(InputSpec):

@@ -4,8 +4,8 @@
     scans --> [preprocess_wf: convert --> preprocess --> slice]
                  |  scans, sidecars                        | slices
                  v                                         v
-              [reconstruct_wf] <------- prior ------- [train_wf]
-                 |  results, certificates
+              [reconstruct_wf: reconstruct --> report] <------- prior ------- [train_wf]
+                 |  results, certificates, reports
                  v
               [write_back_wf] --> derivatives (and DICOM where the scan was DICOM)
 
@@ -30,6 +30,7 @@ from brgm_med.pipelines.interfaces import (
     Note,
     Preprocess,
     Reconstruct,
+    Report,
     Slice,
     Train,
     WriteBack,
@@ -39,7 +40,15 @@ from brgm_med.pipelines.interfaces import (
 
 Task = Literal["sr", "inpaint"]
 
-MEM_GB = {"convert": 0.5, "preprocess": 1.5, "slice": 1.0, "reconstruct": 3.0, "train": 4.0, "write_back": 0.2}
+MEM_GB = {
+    "convert": 0.5,
+    "preprocess": 1.5,
+    "slice": 1.0,
+    "reconstruct": 3.0,
+    "train": 4.0,
+    "report": 2.0,
+    "write_back": 0.2,
+}
 """What a node takes at most, for engines that share memory out; measured on heads of 1 mm."""
 
 
@@ -145,14 +154,15 @@ def init_reconstruct_wf(
     keep_going: bool = True,
     name: str = "reconstruct_wf",
 ) -> Workflow:
-    """reconstruct, for every scan: super-resolve it, or fill its hole, on its own grid.
+    """reconstruct --> report, for every scan: super-resolve it, or fill its hole, on its own grid.
 
-    Inputs: `scans` (NIfTI) and `sidecars`, `masks` to inpaint; lists of equal length; and `prior` (a bundle's folder),
-    where the keyword `prior` is None. Outputs: `results` and `certificates`, lists. `steps` None: the task's own.
+    Inputs: `scans` (NIfTI) and `sidecars`, `masks` to inpaint, `titles` of the reports; lists of equal length; and
+    `prior` (a bundle's folder), where the keyword `prior` is None. Outputs: `results`, `certificates` and `reports`,
+    lists. `steps` None: the task's own.
     """
     wf = Workflow(name=name)
-    inputs = _fields("inputnode", ["scans", "sidecars", "masks", "prior"])
-    outputs = _fields("outputnode", ["results", "certificates"])
+    inputs = _fields("inputnode", ["scans", "sidecars", "masks", "titles", "prior"])
+    outputs = _fields("outputnode", ["results", "certificates", "reports"])
     step = Reconstruct(task=task, seed=seed, threads=threads, keep_going=keep_going)
     if prior is not None:
         step.inputs.prior = prior_place(prior)
@@ -162,6 +172,16 @@ def init_reconstruct_wf(
     reconstruct = MapNode(step, list(each.values()), name="reconstruct", mem_gb=MEM_GB["reconstruct"], n_procs=threads)
     wf.connect([(inputs, reconstruct, list(each.items()) + ([] if prior is not None else [("prior", "prior")]))])
     wf.connect([(reconstruct, outputs, [("result", "results"), ("certificate", "certificates")])])
+    said = Report(keep_going=keep_going)
+    if prior is not None:
+        said.inputs.prior = prior_place(prior)
+    shown = {"scans": "scan", "titles": "title"} | ({"masks": "mask"} if task == "inpaint" else {})
+    report = MapNode(
+        said, [*shown.values(), "result", "certificate"], name="report", mem_gb=MEM_GB["report"], n_procs=1
+    )
+    wf.connect([(inputs, report, list(shown.items()) + ([] if prior is not None else [("prior", "prior")]))])
+    wf.connect([(reconstruct, report, [("result", "result"), ("certificate", "certificate")])])
+    wf.connect([(report, outputs, [("report", "reports")])])
     return wf
 
 
@@ -170,15 +190,16 @@ def init_write_back_wf(
 ) -> Workflow:
     """dicom --> write_back, for every scan: what the work directory holds, to `out_dir`.
 
-    Inputs: `results`, `certificates`, `sources` (the scans as they came), `series`, `destinations` (names under
-    `out_dir`, without an ending), `sidecars` (dictionaries, what the JSON files say); lists of equal length. Output:
-    `files`, lists. Where a source was MR in DICOM, and `dicom`, a derived series is written too, with UIDs made of
-    `uid_seed` and the image.
+    Inputs: `results`, `certificates`, `reports`, `sources` (the scans as they came), `series`, `destinations` (names
+    under `out_dir`, without an ending), `sidecars` (dictionaries, what the JSON files say); lists of equal length.
+    Output: `files`, lists. Where a source was MR in DICOM, and `dicom`, a derived series is written too, with UIDs made
+    of `uid_seed` and the image.
     """
     wf = Workflow(name=name)
-    fields = ["results", "certificates", "sources", "series", "destinations", "sidecars"]
+    fields = ["results", "certificates", "reports", "sources", "series", "destinations", "sidecars"]
     inputs, outputs = _fields("inputnode", fields), _fields("outputnode", ["files"])
-    each = {"results": "result", "certificates": "certificate", "destinations": "destination", "sidecars": "sidecar"}
+    each = {"results": "result", "certificates": "certificate", "reports": "report", "destinations": "destination"}
+    each["sidecars"] = "sidecar"
     write_back = MapNode(
         WriteBack(out_dir=os.path.abspath(out_dir)),
         [*each.values(), *(["dicom"] if dicom else [])],
@@ -230,7 +251,12 @@ def init_brgm_wf(
         [
             (inputs, before, [(f, f"inputnode.{f}") for f in ("scans", "series", "metadata")]),
             (before, reconstruct, [(f"outputnode.{f}", f"inputnode.{f}") for f in ("scans", "sidecars")]),
-            (reconstruct, back, [(f"outputnode.{f}", f"inputnode.{f}") for f in ("results", "certificates")]),
+            (
+                reconstruct,
+                back,
+                [(f"outputnode.{f}", f"inputnode.{f}") for f in ("results", "certificates", "reports")],
+            ),
+            (inputs, reconstruct, [("destinations", "inputnode.titles")]),
             (inputs, back, [("scans", "inputnode.sources"), ("series", "inputnode.series")]),
             (inputs, back, [(f, f"inputnode.{f}") for f in ("destinations", "sidecars")]),
             (back, outputs, [("outputnode.files", "files")]),

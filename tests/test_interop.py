@@ -82,8 +82,12 @@ def completed(script: Path, *words: str) -> list[str]:
 def test_bash_completes_commands_options_and_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from brgm_med.pipelines.cli import main
 
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    assert main(["--install-completion"]) == 0
+    (tmp_path / "file").touch()
+    for place, code in ((tmp_path, 0), (tmp_path / "file", 4)):
+        monkeypatch.setenv("XDG_DATA_HOME", str(place))
+        with pytest.raises(SystemExit) as done:
+            main(["--install-completion"])
+        assert done.value.code == code
     script = tmp_path / "bash-completion" / "completions" / "brgm-med"
     assert completed(script, "brgm-med", "in") == ["inpaint"]
     assert completed(script, "brgm-med", "run", "--partic") == ["--participant-label"]

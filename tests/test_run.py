@@ -19,13 +19,13 @@ from brgm_med.errors import CannotWriteError, UsageError
 from brgm_med.pipelines import engines
 from brgm_med.pipelines.run import check_places, node_name
 from brgm_med.transforms.geometry import RAS_LPS
-from tests.bad_scans import nifti
 from tests.mr_series import mr_series
 from tests.slurm import cluster, missing
-from tests.small_heads import small_head
+from tests.small_heads import small_head, truncated
 from tests.studies import bids_study, hashes
 
 BIN = Path(sys.executable).parent
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def command(*arguments: object) -> list[str]:
@@ -121,21 +121,17 @@ def test_engines_are_chosen_by_their_names(tmp_path: Path) -> None:
         engines.engine(plugin=tmp_path / "plugin.json")
 
 
-def test_a_scan_that_is_no_head_is_named_and_the_table_says_why(tmp_path: Path) -> None:
-    import nibabel as nib
-
-    (tmp_path / "in").mkdir()
-    values = np.random.default_rng(0).integers(0, 1000, (30, 30, 30)).astype(np.int16)
-    nib.save(nifti(values), tmp_path / "in" / "noise.nii.gz")
+def test_a_scan_that_is_refused_is_named_and_the_table_says_why(tmp_path: Path) -> None:
+    truncated(small_head(tmp_path / "in" / "half.nii.gz"))
     out = tmp_path / "out"
     for level in ("participant", "group"):
-        done = run(tmp_path / "in", out, level, "--layout", "plain", "--steps", 1)
+        done = run(tmp_path / "in", out, level, "--layout", "plain")
         assert done.returncode == 1, done.stderr
-        assert "noise.nii.gz: refused: noise.nii.gz:" in done.stderr
+        assert "half.nii.gz: refused: half.nii.gz:" in done.stderr
         assert "0 of 1 scans done" in done.stderr.splitlines()[-1]
-    assert sorted(hashes(out)) == ["logs/CITATION.md", "logs/noise_sr_refused.json", "study.csv"]
-    assert "noise.nii.gz,refused," in (out / "study.csv").read_text()
-    assert str(tmp_path) not in (out / "study.csv").read_text() + (out / "logs/noise_sr_refused.json").read_text()
+    assert sorted(hashes(out)) == ["logs/CITATION.md", "logs/half_sr_refused.json", "study.csv", "study.html"]
+    assert "half.nii.gz,refused,half.nii.gz:" in (out / "study.csv").read_text()
+    assert str(tmp_path) not in "".join(p.read_text() for p in out.rglob("*") if p.is_file())
 
 
 # Whole studies.
@@ -177,7 +173,11 @@ def test_one_bad_scan_of_three(study: tuple[Path, dict[str, str]]) -> None:
     assert run(folder / "bids", out, "group", "--steps", 1).returncode == 1
     rows = (out / "study.csv").read_text().splitlines()
     assert [row.split(",")[1] for row in rows[1:]] == ["done", "refused", "done"]
+    for page in out.rglob("*.html"):
+        page.unlink()
+    run(folder / "bids", out, "participant", "--steps", 1, "--reports-only", "-w", folder / "elsewhere")
     (out / "study.csv").unlink()
+    assert hashes(out) == made
     shutil.copy(folder / "bids/sub-01/anat/sub-01_T1w.nii.gz", folder / "kept.nii.gz")
     small_head(folder / "bids/sub-02/anat/sub-02_T1w.nii.gz", seed=2, thick=True)  # mended: only that one is worked on
     done = run(folder / "bids", folder / "mended", "participant", "--steps", 1, "-w", folder / "out_work")
@@ -285,3 +285,38 @@ def test_a_study_trains_a_prior(tmp_path: Path) -> None:
     ]
     done = run(root, tmp_path / "sr", "participant", "--prior", tmp_path / "out" / "prior", "--steps", 1)
     assert "3 of 4 scans done" in done.stderr
+
+
+MEMORY = """
+import sys
+from pathlib import Path
+
+import psutil
+from nipype import Node, Workflow
+from brgm_med.pipelines import Reconstruct, engines
+from tests.small_heads import small_head, truncated
+
+folder = Path(sys.argv[1])
+wf = Workflow(name="many")
+for i in range(20):
+    scan = small_head(folder / f"{i}.nii.gz", seed=i, thick=True)
+    wf.add_nodes([Node(Reconstruct(scan=str(scan), steps=1), name=f"scan{i}")])
+held = []
+crashed = engines.run(wf, folder / "work", report=lambda line: held.append(psutil.Process().memory_info().rss))
+assert crashed == [], crashed
+print(*held)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_memory_does_not_grow_with_the_study(tmp_path: Path) -> None:
+    """Twenty subjects in one process: at most 5 % more after the last than after the fifth."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "NIPYPE_NO_ET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, tmp_path], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500
+    )
+    assert done.returncode == 0, done.stderr
+    held = [int(n) for n in done.stdout.split()]
+    assert len(held) == 20
+    assert max(held[5:]) <= 1.05 * held[4], held
