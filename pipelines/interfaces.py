@@ -206,6 +206,7 @@ class ReconstructInputSpec(InputSpec):
     sidecar = File(exists=True, desc="that sidecar: only so that a change of it is noticed")
     task = traits.Enum("sr", "inpaint", usedefault=True, desc="a finer scan, or a hole filled")
     mask = File(exists=True, desc="to inpaint: integers, what is not 0 is unknown")
+    name = traits.Str(desc="of the result, folders before it are left out (default: the scan's, and the task)")
     prior = traits.Str("brain-t1-coronal", usedefault=True, desc="name or folder of the prior")
     steps = traits.Int(desc="of the MAP search (default: the task's own)")
     seed = traits.Int(0, usedefault=True, desc="of all random numbers")
@@ -228,7 +229,8 @@ class Reconstruct(Step):
 
         options = self.arguments("task", "prior", "steps", "seed", "threads", "device")
         mask = Path(self.inputs.mask) if isdefined(self.inputs.mask) else None
-        result, certificate = reconstruct(Path(self.inputs.scan), cwd, mask=mask, **options)
+        name = self.inputs.name.rsplit("/", 1)[-1] if isdefined(self.inputs.name) else None
+        result, certificate = reconstruct(Path(self.inputs.scan), cwd, mask=mask, name=name, **options)
         return {"result": str(result), "certificate": str(certificate)}
 
 
@@ -311,15 +313,16 @@ class WriteBack(Step):
 
 class NoteInputSpec(OutputFolderSpec):
     result = File(exists=True, mandatory=True, desc="what a step gives, perhaps a refusal")
+    pose = File(exists=True, desc="what Preprocess gives")
     destination = traits.Str(mandatory=True, desc="name of the scan's derivative in there, without an ending")
 
 
 class NoteOutputSpec(TraitedSpec):
-    files = traits.List(traits.Str(), desc="the note, if the scan was refused")
+    files = traits.List(traits.Str(), desc="the note, if there is one")
 
 
 class Note(Step):
-    """`write_back.note`: of a scan without a derivative of its own, whether and why it was refused."""
+    """`write_back.note`: of a scan without a derivative of its own, how it was registered, or why it was refused."""
 
     input_spec, output_spec, given = NoteInputSpec, NoteOutputSpec, ""
     _always_run = True
@@ -327,7 +330,9 @@ class Note(Step):
     def work(self, cwd: Path) -> dict[str, Any]:
         from brgm_med.pipelines.write_back import note
 
-        found = note(Path(self.inputs.result), Path(self.inputs.out_dir), self.inputs.destination)
+        given = self.inputs
+        pose = Path(given.pose) if isdefined(given.pose) else None
+        found = note(Path(given.result), Path(given.out_dir), given.destination, pose)
         return {"files": [] if found is None else [str(found)]}
 
 
@@ -357,7 +362,7 @@ class ReportInputSpec(InputSpec):
     certificate = File(exists=True, mandatory=True, desc="the result's")
     mask = File(exists=True, desc="of what was inpainted")
     prior = traits.Str("brain-t1-coronal", usedefault=True, desc="name or folder of the prior")
-    title = traits.Str(desc="the subject's name, folders before it are left out (default: the result's)")
+    title = traits.Str(desc="the subject's name (default: the result's)")
 
 
 class ReportOutputSpec(TraitedSpec):
@@ -382,8 +387,7 @@ class Report(Step):
             certificate=Path(self.inputs.certificate),
             measured=measured if measured.is_file() else None,
             mask=Path(self.inputs.mask) if isdefined(self.inputs.mask) else None,
-            title=self.inputs.title.rsplit("/", 1)[-1] if isdefined(self.inputs.title) else None,
-            **self.arguments("prior"),
+            **self.arguments("prior", "title"),
         )
         return {"report": str(report)}
 

@@ -254,12 +254,13 @@ def reconstruct(
     *,
     task: Task = "sr",
     mask: Path | None = None,
+    name: str | None = None,
     force: bool = False,
     **options: Any,
 ) -> tuple[Path, Path]:
-    """`steps.super_resolve` or `inpaint.inpaint` of `scan` into `folder`: NAME_sr.nii.gz or NAME_inpaint.nii.gz and its
-    certificate; returns both paths. `options` are theirs."""
-    out = folder / f"{stem(scan)}_{task}.nii.gz"
+    """`steps.super_resolve` or `inpaint.inpaint` of `scan` into `folder`, as `name` (default: the scan's, and the task)
+    and .nii.gz, with its map and certificate; returns the paths of result and certificate. `options` are theirs."""
+    out = folder / f"{name or f'{stem(scan)}_{task}'}.nii.gz"
     if task == "sr":
         from brgm_med.pipelines.steps import super_resolve
 

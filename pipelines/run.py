@@ -94,7 +94,7 @@ def run(
         found = outcomes(scans, out, settings.task)
         cite(out, settings, found)
         if reports_only:
-            for one in (one for one in found if one.certificate):
+            for one in (one for one in found if one.certificate and settings.task != "train"):
                 say(f"{renew_report(one, out, settings.prior).relative_to(out)}: written")
         if level == "group":
             write_study(out, found, f"{settings.task} of {place.name}")

@@ -14,7 +14,7 @@ from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
 from brgm_med.pipelines.bids import Scan, write_if_new
 from brgm_med.pipelines.refusals import reason_of
-from brgm_med.pipelines.write_back import CERTIFICATE, log_of, make_folder
+from brgm_med.pipelines.write_back import CERTIFICATE, POSE, log_of, make_folder
 
 if TYPE_CHECKING:
     from brgm_med.pipelines.run import Settings
@@ -41,8 +41,9 @@ def outcomes(scans: Sequence[Scan], out: Path, task: str) -> list[Outcome]:
             found.append(Outcome(scan, "refused", reason_of(log)))
         elif about.is_file():
             found.append(Outcome(scan, "done", "", json.loads(about.read_text())[CERTIFICATE]))
-        elif task == "train":  # whose heads leave no derivative of their own
-            found.append(Outcome(scan, "done"))
+        elif task == "train" and log_of(out, scan.destination, POSE).is_file():  # no derivative of its own
+            pose = json.loads(log_of(out, scan.destination, POSE).read_text())
+            found.append(Outcome(scan, "done", "", {"registration": pose}))
         else:
             found.append(Outcome(scan, "missing", "there is no result; it crashed, or was not run yet"))
     return found
@@ -94,7 +95,6 @@ def renew_report(one: Outcome, out: Path, prior: str) -> Path:
             measured=measured if measured.is_file() else None,
             mask=one.scan.mask,
             prior=prior,
-            title=one.scan.destination.rsplit("/", 1)[-1],
             force=True,
         )
 
@@ -130,7 +130,7 @@ def cite(out: Path, settings: Settings, found: Sequence[Outcome]) -> None:
             what = (
                 f"{scans} were super-resolved with brgm-med {__version__} to a spacing of at most {prior.spacing:g} "
                 f"mm. The maximum a posteriori image under {which} was searched by L-BFGS{searched} and then made "
-                "consistent with every measured value by a covariance-weighted projection"
+                "as consistent with the measured values as their noise asks by a covariance-weighted projection"
             )
             worst = max((one.certificate["consistency"]["relative_residual"] for one in done), default=None)
             what += "." if worst is None else f" (largest relative residual {worst:.1e})."

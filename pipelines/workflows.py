@@ -46,10 +46,11 @@ MEM_GB = {
     "slice": 1.0,
     "reconstruct": 3.0,
     "train": 4.0,
-    "report": 2.0,
+    "report": 3.0,
     "write_back": 0.2,
 }
-"""What a node takes at most, for engines that share memory out; measured on heads of 1 mm."""
+"""What a node takes at most, for engines that share memory out. A head of 1 x 1 x 4 mm took 2.1 GB to reconstruct and
+2.5 to report on; the others are estimates."""
 
 
 def prior_place(prior: str) -> str:
@@ -156,26 +157,26 @@ def init_reconstruct_wf(
 ) -> Workflow:
     """reconstruct --> report, for every scan: super-resolve it, or fill its hole, on its own grid.
 
-    Inputs: `scans` (NIfTI) and `sidecars`, `masks` to inpaint, `titles` of the reports; lists of equal length; and
+    Inputs: `scans` (NIfTI) and `sidecars`, `masks` to inpaint, `names` of the results; lists of equal length; and
     `prior` (a bundle's folder), where the keyword `prior` is None. Outputs: `results`, `certificates` and `reports`,
     lists. `steps` None: the task's own.
     """
     wf = Workflow(name=name)
-    inputs = _fields("inputnode", ["scans", "sidecars", "masks", "titles", "prior"])
+    inputs = _fields("inputnode", ["scans", "sidecars", "masks", "names", "prior"])
     outputs = _fields("outputnode", ["results", "certificates", "reports"])
     step = Reconstruct(task=task, seed=seed, threads=threads, keep_going=keep_going)
     if prior is not None:
         step.inputs.prior = prior_place(prior)
     if steps is not None:
         step.inputs.steps = steps
-    each = {"scans": "scan", "sidecars": "sidecar"} | ({"masks": "mask"} if task == "inpaint" else {})
+    each = {"scans": "scan", "sidecars": "sidecar", "names": "name"} | ({"masks": "mask"} if task == "inpaint" else {})
     reconstruct = MapNode(step, list(each.values()), name="reconstruct", mem_gb=MEM_GB["reconstruct"], n_procs=threads)
     wf.connect([(inputs, reconstruct, list(each.items()) + ([] if prior is not None else [("prior", "prior")]))])
     wf.connect([(reconstruct, outputs, [("result", "results"), ("certificate", "certificates")])])
     said = Report(keep_going=keep_going)
     if prior is not None:
         said.inputs.prior = prior_place(prior)
-    shown = {"scans": "scan", "titles": "title"} | ({"masks": "mask"} if task == "inpaint" else {})
+    shown = {"scans": "scan"} | ({"masks": "mask"} if task == "inpaint" else {})
     report = MapNode(
         said, [*shown.values(), "result", "certificate"], name="report", mem_gb=MEM_GB["report"], n_procs=1
     )
@@ -256,7 +257,7 @@ def init_brgm_wf(
                 back,
                 [(f"outputnode.{f}", f"inputnode.{f}") for f in ("results", "certificates", "reports")],
             ),
-            (inputs, reconstruct, [("destinations", "inputnode.titles")]),
+            (inputs, reconstruct, [("destinations", "inputnode.names")]),
             (inputs, back, [("scans", "inputnode.sources"), ("series", "inputnode.series")]),
             (inputs, back, [(f, f"inputnode.{f}") for f in ("destinations", "sidecars")]),
             (back, outputs, [("outputnode.files", "files")]),
@@ -283,8 +284,8 @@ def init_study_train_wf(
     """convert --> preprocess --> slice for every group of scans, and, with `train`, one training on all of them.
 
     `groups` names the groups and gives each the inputs of `init_brgm_wf` (`scans`, `series`, `metadata`,
-    `destinations`). Refused scans are noted in `out_dir`/logs; the prior goes to `out_dir`/prior. What was prepared
-    before, by the same workflow without `train`, is not prepared again.
+    `destinations`). How each scan was registered, or why it was refused, is noted in `out_dir`/logs; the prior goes to
+    `out_dir`/prior. What was prepared before, by the same workflow without `train`, is not prepared again.
     """
     wf = Workflow(name=name)
     folder = os.path.abspath(out_dir)
@@ -293,10 +294,11 @@ def init_study_train_wf(
         one = init_preprocess_wf(prior=prior, threads=threads, name=group)
         one.get_node("inputnode").inputs.trait_set(**{f: given[f] for f in ("scans", "series", "metadata")})
         note = MapNode(
-            Note(out_dir=folder), ["result", "destination"], name=f"note_{group}", run_without_submitting=True
+            Note(out_dir=folder), ["result", "pose", "destination"], name=f"note_{group}", run_without_submitting=True
         )
         note.inputs.destination = given["destinations"]
         wf.connect(one, "outputnode.slices", note, "result")
+        wf.connect(one, "outputnode.poses", note, "pose")
         if train is not None:
             wf.connect(one, "outputnode.slices", join, f"in{i}")
     if train is not None:

@@ -17,6 +17,8 @@ from brgm_med.transforms.formats import new_folder, replacing, stem
 
 CERTIFICATE = "BrgmMedCertificate"
 """The certificate's key in a derivative's JSON file."""
+POSE = "_pose.json"
+"""How the notes end that say how a head was registered."""
 SERIES = ("_dicom", "_dicom_measured")
 """How the folders end of a derived series and of its map."""
 
@@ -44,7 +46,7 @@ def write_back(
         return place.with_name(place.name + end)
 
     noted = note(result, out, destination)
-    if noted is not None:
+    if noted is not None:  # refused
         for end in (".json", ".html", ".nii", ".nii.gz", "_measured.nii.gz"):
             named(end).unlink(missing_ok=True)
         for end in SERIES:
@@ -63,28 +65,26 @@ def write_back(
             if source.is_dir():
                 published.append(copy_folder(source, named(end)))
     proof = json.loads(certificate.read_text())
-    for key, target in (("result", image), ("measured_map", measured)):
-        if key in proof:
-            proof[key]["file"] = target.name
     said = {**(sidecar or {}), CERTIFICATE: proof}
     if not named(".json").is_file() or named(".json").read_text() != json.dumps(said, indent=2) + "\n":
         write_json(named(".json"), said, force=True)
     return [*published, named(".json")]
 
 
-def log_of(out: Path, destination: str) -> Path:
-    """Where it is noted that the scan of this derivative was refused."""
-    return out / "logs" / f"{destination.replace('/', '_')}{ENDING}"
+def log_of(out: Path, destination: str, ending: str = ENDING) -> Path:
+    """Where it is noted that the scan of this derivative was refused (or, with `POSE`, how it was registered)."""
+    return out / "logs" / f"{destination.replace('/', '_')}{ending}"
 
 
-def note(result: Path, out: Path, destination: str) -> Path | None:
-    """Note the refusal `result` in `out`/logs and return its path there; of any other result, remove an old note."""
-    log = log_of(out, destination)
-    if not is_refusal(result):
-        log.unlink(missing_ok=True)
+def note(result: Path, out: Path, destination: str, pose: Path | None = None) -> Path | None:
+    """Note the refusal `result`, or `pose`, in `out`/logs and return its path there; an old note is removed."""
+    refused = is_refusal(result)
+    log, old = (log_of(out, destination, e) for e in ((ENDING, POSE) if refused else (POSE, ENDING)))
+    old.unlink(missing_ok=True)
+    if not refused and pose is None:
         return None
     make_folder(log.parent)
-    copy_file(result, log)
+    copy_file(result if refused or pose is None else pose, log)
     return log
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -240,9 +241,48 @@ def test_killed_at_any_moment_and_run_again(study: tuple[Path, dict[str, str]], 
 
 
 @pytest.mark.slow
-def test_dicom_in_dicom_out_and_the_same_again(tmp_path: Path) -> None:
-    import nibabel as nib
+@pytest.mark.timeout(900)
+def test_six_real_heads_one_of_them_truncated(data_dir: Path, tmp_path: Path) -> None:
+    from brgm_med.pipelines.steps import degrade
+    from brgm_med.transforms.prepare import heads_in
 
+    root = bids_study(tmp_path / "bids", 0)
+    (root / "T1w.json").unlink()
+    heads = heads_in(data_dir / "ixi-hh-2mm" / "t1")[135:141]
+    for i, head in enumerate(heads, 1):
+        scan = root / f"sub-{i:02d}" / "anat" / f"sub-{i:02d}_T1w.nii.gz"
+        scan.parent.mkdir(parents=True)
+        degrade(head, scan, thickness=6.0, axis="S")
+    truncated(root / "sub-04/anat/sub-04_T1w.nii.gz")
+    given = ("--steps", 2, "--nprocs", 2)
+    for level in ("participant", "group"):
+        done = run(root, tmp_path / "out", level, *given)
+        assert done.returncode == 1, done.stderr
+        assert "sub-04_T1w.nii.gz: refused: sub-04_T1w.nii.gz:" in done.stderr
+        assert "5 of 6 scans done" in done.stderr.splitlines()[-1]
+    validated(tmp_path / "out")
+    rows = [row.split(",")[:2] for row in (tmp_path / "out" / "study.csv").read_text().splitlines()[1:]]
+    assert [status for _, status in rows] == ["done", "done", "done", "refused", "done", "done"]
+    for i, head in enumerate(heads, 1):
+        if i == 4:
+            continue
+        place = tmp_path / "out" / f"sub-{i:02d}" / "anat" / f"sub-{i:02d}_res-2mm_desc-sr_T1w"
+        about = json.loads(place.with_name(f"{place.name}.json").read_text())
+        assert about["BrgmMedCertificate"]["acquisition"]["Stated"]
+        ours, truth = (nib.load(p).get_fdata() for p in (f"{place}.nii.gz", head))  # type: ignore[attr-defined]
+        shape = tuple(slice(0, min(pair)) for pair in zip(ours.shape, truth.shape, strict=True))
+        assert np.corrcoef(ours[shape].ravel(), truth[shape].ravel())[0, 1] > 0.95
+        assert place.with_name(f"{place.name}.html").stat().st_size < 8e6
+    made = hashes(tmp_path / "out")
+    begun = time.monotonic()
+    run(root, tmp_path / "out", "participant", *given)
+    run(root, tmp_path / "out", "group", *given)
+    assert time.monotonic() - begun < 30
+    assert hashes(tmp_path / "out") == made
+
+
+@pytest.mark.slow
+def test_dicom_in_dicom_out_and_the_same_again(tmp_path: Path) -> None:
     head = nib.load(small_head(tmp_path / "head.nii.gz", thick=True))
     assert isinstance(head, nib.Nifti1Image)
     (tmp_path / "in").mkdir()
