@@ -2,7 +2,7 @@
 
 The steps: `steps.super_resolve`, `steps.degrade`, `inpaint.inpaint`, `training.train`; and `preprocessing`:
 `convert`, `preprocess`, `cut_slices`, `write_dicom`, `evaluate`; `slice_training.train_on_slices`;
-`write_back.write_back`. The names below are imported on first use.
+`report.subject_report`, `report.study_report`; `write_back.write_back`. The names below are imported on first use.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Evaluate,
         Preprocess,
         Reconstruct,
+        Report,
         Slice,
         Train,
         WriteBack,
@@ -34,6 +35,7 @@ __all__ = [
     "Evaluate",
     "Preprocess",
     "Reconstruct",
+    "Report",
     "Slice",
     "Train",
     "WriteBack",

@@ -7,6 +7,7 @@ Names are those of BIDS 1.10: entities `key-value`, in the order of its derivati
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -115,9 +116,11 @@ def masks_of(root: Path, scan: Path, pattern: str | None) -> list[Path]:
 
 
 def find_scans(
-    root: Path, *, task: str, resolution: str, labels: Sequence[str] = (), mask_pattern: str | None = None
+    root: Path, *, task: str, spacing: float, labels: Sequence[str] = (), mask_pattern: str | None = None
 ) -> list[Scan]:
     """The T1-weighted scans of the BIDS data set at `root`, of the subjects `labels` (all), by name.
+
+    `spacing` is the prior's, mm: the result's is the finest of this and the scan's.
 
     Raises UsageError for labels that are not there, InputRefusedError where there is no data set or no scan.
     """
@@ -134,14 +137,16 @@ def find_scans(
     for label in wanted:
         files = [*subjects[label].glob("anat/*"), *subjects[label].glob("ses-*/anat/*")]
         for file in sorted(f for f in files if (entities(f.name) or {}).get("suffix") == SUFFIX):
-            found.append(_scan(root, file, task, resolution, mask_pattern))
+            found.append(_scan(root, file, task, spacing, mask_pattern))
     if not found:
         raise InputRefusedError(f"{root}: holds no *_{SUFFIX}.nii.gz of the subjects asked for; check the names")
     return _each_once(found)
 
 
-def _scan(root: Path, file: Path, task: str, resolution: str, mask_pattern: str | None) -> Scan:
+def _scan(root: Path, file: Path, task: str, spacing: float, mask_pattern: str | None) -> Scan:
     relative = file.relative_to(root)
+    finest = finest_of(file, spacing)
+    resolution = resolution_label(task, finest)
     destination = (relative.parent / derived_name(file.name, resolution, task)).as_posix()
     problem, mask, metadata = None, None, {}
     try:
@@ -161,14 +166,24 @@ def _scan(root: Path, file: Path, task: str, resolution: str, mask_pattern: str 
     sidecar: dict[str, Any] = {"Description": STATEMENT, "Sources": sources, "SkullStripped": stripped}
     sidecar["Resolution"] = "the scan's own voxels"
     if resolution != NATIVE:
-        finest = resolution.removesuffix("mm").replace("p", ".")
-        sidecar["Resolution"] = f"the scan's own axes; every spacing the smaller of the scan's and {finest} mm"
+        sidecar["Resolution"] = f"{finest:.3g} mm along every axis of the scan"
     return Scan(file, destination, f"sub-{(entities(file.name) or {})['sub']}", sidecar, "", metadata, mask, problem)
 
 
 def resolution_label(task: str, spacing: float) -> str:
-    """`res-`: native where voxels stay what they are, else the prior's spacing, such as 2mm or 1p5mm."""
-    return NATIVE if task == "inpaint" else f"{spacing:g}mm".replace(".", "p")
+    """`res-`: native where voxels stay what they are, else the result's spacing, such as 2mm or 0p94mm."""
+    return NATIVE if task == "inpaint" else f"{spacing:.3g}mm".replace(".", "p")
+
+
+def finest_of(scan: Path, spacing: float) -> float:
+    """The finest of `spacing` and the scan's own, mm; `spacing` if the scan cannot be read (it is refused later)."""
+    from brgm_med.transforms.formats import nifti
+
+    try:
+        affine = nifti.read_header(scan).affine
+    except InputRefusedError:
+        return spacing
+    return min(spacing, *(math.dist(column, (0, 0, 0)) for column in affine[:3, :3].T))
 
 
 def _each_once(scans: Iterable[Scan]) -> list[Scan]:

@@ -325,6 +325,22 @@ def _study_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--random-seed", type=int, default=0, metavar="S")
 
 
+class Install(argparse.Action):
+    """An option that installs the completion of its own parser, and ends."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from brgm_med.pipelines.completion import install
+
+        try:
+            print(f"wrote {install(parser)}; it works in new shells that have bash-completion")
+        except BrgmError as error:
+            parser.exit(error.exit_code, f"brgm-med: {error}\n")
+        parser.exit()
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     top = argparse.ArgumentParser(
@@ -335,6 +351,8 @@ def parser() -> argparse.ArgumentParser:
         "damaged, 1 anything else.",
     )
     top.add_argument("--version", action="version", version=f"brgm-med {__version__}")
+    text = "write completion for bash to where bash-completion looks for it"
+    top.add_argument("--install-completion", action=Install, help=text)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, handler: Handler, text: str) -> argparse.ArgumentParser:

@@ -52,11 +52,9 @@ def from_file(path: Path) -> Engine:
         raise UsageError(f'{path}: is no JSON file such as {{"plugin": "SLURM", "plugin_args": {{"max_jobs": 20}}}}')
     if name == "SLURMGraph":
         raise UsageError(f"{path}: SLURMGraph returns before its jobs end; use SLURM")
-    from importlib.util import find_spec
-
     from nipype.pipeline import plugins
 
-    if not hasattr(plugins, f"{name}Plugin") or find_spec("nipype.pipeline.plugins") is None:
+    if not hasattr(plugins, f"{name}Plugin"):
         raise UsageError(f"{path}: Nipype has no plugin {name!r}; use SLURM, SGE, PBS, MultiProc or Linear")
     return name, arguments
 

@@ -206,6 +206,7 @@ class ReconstructInputSpec(InputSpec):
     sidecar = File(exists=True, desc="that sidecar: only so that a change of it is noticed")
     task = traits.Enum("sr", "inpaint", usedefault=True, desc="a finer scan, or a hole filled")
     mask = File(exists=True, desc="to inpaint: integers, what is not 0 is unknown")
+    name = traits.Str(desc="of the result, folders before it are left out (default: the scan's, and the task)")
     prior = traits.Str("brain-t1-coronal", usedefault=True, desc="name or folder of the prior")
     steps = traits.Int(desc="of the MAP search (default: the task's own)")
     seed = traits.Int(0, usedefault=True, desc="of all random numbers")
@@ -228,7 +229,8 @@ class Reconstruct(Step):
 
         options = self.arguments("task", "prior", "steps", "seed", "threads", "device")
         mask = Path(self.inputs.mask) if isdefined(self.inputs.mask) else None
-        result, certificate = reconstruct(Path(self.inputs.scan), cwd, mask=mask, **options)
+        name = self.inputs.name.rsplit("/", 1)[-1] if isdefined(self.inputs.name) else None
+        result, certificate = reconstruct(Path(self.inputs.scan), cwd, mask=mask, name=name, **options)
         return {"result": str(result), "certificate": str(certificate)}
 
 
@@ -276,6 +278,7 @@ class WriteBackInputSpec(OutputFolderSpec):
     result = File(exists=True, mandatory=True, desc="what Reconstruct gives")
     certificate = File(exists=True, mandatory=True, desc="the result's")
     dicom = traits.Str(desc="what WriteDicom gives")
+    report = File(exists=True, desc="what Report gives")
     destination = traits.Str(mandatory=True, desc="name of the derivative in there, without an ending")
     sidecar = traits.Dict(desc="what its JSON file says besides the certificate")
 
@@ -293,30 +296,33 @@ class WriteBack(Step):
     def work(self, cwd: Path) -> dict[str, Any]:
         from brgm_med.pipelines.write_back import write_back
 
-        given, dicom = self.inputs, self.arguments("dicom").get("dicom")
-        refused = dicom is not None and is_refusal(dicom)
+        given = self.inputs
+        dicom = given.dicom if isdefined(given.dicom) else ""
+        refused = is_refusal(dicom)
         files = write_back(
             Path(dicom if refused else given.result),
             Path(given.certificate),
             Path(given.out_dir),
             given.destination,
             sidecar=given.sidecar if isdefined(given.sidecar) else None,
-            dicom=None if dicom is None or refused else Path(dicom),
+            dicom=Path(dicom) if dicom and not refused else None,
+            report=Path(given.report) if isdefined(given.report) else None,
         )
         return {"files": [str(f) for f in files]}
 
 
 class NoteInputSpec(OutputFolderSpec):
     result = File(exists=True, mandatory=True, desc="what a step gives, perhaps a refusal")
+    pose = File(exists=True, desc="what Preprocess gives")
     destination = traits.Str(mandatory=True, desc="name of the scan's derivative in there, without an ending")
 
 
 class NoteOutputSpec(TraitedSpec):
-    files = traits.List(traits.Str(), desc="the note, if the scan was refused")
+    files = traits.List(traits.Str(), desc="the note, if there is one")
 
 
 class Note(Step):
-    """`write_back.note`: of a scan without a derivative of its own, whether and why it was refused."""
+    """`write_back.note`: of a scan without a derivative of its own, how it was registered, or why it was refused."""
 
     input_spec, output_spec, given = NoteInputSpec, NoteOutputSpec, ""
     _always_run = True
@@ -324,7 +330,9 @@ class Note(Step):
     def work(self, cwd: Path) -> dict[str, Any]:
         from brgm_med.pipelines.write_back import note
 
-        found = note(Path(self.inputs.result), Path(self.inputs.out_dir), self.inputs.destination)
+        given = self.inputs
+        pose = Path(given.pose) if isdefined(given.pose) else None
+        found = note(Path(given.result), Path(given.out_dir), given.destination, pose)
         return {"files": [] if found is None else [str(found)]}
 
 
@@ -346,6 +354,42 @@ class WritePrior(Step):
         from brgm_med.pipelines.write_back import copy_folder
 
         return {"prior": str(copy_folder(Path(self.inputs.prior), Path(self.inputs.out_dir) / "prior"))}
+
+
+class ReportInputSpec(InputSpec):
+    scan = File(exists=True, mandatory=True, desc="what Reconstruct was given")
+    result = File(exists=True, mandatory=True, desc="what it gives")
+    certificate = File(exists=True, mandatory=True, desc="the result's")
+    mask = File(exists=True, desc="of what was inpainted")
+    prior = traits.Str("brain-t1-coronal", usedefault=True, desc="name or folder of the prior")
+    title = traits.Str(desc="the subject's name (default: the result's)")
+
+
+class ReportOutputSpec(TraitedSpec):
+    report = File(exists=True, desc="one HTML file that needs nothing else")
+
+
+class Report(Step):
+    """`report.subject_report`: what a person reads of a result."""
+
+    input_spec, output_spec, given = ReportInputSpec, ReportOutputSpec, "result"
+
+    def work(self, cwd: Path) -> dict[str, Any]:
+        from brgm_med.pipelines.report import subject_report
+        from brgm_med.pipelines.write_back import measured_beside
+
+        result = Path(self.inputs.result)
+        measured = measured_beside(result)
+        report = subject_report(
+            cwd / "report.html",
+            scan=Path(self.inputs.scan),
+            result=result,
+            certificate=Path(self.inputs.certificate),
+            measured=measured if measured.is_file() else None,
+            mask=Path(self.inputs.mask) if isdefined(self.inputs.mask) else None,
+            **self.arguments("prior", "title"),
+        )
+        return {"report": str(report)}
 
 
 class EvaluateInputSpec(InputSpec):

@@ -20,8 +20,9 @@ import numpy as np
 
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError, UsageError
-from brgm_med.pipelines.provenance import STATEMENT, inpainted, sidecar_of, super_resolved, write_json
+from brgm_med.pipelines.provenance import STATEMENT, account, inpainted, sidecar_of, super_resolved, write_json
 from brgm_med.pipelines.sources import series_of, source_record, stated_by
+from brgm_med.pipelines.target import taken_back
 from brgm_med.transforms.formats import check_output, for_reading, nifti, replacing, stem
 
 if TYPE_CHECKING:
@@ -29,6 +30,21 @@ if TYPE_CHECKING:
     from brgm_med.transforms.formats.nifti_header import NiftiHeader
 
 Task = Literal["sr", "inpaint"]
+
+OF_FILES = frozenset(
+    [
+        "statement",
+        "source",
+        "further_scans",
+        "mask",
+        "result",
+        "measured_map",
+        "consistency",
+        "coronal_slices_searched",
+        "outside_the_hole",
+    ]
+)
+"""What a certificate says of files, and of what they hold when read back. It is not told in the images themselves."""
 
 
 def convert(
@@ -104,7 +120,7 @@ def preprocess(
     check_output(pose, force)
     header = for_reading(scan).read_header(scan, "auto")
 
-    from brgm_med.pipelines.steps import set_up_torch
+    from brgm_med.pipelines.setting import set_up_torch
     from brgm_med.priors.bundle import load
     from brgm_med.transforms import LoadScan, SaveScan
     from brgm_med.transforms.prepare import RegisterNormalised
@@ -162,11 +178,13 @@ def write_dicom(
 ) -> Path | None:
     """The `result` (NIfTI) of the MR series at `source` as a derived DICOM series, in the new folder `out`.
 
-    `certificate` is the result's, which names the prior. Values are rounded as `dicom_write` says (the certificate
-    speaks of the NIfTI file). CT and PET have no derived series: None is returned and nothing written. With `uid_seed`
-    the same result gives the same files, to the last bit. Raises as `targets.target_of`.
+    `certificate` is the result's: what it says of the work goes into the images. Values are rounded as `dicom_write`
+    says (the certificate speaks of the NIfTI file). Where there is a map of what was measured beside `result`, it
+    becomes a folder beside `out`. CT and PET have no derived series: None is returned and nothing written. With
+    `uid_seed` the same result gives the same files, to the last bit. Raises as `targets.target_of`.
     """
     from brgm_med.pipelines.target_series import SeriesTarget
+    from brgm_med.pipelines.write_back import measured_beside
     from brgm_med.transforms.formats.dicom_derived import Choices
     from brgm_med.transforms.formats.dicom_mr import is_mr
     from brgm_med.transforms.formats.dicom_series import the_series
@@ -174,16 +192,21 @@ def write_dicom(
     own = the_series(source, series or None)
     if not is_mr(own):
         return None
-    prior = json.loads(certificate.read_text())["prior"]
+    told = {k: v for k, v in json.loads(certificate.read_text()).items() if k not in OF_FILES}
+    derivation = super_resolved if task == "sr" else inpainted
+    how = derivation(told["prior"]["name"], told["prior"]["sha256"], account(told))
     target = SeriesTarget(out, own, Choices(uid_seed=uid_seed), None, force)
     target.check()
     if task == "sr":
         scan = nifti.read(result)
-        target.write(scan.array, scan.affine, super_resolved(prior["name"], prior["sha256"]), "")
+        target.write(scan.array, scan.affine, how, "")
     else:
         header, stored = nifti.read_stored(result)
-        kept = target.kept_as(stored, header)
-        target.write_stored(stored.astype(kept), header, inpainted(prior["name"], prior["sha256"]), "")
+        target.write_stored(stored.astype(target.kept_as(stored, header)), header, how, "")
+    if measured_beside(result).is_file():
+        with taken_back(target):
+            measured = nifti.read(measured_beside(result))
+            target.write_map(measured.array, measured.affine, how)
     return out
 
 
@@ -231,12 +254,13 @@ def reconstruct(
     *,
     task: Task = "sr",
     mask: Path | None = None,
+    name: str | None = None,
     force: bool = False,
     **options: Any,
 ) -> tuple[Path, Path]:
-    """`steps.super_resolve` or `inpaint.inpaint` of `scan` into `folder`: NAME_sr.nii.gz or NAME_inpaint.nii.gz and its
-    certificate; returns both paths. `options` are theirs."""
-    out = folder / f"{stem(scan)}_{task}.nii.gz"
+    """`steps.super_resolve` or `inpaint.inpaint` of `scan` into `folder`, as `name` (default: the scan's, and the task)
+    and .nii.gz, with its map and certificate; returns the paths of result and certificate. `options` are theirs."""
+    out = folder / f"{name or f'{stem(scan)}_{task}'}.nii.gz"
     if task == "sr":
         from brgm_med.pipelines.steps import super_resolve
 

@@ -16,7 +16,7 @@ from brgm_med.errors import BrgmError, CannotWriteError, UsageError
 from brgm_med.pipelines import bids, engines
 from brgm_med.pipelines.bids import Scan
 from brgm_med.pipelines.refusals import write_refusal
-from brgm_med.pipelines.study import cite, outcomes, write_table
+from brgm_med.pipelines.study import cite, outcomes, renew_report, write_study
 from brgm_med.pipelines.write_back import make_folder, note
 
 if TYPE_CHECKING:
@@ -62,9 +62,10 @@ def run(
 ) -> None:
     """Do `level` of the study at `place`, into `out`; `work` (default: OUT_work beside it) remembers what is done.
 
-    participant: every scan is reconstructed, or, to train, registered and sliced. group: the table of the study, or the
-    training, into `out`/prior. Each scan ends as a derivative, or as a note in `out`/logs that says why there is none.
-    Raises BrgmError (exit code 1) where a scan has none, once all others are done; other errors as the exit codes say.
+    participant: every scan is reconstructed, or, to train, registered and sliced. group: the table of the study
+    (study.html, study.csv), and, to train, the training, into `out`/prior. Each scan ends as a derivative, or as a note
+    in `out`/logs that says why there is none. Raises BrgmError (exit code 1) where a scan has none, once all others are
+    done; other errors as the exit codes say.
     """
     engines.limit_threads(settings.threads)
     place, out = place.resolve(), out.resolve()
@@ -92,8 +93,11 @@ def run(
             bids.describe_dataset(out, place, f"brgm-med {settings.task} of {place.name}")
         found = outcomes(scans, out, settings.task)
         cite(out, settings, found)
+        if reports_only:
+            for one in (one for one in found if one.certificate and settings.task != "train"):
+                say(f"{renew_report(one, out, settings.prior).relative_to(out)}: written")
         if level == "group":
-            write_table(out, found)
+            write_study(out, found, f"{settings.task} of {place.name}")
     for one in found:
         if one.status != "done":
             say(f"{one.scan.place.relative_to(place)}: {one.status}: {one.reason}")
@@ -136,8 +140,8 @@ def find(
         raise UsageError("--series: is for DICOM; add --layout plain")
     from brgm_med.priors.bundle import load
 
-    label = bids.resolution_label(settings.task, load(settings.prior).spacing)
-    return bids.find_scans(place, task=settings.task, resolution=label, labels=labels, mask_pattern=mask_pattern)
+    spacing = load(settings.prior).spacing
+    return bids.find_scans(place, task=settings.task, spacing=spacing, labels=labels, mask_pattern=mask_pattern)
 
 
 def refuse(scan: Scan, out: Path) -> None:

@@ -42,7 +42,7 @@ def train_on_slices(
 
     from brgm_med.pipelines.preparation import say, split
     from brgm_med.pipelines.provenance import describe
-    from brgm_med.pipelines.steps import set_up_torch
+    from brgm_med.pipelines.setting import set_up_torch
     from brgm_med.pipelines.training import finished_state, run
     from brgm_med.priors.bundle import load
     from brgm_med.training.export import export_bundle

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from brgm_med._version import __version__
+from brgm_med.errors import InputRefusedError
 from brgm_med.pipelines.bids import Scan, write_if_new
 from brgm_med.pipelines.refusals import reason_of
-from brgm_med.pipelines.write_back import CERTIFICATE, log_of, make_folder
+from brgm_med.pipelines.write_back import CERTIFICATE, POSE, log_of, make_folder
 
 if TYPE_CHECKING:
     from brgm_med.pipelines.run import Settings
 
-COLUMNS = ("scan", "status", "reason", "correlation", "relative_residual", "derivative")
+STATUS: dict[str, Literal["done", "refused", "failed"]] = {"done": "done", "refused": "refused", "missing": "failed"}
 
 
 @dataclass(frozen=True)
@@ -40,36 +41,62 @@ def outcomes(scans: Sequence[Scan], out: Path, task: str) -> list[Outcome]:
             found.append(Outcome(scan, "refused", reason_of(log)))
         elif about.is_file():
             found.append(Outcome(scan, "done", "", json.loads(about.read_text())[CERTIFICATE]))
-        elif task == "train":  # whose heads leave no derivative of their own
-            found.append(Outcome(scan, "done"))
+        elif task == "train" and log_of(out, scan.destination, POSE).is_file():  # no derivative of its own
+            pose = json.loads(log_of(out, scan.destination, POSE).read_text())
+            found.append(Outcome(scan, "done", "", {"registration": pose}))
         else:
             found.append(Outcome(scan, "missing", "there is no result; it crashed, or was not run yet"))
     return found
 
 
-def write_table(out: Path, found: Sequence[Outcome]) -> Path:
-    """`out`/study.csv: a row for every scan, and why it has no result."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for one in found:
-        proof = one.certificate
-        row = {
-            "scan": one.scan.sidecar["Sources"][0].rsplit(":", 1)[-1],
-            "status": one.status,
-            "reason": one.reason,
-            "correlation": _number(proof.get("registration", {}).get("correlation")),
-            "relative_residual": _number(proof.get("consistency", {}).get("relative_residual")),
-            "derivative": one.scan.destination if one.status == "done" else "",
-        }
-        writer.writerow(row)
-    path = out / "study.csv"
-    write_if_new(path, text.getvalue())
-    return path
+@contextmanager
+def certificate_of(one: Outcome) -> Iterator[Path]:
+    """The certificate of a scan that is done, as a file of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{one.scan.destination.rsplit('/', 1)[-1]}_certificate.json"
+        path.write_text(json.dumps(one.certificate))
+        yield path
 
 
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+def write_study(out: Path, found: Sequence[Outcome], title: str) -> Path:
+    """`out`/study.html and study.csv: a row for every scan, and why it has no result."""
+    from brgm_med.pipelines.report import Subject, study_report
+
+    with ExitStack() as kept:
+        subjects = []
+        for one in found:
+            name = one.scan.sidecar["Sources"][0].rsplit(":", 1)[-1]
+            report = out / f"{one.scan.destination}.html"
+            files = {"certificate": kept.enter_context(certificate_of(one))} if one.certificate else {}
+            if one.status == "done" and report.is_file():
+                files["report"] = report
+            subjects.append(Subject(name, STATUS[one.status], one.reason, **files))
+        return study_report(out / "study.html", subjects, title=title, force=True)
+
+
+def renew_report(one: Outcome, out: Path, prior: str) -> Path:
+    """The report of a scan that is done, made anew from its derivative. Raises as `report.subject_report` does."""
+    from brgm_med.pipelines.preprocessing import convert
+    from brgm_med.pipelines.report import subject_report
+    from brgm_med.pipelines.write_back import measured_beside
+
+    place = out / one.scan.destination
+    images = [p for p in (place.with_name(place.name + end) for end in (".nii.gz", ".nii")) if p.is_file()]
+    if not images:
+        raise InputRefusedError(f"{place}: its image is gone; run participant again")
+    measured = measured_beside(images[0])
+    with tempfile.TemporaryDirectory() as folder, certificate_of(one) as certificate:
+        scan, _ = convert(one.scan.place, Path(folder), series=one.scan.series, metadata=one.scan.metadata)
+        return subject_report(
+            place.with_name(place.name + ".html"),
+            scan=scan,
+            result=images[0],
+            certificate=certificate,
+            measured=measured if measured.is_file() else None,
+            mask=one.scan.mask,
+            prior=prior,
+            force=True,
+        )
 
 
 PAPER = (
@@ -103,7 +130,7 @@ def cite(out: Path, settings: Settings, found: Sequence[Outcome]) -> None:
             what = (
                 f"{scans} were super-resolved with brgm-med {__version__} to a spacing of at most {prior.spacing:g} "
                 f"mm. The maximum a posteriori image under {which} was searched by L-BFGS{searched} and then made "
-                "consistent with every measured value by a covariance-weighted projection"
+                "as consistent with the measured values as their noise asks by a covariance-weighted projection"
             )
             worst = max((one.certificate["consistency"]["relative_residual"] for one in done), default=None)
             what += "." if worst is None else f" (largest relative residual {worst:.1e})."

@@ -4,8 +4,8 @@
     scans --> [preprocess_wf: convert --> preprocess --> slice]
                  |  scans, sidecars                        | slices
                  v                                         v
-              [reconstruct_wf] <------- prior ------- [train_wf]
-                 |  results, certificates
+              [reconstruct_wf: reconstruct --> report] <------- prior ------- [train_wf]
+                 |  results, certificates, reports
                  v
               [write_back_wf] --> derivatives (and DICOM where the scan was DICOM)
 
@@ -30,6 +30,7 @@ from brgm_med.pipelines.interfaces import (
     Note,
     Preprocess,
     Reconstruct,
+    Report,
     Slice,
     Train,
     WriteBack,
@@ -39,8 +40,17 @@ from brgm_med.pipelines.interfaces import (
 
 Task = Literal["sr", "inpaint"]
 
-MEM_GB = {"convert": 0.5, "preprocess": 1.5, "slice": 1.0, "reconstruct": 3.0, "train": 4.0, "write_back": 0.2}
-"""What a node takes at most, for engines that share memory out; measured on heads of 1 mm."""
+MEM_GB = {
+    "convert": 0.5,
+    "preprocess": 1.5,
+    "slice": 1.0,
+    "reconstruct": 3.0,
+    "train": 4.0,
+    "report": 3.0,
+    "write_back": 0.2,
+}
+"""What a node takes at most, for engines that share memory out. A head of 1 x 1 x 4 mm took 2.1 GB to reconstruct and
+2.5 to report on; the others are estimates."""
 
 
 def prior_place(prior: str) -> str:
@@ -145,23 +155,34 @@ def init_reconstruct_wf(
     keep_going: bool = True,
     name: str = "reconstruct_wf",
 ) -> Workflow:
-    """reconstruct, for every scan: super-resolve it, or fill its hole, on its own grid.
+    """reconstruct --> report, for every scan: super-resolve it, or fill its hole, on its own grid.
 
-    Inputs: `scans` (NIfTI) and `sidecars`, `masks` to inpaint; lists of equal length; and `prior` (a bundle's folder),
-    where the keyword `prior` is None. Outputs: `results` and `certificates`, lists. `steps` None: the task's own.
+    Inputs: `scans` (NIfTI) and `sidecars`, `masks` to inpaint, `names` of the results; lists of equal length; and
+    `prior` (a bundle's folder), where the keyword `prior` is None. Outputs: `results`, `certificates` and `reports`,
+    lists. `steps` None: the task's own.
     """
     wf = Workflow(name=name)
-    inputs = _fields("inputnode", ["scans", "sidecars", "masks", "prior"])
-    outputs = _fields("outputnode", ["results", "certificates"])
+    inputs = _fields("inputnode", ["scans", "sidecars", "masks", "names", "prior"])
+    outputs = _fields("outputnode", ["results", "certificates", "reports"])
     step = Reconstruct(task=task, seed=seed, threads=threads, keep_going=keep_going)
     if prior is not None:
         step.inputs.prior = prior_place(prior)
     if steps is not None:
         step.inputs.steps = steps
-    each = {"scans": "scan", "sidecars": "sidecar"} | ({"masks": "mask"} if task == "inpaint" else {})
+    each = {"scans": "scan", "sidecars": "sidecar", "names": "name"} | ({"masks": "mask"} if task == "inpaint" else {})
     reconstruct = MapNode(step, list(each.values()), name="reconstruct", mem_gb=MEM_GB["reconstruct"], n_procs=threads)
     wf.connect([(inputs, reconstruct, list(each.items()) + ([] if prior is not None else [("prior", "prior")]))])
     wf.connect([(reconstruct, outputs, [("result", "results"), ("certificate", "certificates")])])
+    said = Report(keep_going=keep_going)
+    if prior is not None:
+        said.inputs.prior = prior_place(prior)
+    shown = {"scans": "scan"} | ({"masks": "mask"} if task == "inpaint" else {})
+    report = MapNode(
+        said, [*shown.values(), "result", "certificate"], name="report", mem_gb=MEM_GB["report"], n_procs=1
+    )
+    wf.connect([(inputs, report, list(shown.items()) + ([] if prior is not None else [("prior", "prior")]))])
+    wf.connect([(reconstruct, report, [("result", "result"), ("certificate", "certificate")])])
+    wf.connect([(report, outputs, [("report", "reports")])])
     return wf
 
 
@@ -170,15 +191,16 @@ def init_write_back_wf(
 ) -> Workflow:
     """dicom --> write_back, for every scan: what the work directory holds, to `out_dir`.
 
-    Inputs: `results`, `certificates`, `sources` (the scans as they came), `series`, `destinations` (names under
-    `out_dir`, without an ending), `sidecars` (dictionaries, what the JSON files say); lists of equal length. Output:
-    `files`, lists. Where a source was MR in DICOM, and `dicom`, a derived series is written too, with UIDs made of
-    `uid_seed` and the image.
+    Inputs: `results`, `certificates`, `reports`, `sources` (the scans as they came), `series`, `destinations` (names
+    under `out_dir`, without an ending), `sidecars` (dictionaries, what the JSON files say); lists of equal length.
+    Output: `files`, lists. Where a source was MR in DICOM, and `dicom`, a derived series is written too, with UIDs made
+    of `uid_seed` and the image.
     """
     wf = Workflow(name=name)
-    fields = ["results", "certificates", "sources", "series", "destinations", "sidecars"]
+    fields = ["results", "certificates", "reports", "sources", "series", "destinations", "sidecars"]
     inputs, outputs = _fields("inputnode", fields), _fields("outputnode", ["files"])
-    each = {"results": "result", "certificates": "certificate", "destinations": "destination", "sidecars": "sidecar"}
+    each = {"results": "result", "certificates": "certificate", "reports": "report", "destinations": "destination"}
+    each["sidecars"] = "sidecar"
     write_back = MapNode(
         WriteBack(out_dir=os.path.abspath(out_dir)),
         [*each.values(), *(["dicom"] if dicom else [])],
@@ -230,7 +252,12 @@ def init_brgm_wf(
         [
             (inputs, before, [(f, f"inputnode.{f}") for f in ("scans", "series", "metadata")]),
             (before, reconstruct, [(f"outputnode.{f}", f"inputnode.{f}") for f in ("scans", "sidecars")]),
-            (reconstruct, back, [(f"outputnode.{f}", f"inputnode.{f}") for f in ("results", "certificates")]),
+            (
+                reconstruct,
+                back,
+                [(f"outputnode.{f}", f"inputnode.{f}") for f in ("results", "certificates", "reports")],
+            ),
+            (inputs, reconstruct, [("destinations", "inputnode.names")]),
             (inputs, back, [("scans", "inputnode.sources"), ("series", "inputnode.series")]),
             (inputs, back, [(f, f"inputnode.{f}") for f in ("destinations", "sidecars")]),
             (back, outputs, [("outputnode.files", "files")]),
@@ -257,8 +284,8 @@ def init_study_train_wf(
     """convert --> preprocess --> slice for every group of scans, and, with `train`, one training on all of them.
 
     `groups` names the groups and gives each the inputs of `init_brgm_wf` (`scans`, `series`, `metadata`,
-    `destinations`). Refused scans are noted in `out_dir`/logs; the prior goes to `out_dir`/prior. What was prepared
-    before, by the same workflow without `train`, is not prepared again.
+    `destinations`). How each scan was registered, or why it was refused, is noted in `out_dir`/logs; the prior goes to
+    `out_dir`/prior. What was prepared before, by the same workflow without `train`, is not prepared again.
     """
     wf = Workflow(name=name)
     folder = os.path.abspath(out_dir)
@@ -267,10 +294,11 @@ def init_study_train_wf(
         one = init_preprocess_wf(prior=prior, threads=threads, name=group)
         one.get_node("inputnode").inputs.trait_set(**{f: given[f] for f in ("scans", "series", "metadata")})
         note = MapNode(
-            Note(out_dir=folder), ["result", "destination"], name=f"note_{group}", run_without_submitting=True
+            Note(out_dir=folder), ["result", "pose", "destination"], name=f"note_{group}", run_without_submitting=True
         )
         note.inputs.destination = given["destinations"]
         wf.connect(one, "outputnode.slices", note, "result")
+        wf.connect(one, "outputnode.poses", note, "pose")
         if train is not None:
             wf.connect(one, "outputnode.slices", join, f"in{i}")
     if train is not None:

@@ -17,6 +17,10 @@ from brgm_med.transforms.formats import new_folder, replacing, stem
 
 CERTIFICATE = "BrgmMedCertificate"
 """The certificate's key in a derivative's JSON file."""
+POSE = "_pose.json"
+"""How the notes end that say how a head was registered."""
+SERIES = ("_dicom", "_dicom_measured")
+"""How the folders end of a derived series and of its map."""
 
 
 def write_back(
@@ -27,56 +31,60 @@ def write_back(
     *,
     sidecar: Mapping[str, Any] | None = None,
     dicom: Path | None = None,
+    report: Path | None = None,
 ) -> list[Path]:
     """Publish one result under `out`/`destination` (a relative name without an ending); returns what is there now.
 
     That is the image, the JSON file with `sidecar` and the certificate, the map of what was measured where `result` has
-    one beside it, and the folder of `dicom`, if given. What is there already and equal is left alone. Of a scan that
-    was refused, `result` is the refusal (see `refusals`): it goes to `out`/logs, and what an earlier run published of
-    that scan is removed. Raises CannotWriteError.
+    one beside it, and the `report` and the folder of `dicom`, if given (its map too). What is there already and equal
+    is left alone. Of a scan that was refused, `result` is the refusal (see `refusals`): it goes to `out`/logs, and what
+    an earlier run published of that scan is removed. Raises CannotWriteError.
     """
     place = out / destination
-    ending = ".nii" if result.name.endswith(".nii") else ".nii.gz"
-    image, other = (place.with_name(place.name + e) for e in (ending, ".nii" if ending == ".nii.gz" else ".nii.gz"))
-    about, series = place.with_name(place.name + ".json"), place.with_name(place.name + "_dicom")
-    measured = measured_beside(image)
+
+    def named(end: str) -> Path:
+        return place.with_name(place.name + end)
+
     noted = note(result, out, destination)
-    if noted is not None:
-        for old in (about, image, other, measured, measured_beside(other)):
-            old.unlink(missing_ok=True)
-        if series.is_dir():
-            shutil.rmtree(series)
+    if noted is not None:  # refused
+        for end in (".json", ".html", ".nii", ".nii.gz", "_measured.nii.gz"):
+            named(end).unlink(missing_ok=True)
+        for end in SERIES:
+            shutil.rmtree(named(end), ignore_errors=True)
         return [noted]
     make_folder(place.parent)
-    copy_file(result, image)
-    published = [image, about]
-    if measured_beside(result).is_file():
-        copy_file(measured_beside(result), measured)
-        published.append(measured)
+    image, measured = named(".nii" if result.name.endswith(".nii") else ".nii.gz"), named("_measured.nii.gz")
+    files = {image: result, measured: measured_beside(result)}
+    if report is not None:
+        files[named(".html")] = report
+    published = [target for target, source in files.items() if source.is_file()]
+    for target in published:
+        copy_file(files[target], target)
     if dicom is not None:
-        copy_folder(dicom, series)
-        published.append(series)
+        for source, end in zip((dicom, dicom.with_name(f"{dicom.name}_measured")), SERIES, strict=True):
+            if source.is_dir():
+                published.append(copy_folder(source, named(end)))
     proof = json.loads(certificate.read_text())
-    proof["result"]["file"] = image.name
     said = {**(sidecar or {}), CERTIFICATE: proof}
-    if not about.is_file() or about.read_text() != json.dumps(said, indent=2) + "\n":
-        write_json(about, said, force=True)
-    return published
+    if not named(".json").is_file() or named(".json").read_text() != json.dumps(said, indent=2) + "\n":
+        write_json(named(".json"), said, force=True)
+    return [*published, named(".json")]
 
 
-def log_of(out: Path, destination: str) -> Path:
-    """Where it is noted that the scan of this derivative was refused."""
-    return out / "logs" / f"{destination.replace('/', '_')}{ENDING}"
+def log_of(out: Path, destination: str, ending: str = ENDING) -> Path:
+    """Where it is noted that the scan of this derivative was refused (or, with `POSE`, how it was registered)."""
+    return out / "logs" / f"{destination.replace('/', '_')}{ending}"
 
 
-def note(result: Path, out: Path, destination: str) -> Path | None:
-    """Note the refusal `result` in `out`/logs and return its path there; of any other result, remove an old note."""
-    log = log_of(out, destination)
-    if not is_refusal(result):
-        log.unlink(missing_ok=True)
+def note(result: Path, out: Path, destination: str, pose: Path | None = None) -> Path | None:
+    """Note the refusal `result`, or `pose`, in `out`/logs and return its path there; an old note is removed."""
+    refused = is_refusal(result)
+    log, old = (log_of(out, destination, e) for e in ((ENDING, POSE) if refused else (POSE, ENDING)))
+    old.unlink(missing_ok=True)
+    if not refused and pose is None:
         return None
     make_folder(log.parent)
-    copy_file(result, log)
+    copy_file(result if refused or pose is None else pose, log)
     return log
 
 

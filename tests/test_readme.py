@@ -35,7 +35,7 @@ def test_every_command_and_flag_that_it_names_exists() -> None:
     commands = set(re.findall(r"(?:`|bin/)brgm-med (\w+)", README))
     actions = next(a for a in parser()._actions if a.dest == "command")
     assert isinstance(actions.choices, dict)
-    flags = set()
+    flags = {option for action in parser()._actions for option in action.option_strings}
     for command in actions.choices.values():
         flags |= {option for action in command._actions for option in action.option_strings}
     assert commands == set(actions.choices)

@@ -111,7 +111,8 @@ def stored(linear: LinearGaussian) -> dict[str, Tensor]:
 
 
 def inference_config(architecture: Architecture) -> dict[str, Any]:
-    """`configs/inference.json`: the networks as MONAI instantiates them, and a workflow that draws a head.
+    """`configs/inference.json`: the networks as MONAI instantiates them, and workflows: `run` draws a head, and
+    `reconstruct` super-resolves the file `scan` into `result`.
 
     `network_def` and `discriminator_def` are untrained networks, in plain numbers; `network` is the trained generator,
     verified as every reader of a bundle does it, and `synthesis` its part from W+ to the image. `bundle_root` is to be
@@ -120,6 +121,7 @@ def inference_config(architecture: Architecture) -> dict[str, Any]:
     return {
         "imports": [
             "$import torch",
+            "$from pathlib import Path",
             "$from monai.data import MetaTensor",
             "$from brgm_med.transforms.slices import restack",
         ],
@@ -135,6 +137,17 @@ def inference_config(architecture: Architecture) -> dict[str, Any]:
             "force": True,
         },
         "run": ["$@save(MetaTensor(restack(@stack), @affine))"],
+        "scan": "scan.nii.gz",
+        "result": "result.nii.gz",
+        "steps": None,
+        "super_resolved": {
+            "_target_": "brgm_med.pipelines.steps.super_resolve",
+            "scan": "$Path(@scan)",
+            "out": "$Path(@result)",
+            "prior": "@bundle_root",
+            "steps": "@steps",
+        },
+        "reconstruct": ["$@super_resolved"],
     }
 
 
