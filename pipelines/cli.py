@@ -56,14 +56,14 @@ def _noise(text: str) -> float | str:
 _noise.__name__ = "noise level"
 
 
-def _angles(text: str) -> tuple[float, float, float]:
-    r, a, s = (float(part) for part in text.split(","))
-    if not all(abs(angle) <= 180 for angle in (r, a, s)):
+def _angle(text: str) -> float:
+    value = float(text)
+    if not abs(value) <= 180:
         raise ValueError
-    return r, a, s
+    return value
 
 
-_angles.__name__ = "three angles"
+_angle.__name__ = "angle"
 
 
 def _choices(a: argparse.Namespace) -> Any:
@@ -395,7 +395,11 @@ def parser() -> argparse.ArgumentParser:
     _dicom_arguments(degrade)
     degrade.add_argument("--out", type=Path, required=True)
     degrade.add_argument(
-        "--turn", type=_angles, metavar="R,A,S", help="turn the scanner's axes by so many degrees about R, A and S"
+        "--turn",
+        type=_angle,
+        nargs=3,
+        metavar=("R", "A", "S"),
+        help="turn the scanner's axes by so many degrees about R, A and S",
     )
     degrade.add_argument("--axis", choices=("R", "A", "S"), help="the slice axis")
     degrade.add_argument("--factor", type=_positive(int), metavar="N", help="downsample the coronal plane instead")

@@ -169,7 +169,8 @@ def noise_of(scan: Tensor, grid: Grid, template: Template, pose: Pose, stated: f
     if stated is not None:
         return NoiseLevel(stated, "stated")
     air = torch.from_numpy(air_of(template).astype(np.float32))[None]
-    there = resample(air, template.grid, grid, np.linalg.inv(pose), mode="nearest")[0] > 0.5
+    back = np.linalg.inv(pose).astype(np.float64)
+    there = resample(air, template.grid, grid, back, mode="nearest")[0] > 0.5
     return noise_in_air(scan[0][there])
 
 

@@ -131,6 +131,8 @@ def super_resolve(
     scale = scale_of(problem.pose)
     larger = f", the head taken as {scale:.2f} times the template's size" if scale > 1.01 else ""
     say(f"registered to {bundle.name}: correlation {problem.correlation:.2f}{larger}")
+    for s in problem.scans:
+        say(f"noise: {s.noise.deviation:.3g} ({s.noise.kind})")
     steps = sr.STEPS if steps is None else steps
     with search_progress(steps) as callback:
         stack, problem, fits = sr.infer_stack(
@@ -192,7 +194,7 @@ def degrade(
     profile: Profile = "box",
     gap: float = 0.0,
     factor: int | None = None,
-    turn: tuple[float, float, float] | None = None,
+    turn: Sequence[float] | None = None,
     dtype: Literal["float32", "source"] = "float32",
     affine: Literal["auto", "sform", "qform"] = "auto",
     series: str | None = None,

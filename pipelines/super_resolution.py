@@ -40,8 +40,9 @@ AT_ONCE = 16
 LOCAL_MM = 10.0
 """Over about this distance the prior's error is taken to be equally large, where it is weighed against noise."""
 
-LEAST_RESIDUAL = 0.86
-"""The residual keeps at least so many of the noise's standard deviations: what is less has been taken for detail."""
+RESIDUAL = (0.82, 1.0)
+MOST_TRIALS = 8
+"""The residual of one scan should be between so many standard deviations of its noise; so many attempts at that."""
 
 INTERPOLATION = 0.1
 """How far several scans contradict each other only because grids at angles are interpolated, in units of the prior's
@@ -134,13 +135,17 @@ def infer_stack(
             found,
             steps=last - first,
             curvature=bundle.whitened(device).curvature,
-            callback=None if callback is None else lambda step, terms, first=first: callback(first + step, terms),
+            callback=None if callback is None else _counted_from(first, callback),
         )
         found = estimate.ws
         if last < steps:
             fits = tuple(fit(scan, estimate.image.cpu(), box, weights) for scan in problem.scans)
             problem = problem.refined([f.pose for f in fits], [f.shading for f in fits])
     return estimate.image.cpu(), problem, fits
+
+
+def _counted_from(first: int, callback: Callback) -> Callback:
+    return lambda step, terms: callback(first + step, terms)
 
 
 def fit(scan: Scan, stack: Tensor, box: Grid, weights: Weights) -> Refined:
@@ -176,9 +181,8 @@ def observed(problem: Problem) -> tuple[Observed, ...]:
 def combine(problem: Problem, stack: Tensor, box: Grid) -> Result:
     """The generator's slices, back on the first scan's axes, made consistent with all scans.
 
-    One scan without noise: exactly. With noise, as far as the prior's error, which is told from the residual around
-    each voxel, is larger than it; that error is taken to be smaller where else the residual would be less than
-    `LEAST_RESIDUAL` of the noise. Of several scans, `INTERPOLATION` of the prior's error counts as noise.
+    One scan without noise: exactly. With noise: as far as the prior's error, which is told from the residual around
+    each voxel, is larger than it (see `weighed`). Of several scans, `INTERPOLATION` of the prior's error counts as noise.
     """
     volume, weight = placed(problem, stack, box)
     weight = weight.to(problem.interpolated.dtype)
@@ -191,11 +195,7 @@ def combine(problem: Problem, stack: Tensor, box: Grid) -> Result:
         return Result(made, image, weight, system.explained(0.0)[None].to(image.dtype), 0.0, scans)
     residual = scans[0].values.double() - problem.corruption(image.double())
     if len(scans) == 1:
-        error = error_size(residual, system, problem)
-        made = project(image, problem.corruption, scans[0].values, around(error, covariance), deviation, tol=1e-3)
-        while float((scans[0].values - problem.corruption(made)).square().mean().sqrt()) < LEAST_RESIDUAL * deviation:
-            error = 0.9 * error
-            made = project(image, problem.corruption, scans[0].values, around(error, covariance), deviation, tol=1e-3)
+        made, error = weighed(image, scans[0], residual, error_size(residual, system, problem), covariance)
         explained = explained_locally(system, deviation / error)
         return Result(made, image, weight, explained.to(image.dtype), 0.0, scans)
     together = Together([scan.corruption for scan in scans])
@@ -205,6 +205,35 @@ def combine(problem: Problem, stack: Tensor, box: Grid) -> Result:
     made = project(image, together, values, covariance, noise, tol=5e-3)
     explained, spread = explained_estimate(together, covariance, noise, (1, *problem.fine.shape))
     return Result(made, image, weight, explained, spread, scans)
+
+
+def weighed(
+    image: Tensor, scan: Observed, residual: Tensor, error: Tensor, covariance: SeparableCovariance
+) -> tuple[Tensor, Tensor]:
+    """The most probable image given a scan with noise, and the size of the prior's error that it rests on.
+
+    `error` [1, X, Y, Z] is scaled down, if need be, until the residual keeps `RESIDUAL` of the noise (the discrepancy
+    principle): a smaller one would mean that noise was taken for detail.
+    """
+    # So large an error leaves a residual well below the noise, and the system is no worse conditioned than it must be.
+    scale = min(1.0, 3 * math.sqrt(scan.deviation / max(float(torch.quantile(_thinned(error), 0.95)), scan.deviation)))
+    spread = float((scan.values - scan.values.mean()).square().mean().sqrt())
+    tolerance = min(5e-4, 0.05 * scan.deviation / spread)
+    for _ in range(MOST_TRIALS):
+        weighted = around(scale * error, covariance)
+        made = project(image, scan.corruption, scan.values, weighted, scan.deviation, tol=tolerance)
+        left = float((scan.values - scan.corruption(made)).square().mean().sqrt()) / scan.deviation
+        if left < RESIDUAL[0]:
+            scale *= 0.8
+        elif left > RESIDUAL[1] and scale < 1:
+            scale = min(1.0, 1.1 * scale)
+        else:
+            break
+    return made, scale * error
+
+
+def _thinned(x: Tensor, most: int = 1_000_000) -> Tensor:
+    return x.flatten()[:: -(-x.numel() // most)]
 
 
 def around(error: Tensor, covariance: SeparableCovariance) -> Callable[[Tensor], Tensor]:
