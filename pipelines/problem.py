@@ -30,6 +30,9 @@ CORRELATION_MM = 1.0
 TAPER_MM = 6.0
 """Over this distance from the edge of what the prior covers, its answer gives way to interpolation."""
 
+NEGLIGIBLE = 1e-3
+"""Noise below this part of the brain's brightness is rounding, or what interpolation left of it: taken for none."""
+
 SMOOTH_MM = 10.0
 """Correlation length of a head's intensities where they are interpolated through noise."""
 
@@ -123,7 +126,7 @@ def pose_problem(
     interpolated = project(interpolate(scan, coarse, fine), corruption, scan, covariance)
     pose, correlation = rigid_pose(interpolated, fine, template)
     normalisation = estimate(interpolated, fine, template, pose)
-    level = noise_of(scan, coarse, template, pose, noise)
+    level = noise_of(scan, coarse, template, pose, noise, normalisation)
     if level.deviation:
         interpolated = smoothed(scan, fine, corruption, level.deviation)
     first = Scan(scan, coarse, acquisition, pose, normalisation, level, Shading.none())
@@ -159,19 +162,23 @@ def with_scan(
             f"at least {LEAST_CORRELATION} needed); register it to the first scan, or leave it out"
         )
     normalisation = estimate(scan, grid, template, problem.pose)
-    level = noise_of(scan, grid, template, problem.pose, noise)
+    level = noise_of(scan, grid, template, problem.pose, noise, normalisation)
     added = Scan(scan, grid, acquisition, problem.pose, normalisation, level, Shading.none())
     return dataclasses.replace(problem, scans=(*problem.scans, added))
 
 
-def noise_of(scan: Tensor, grid: Grid, template: Template, pose: Pose, stated: float | None) -> NoiseLevel:
-    """The noise of a registered scan: as stated, or, where None, from its air."""
+def noise_of(
+    scan: Tensor, grid: Grid, template: Template, pose: Pose, stated: float | None, normalisation: Normalisation
+) -> NoiseLevel:
+    """The noise of a registered scan: as stated, or, where None, from its air; below `NEGLIGIBLE` of the brain, none."""
     if stated is not None:
         return NoiseLevel(stated, "stated")
     air = torch.from_numpy(air_of(template).astype(np.float32))[None]
     back = np.linalg.inv(pose).astype(np.float64)
     there = resample(air, template.grid, grid, back, mode="nearest")[0] > 0.5
-    return noise_in_air(scan[0][there])
+    found = noise_in_air(scan[0][there])
+    small = 0 < found.deviation < NEGLIGIBLE * normalisation.scale
+    return NoiseLevel(0.0, "negligible") if small else found
 
 
 def placed(problem: Problem, stack: Tensor, box: Grid) -> tuple[Tensor, Tensor]:

@@ -182,7 +182,7 @@ def combine(problem: Problem, stack: Tensor, box: Grid) -> Result:
     """The generator's slices, back on the first scan's axes, made consistent with all scans.
 
     One scan without noise: exactly. With noise: as far as the prior's error, which is told from the residual around
-    each voxel, is larger than it (see `weighed`). Of several scans, `INTERPOLATION` of the prior's error counts as noise.
+    each voxel, is larger than it (see `weighed`). Of several scans, `INTERPOLATION` of that error counts as noise.
     """
     volume, weight = placed(problem, stack, box)
     weight = weight.to(problem.interpolated.dtype)
