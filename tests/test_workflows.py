@@ -33,6 +33,9 @@ TINY = {
 }
 
 
+ENDINGS = (".nii.gz", ".json", ".html", "_measured.nii.gz")
+
+
 def test_nifti_passes_through_and_slice_thickness_is_a_profile(tmp_path: Path) -> None:
     scan = small_head(tmp_path / "in" / "sub-1_T1w.nii.gz", thick=True)
     (tmp_path / "out").mkdir()
@@ -177,7 +180,7 @@ def test_training_to_derivatives_in_one_workflow(tmp_path: Path) -> None:
 
     made = run(tmp_path / "work", tmp_path / "out")
     good = [name for name in names if name != "head07"]
-    assert sorted(made) == sorted([f"{n}{e}" for n in good for e in (".nii.gz", ".json")] + ["head07_refused.json"])
+    assert sorted(made) == sorted([f"{n}{e}" for n in good for e in ENDINGS] + ["head07_refused.json"])
     (bundle,) = (tmp_path / "work").glob("**/trained-prior/prior")
     prior = load(str(bundle))
     assert prior.metadata["heads"] == good
