@@ -206,7 +206,7 @@ def degrade(
 
     Either slices of `thickness` mm (and `gap`) along world axis R, A or S, or `factor` in the coronal plane. `turn`:
     the simulated scanner's axes are those of the scan turned about its middle by so many degrees about R, then A, then
-    S; samples whose slice profile leaves the scan are 0.
+    S (see `acquire_turned`).
     """
     source = for_reading(scan, series=series if like is None else None).read(scan, affine)
     target = target_of(scan, out, source.header, like=like, series=series, dtype=dtype, choices=choices, force=force)
@@ -221,7 +221,7 @@ def degrade(
     from brgm_med.transforms.acquire import coarse_in_plane, thick_slices
     from brgm_med.transforms.acquire import degrade as acquire
     from brgm_med.transforms.geometry import Grid
-    from brgm_med.transforms.oblique import oblique_profile, turned
+    from brgm_med.transforms.oblique import acquire_turned, turned
 
     grid = Grid(source.header.shape, source.affine)
     if factor is not None:
@@ -235,7 +235,7 @@ def degrade(
         image = acquire(volume, grid, coarse, model)
     else:
         coarse = turned(coarse, turn)
-        image = oblique_profile(model, coarse, grid)(volume.double()).to(volume.dtype)
+        image = acquire_turned(volume, grid, coarse, model)
     text = f"brgm-med {__version__}: simulated acquisition, research only"
     target.write(image[0].numpy(), coarse.affine, degraded(), text, model.thickness[2])
     write_json(sidecar, {"Source": called(scan, choices), **model.to_sidecar(coarse)}, force)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
-from brgm_med.corruptions import ObliqueProfile, profile_nodes
+from brgm_med.corruptions import ObliqueProfile, profile_nodes, profile_reach
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.slices import stack_affine
+
+BEYOND_MM = 4.0
 
 
 def oblique_profile(
@@ -39,6 +42,22 @@ def oblique_profile(
     if chosen is None:
         chosen = ObliqueProfile(to_source, source.shape, scan.shape, nodes).covered()
     return ObliqueProfile(to_source, source.shape, scan.shape, nodes, use=chosen)
+
+
+def acquire_turned(volume: Tensor, grid: Grid, scan: Grid, model: AcquisitionModel) -> Tensor:
+    """Simulate a scan of `volume` [C, X, Y, Z] on `grid` at any angle: [C, X', Y', Z'] on `scan`, same dtype.
+
+    Beyond its field of view the volume goes on as at its edge, as far as a slice profile reaches; samples farther out
+    are 0.
+    """
+    reach = max(t * profile_reach(model.profile if a == model.axis else "box") for a, t in enumerate(model.thickness))
+    pad = [math.ceil((reach + BEYOND_MM) / s) for s in grid.spacing]
+    around = [p for axis in (2, 1, 0) for p in (pad[axis], pad[axis])]
+    wider = torch.nn.functional.pad(volume[None].float(), around, mode="replicate")[0]
+    affine = grid.affine.copy()
+    affine[:3, 3] -= affine[:3, :3] @ np.asarray(pad)
+    x, y, z = wider.shape[1:]
+    return oblique_profile(model, scan, Grid((x, y, z), affine))(wider).to(volume.dtype)
 
 
 def stack_grid(box: Grid) -> Grid:

@@ -16,6 +16,7 @@ from brgm_med.corruptions.profile import (
     profile_inside,
     profile_kernel,
     profile_matrix,
+    profile_reach,
 )
 from brgm_med.corruptions.sampling import AxisBlur, Blur, Downsample, Kernel
 
@@ -40,4 +41,5 @@ __all__ = [
     "profile_kernel",
     "profile_matrix",
     "profile_nodes",
+    "profile_reach",
 ]
