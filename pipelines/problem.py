@@ -170,7 +170,7 @@ def with_scan(
 def noise_of(
     scan: Tensor, grid: Grid, template: Template, pose: Pose, stated: float | None, normalisation: Normalisation
 ) -> NoiseLevel:
-    """The noise of a registered scan: as stated, or, where None, from its air (below `NEGLIGIBLE` of the brain none)."""
+    """The noise of a registered scan: as stated, or, if None, from its air (below `NEGLIGIBLE` of the brain none)."""
     if stated is not None:
         return NoiseLevel(stated, "stated")
     air = torch.from_numpy(air_of(template).astype(np.float32))[None]
