@@ -64,3 +64,16 @@ def read_measured(
     for clause in suspicions(source.array, grid, model):
         say(f"warning: {name}: {clause}")
     return Measured(path, source.header, torch.from_numpy(source.array)[None], grid, model, origin)
+
+
+def doubtful(scan: Measured, finest: float) -> str | None:
+    """Why a prior of coronal slices of `finest` mm is not expected to beat interpolation on one scan; None: it is."""
+    if max(scan.grid.spacing) <= finest:
+        return f"it is as fine as the prior ({finest:g} mm) along every axis; nothing finer can be inferred"
+    axis = max(range(3), key=lambda a: scan.model.thickness[a])
+    if scan.grid.world_axis(axis) == 1 and scan.model.thickness[axis] > 1.5 * min(scan.model.thickness):
+        return (
+            "its slices are coronal, as the prior's are, and what is missing lies between them; "
+            "do not expect more than from cubic interpolation with data consistency"
+        )
+    return None

@@ -10,7 +10,7 @@ from typing import Literal
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
 from brgm_med.pipelines.deidentification import called, withhold
-from brgm_med.pipelines.measured import Measured, read_measured
+from brgm_med.pipelines.measured import Measured, doubtful, read_measured
 from brgm_med.pipelines.progress import search_progress
 from brgm_med.pipelines.provenance import (
     STATEMENT,
@@ -116,11 +116,8 @@ def super_resolve(
     features = perceptual_features(perceptual, bundle, lpips_weights, where)
     scans: list[Measured] = [first, *others]
     fine = output_grid([s.grid for s in scans], bundle.spacing, spacing)
-    if max(first.grid.spacing) <= bundle.spacing and not others:
-        say(
-            f"warning: {called(paths[0], choices)} is as fine as the prior ({bundle.spacing:g} mm) along every axis; "
-            "nothing finer can be inferred"
-        )
+    if not others and (doubt := doubtful(first, bundle.spacing)):
+        say(f"warning: {called(paths[0], choices)}: {doubt}")
     at = first
     try:
         problem = pose_problem(first.values, first.grid, first.model, bundle.spacing, template, noise, fine)

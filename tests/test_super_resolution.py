@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from brgm_med._version import __version__
+from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.pipelines.steps import degrade, super_resolve
 from brgm_med.transforms.acquire import AcquisitionModel, fine_grid
 from brgm_med.transforms.geometry import Grid
@@ -122,3 +123,90 @@ def test_the_discriminator_can_judge_as_well(folder: Path, tmp_path: Path) -> No
     assert content["parameters"]["perceptual"] == "discriminator"
     assert content["consistency"]["relative_residual"] <= 1e-5
     assert not np.array_equal(opened(out)[0], opened(folder / "float_brgm.nii.gz")[0])
+
+
+@pytest.fixture(scope="module")
+def turned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Gaussian noise of 10 on thick axial and sagittal scans at an angle, each with a sidecar."""
+    made = tmp_path_factory.mktemp("turned")
+    template_head(made / "head.nii.gz")
+    for number, (name, axis, turn) in enumerate((("axial", "S", (8, -5, 6)), ("sagittal", "R", (-4, 6, 3)))):
+        scan = made / f"{name}.nii.gz"
+        degrade(made / "head.nii.gz", scan, thickness=6.0, axis=axis, profile="gaussian", turn=turn)
+        values, affine, _ = opened(scan)
+        noisy = values + np.random.default_rng(number).normal(0, 10, values.shape)
+        nib.save(nib.Nifti1Image(noisy.astype(np.float32), affine), scan)
+    return made
+
+
+def test_noise_is_found_and_not_taken_for_detail(turned: Path) -> None:
+    out = super_resolve(turned / "axial.nii.gz", turned / "auto.nii.gz", steps=2, threads=1)
+    content = json.loads((turned / "auto_certificate.json").read_text())
+    (noise,) = content["noise"]
+    assert noise["kind"] == "gaussian"
+    assert noise["deviation"] == pytest.approx(10, rel=0.1)
+    assert 0.8 * 10 <= content["consistency"]["residual_rms"] <= 1.05 * 10
+    assert content["registration"]["not_identified"]
+    # The map: a part of 1 everywhere, and none outside the field of view's air, which the prior knows already.
+    explained = opened(turned / "auto_measured.nii.gz")[0]
+    assert explained.shape == opened(out)[0].shape
+    assert 0 <= explained.min() < 0.1 < explained.max() <= 1
+
+
+def test_without_noise_every_value_is_kept(turned: Path) -> None:
+    super_resolve(turned / "axial.nii.gz", turned / "kept.nii.gz", steps=2, threads=1, noise=0.0)
+    content = json.loads((turned / "kept_certificate.json").read_text())
+    assert content["consistency"]["relative_residual"] <= 1e-5
+    assert content["noise"] == [{"deviation": 0.0, "kind": "stated"}]
+
+
+def test_several_scans_make_one_result(turned: Path) -> None:
+    scans = [turned / "axial.nii.gz", turned / "sagittal.nii.gz"]
+    out = super_resolve(scans, turned / "both.nii.gz", steps=2, threads=1)
+    content = json.loads((turned / "both_certificate.json").read_text())
+    values, affine, _ = opened(out)
+    first = opened(scans[0])
+    assert np.allclose(affine[:3, :3] / 2, first[1][:3, :3] / [2, 2, 6], atol=1e-4)  # isotropic, the first scan's axes
+    (other,) = content["consistency"]["further_scans"]
+    assert other["relative_residual"] < 0.2
+    assert content["further_scans"][0]["file"] == "sagittal.nii.gz"
+    assert len(content["registration"]["refined"]) in (0, 2)
+    assert content["explained_by_the_scans"]["standard_error_of_a_voxel"] > 0
+    one = json.loads((turned / "auto_certificate.json").read_text())["explained_by_the_scans"]["mean"]
+    assert content["explained_by_the_scans"]["mean"] > one
+    assert np.isfinite(values).all()
+
+
+def test_what_cannot_be_is_refused_before_any_work(turned: Path, tmp_path: Path) -> None:
+    scan = turned / "axial.nii.gz"
+    with pytest.raises(UsageError, match="coarser grid"):
+        super_resolve(scan, tmp_path / "a.nii.gz", spacing=3.0)
+    with pytest.raises(UsageError, match="one for each scan"):
+        super_resolve([scan, turned / "sagittal.nii.gz"], tmp_path / "a.nii.gz", series=["1"])
+    with pytest.raises(UsageError, match="must all be different"):
+        super_resolve([scan, scan], tmp_path / "a.nii.gz")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_scan_that_lies_elsewhere_is_refused(turned: Path, tmp_path: Path) -> None:
+    values, affine, _ = opened(turned / "sagittal.nii.gz")
+    affine = affine.copy()
+    affine[:3, 3] += 40
+    nib.save(nib.Nifti1Image(values.astype(np.float32), affine), tmp_path / "moved.nii.gz")
+    with pytest.raises(InputRefusedError, match="does not lie where the first scan does"):
+        super_resolve([turned / "axial.nii.gz", tmp_path / "moved.nii.gz"], tmp_path / "out.nii.gz", threads=1)
+    assert not (tmp_path / "out.nii.gz").exists()
+
+
+def test_where_little_is_to_be_gained_it_says_so(turned: Path) -> None:
+    from brgm_med.pipelines.measured import doubtful, read_measured
+    from brgm_med.transforms.formats.dicom_derived import NO_CHOICES
+
+    degrade(turned / "head.nii.gz", turned / "coronal.nii.gz", thickness=6.0, axis="A", force=True)
+    said = {}
+    for name in ("head", "axial", "coronal"):
+        scan = read_measured(turned / f"{name}.nii.gz", None, "auto", (None, None, None), NO_CHOICES)
+        said[name] = doubtful(scan, 4.0 if name == "head" else 2.0)
+    assert "as fine as the prior" in (said["head"] or "")
+    assert said["axial"] is None
+    assert "coronal" in (said["coronal"] or "")
