@@ -201,7 +201,7 @@ def combine(problem: Problem, stack: Tensor, box: Grid) -> Result:
     together = Together([scan.corruption for scan in scans])
     values = together.join([scan.values for scan in scans])
     typical = math.sqrt(max(float(residual.square().mean()) - deviation**2, 0.0) / float(system.spectrum.mean()))
-    noise = math.hypot(deviation / typical, INTERPOLATION)
+    noise = math.hypot(deviation / max(typical, 1e-3 * deviation) if deviation else 0.0, INTERPOLATION)
     made = project(image, together, values, covariance, noise, tol=5e-3)
     explained, spread = explained_estimate(together, covariance, noise, (1, *problem.fine.shape))
     return Result(made, image, weight, explained, spread, scans)
@@ -223,13 +223,14 @@ def weighed(
         weighted = around(scale * error, covariance)
         made = project(image, scan.corruption, scan.values, weighted, scan.deviation, tol=tolerance)
         left = float((scan.values - scan.corruption(made)).square().mean().sqrt()) / scan.deviation
+        used = scale
         if left < RESIDUAL[0]:
             scale *= 0.8
         elif left > RESIDUAL[1] and scale < 1:
             scale = min(1.0, 1.1 * scale)
         else:
             break
-    return made, scale * error
+    return made, used * error
 
 
 def _thinned(x: Tensor, most: int = 1_000_000) -> Tensor:
@@ -259,9 +260,8 @@ def error_size(residual: Tensor, system: SeparableSystem, problem: Problem) -> T
 def explained_locally(system: SeparableSystem, noise: Tensor) -> Tensor:
     """`SeparableSystem.explained` for a noise (in units of the error) that differs between voxels, [1, X, Y, Z]: as if
     it were everywhere what it is at the voxel. Infinite noise explains nothing."""
-    levels = torch.logspace(-2, 2, 9, dtype=torch.float64)
-    tables = torch.stack([system.explained(float(level)) for level in levels])
-    place = ((noise[0].log10() + 2) * 2).clamp(0, 8 - 1e-9)
-    below, above = place.floor().long(), place.frac()
-    low, high = (tables.gather(0, (below + k)[None])[0] for k in (0, 1))
-    return torch.where(noise[0] < 100, low + above * (high - low), 0.0)[None]
+    place = ((noise[0].log10() + 2) * 2).clamp(0, 8)
+    found = torch.zeros_like(place)
+    for number, level in enumerate(torch.logspace(-2, 2, 9, dtype=torch.float64).tolist()):
+        found += (1 - (place - number).abs()).clamp(min=0) * system.explained(level)
+    return torch.where(noise[0] < 100, found, 0.0)[None]

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from brgm_med.corruptions import SliceProfile, Together, profile_matrix
 from brgm_med.explained import explained_estimate
+from brgm_med.pipelines.super_resolution import explained_locally
 from brgm_med.separable import SeparableSystem, stationary_covariance
 
 SHAPE = (24, 20, 24)
@@ -35,3 +36,14 @@ def test_more_scans_explain_more() -> None:
     c = stationary_covariance(SHAPE, 0.7)
     means = [float(explained_estimate(Together(thick[:k]), c, 0.1, (1, *SHAPE))[0].mean()) for k in (1, 2, 3)]
     assert means[0] < means[1] - 0.1 < means[2] - 0.2
+
+
+def test_a_noise_that_is_the_same_everywhere_explains_what_the_closed_form_says() -> None:
+    a = SliceProfile((None, None, profile_matrix(24, 2.0, 8, 6.0, 6.0)))
+    system = SeparableSystem.of(a, stationary_covariance(SHAPE, 0.7), SHAPE)
+    for noise in (10**-1.5, 1.0, 10**0.5):  # levels of the table: between those it is interpolated
+        found = explained_locally(system, torch.full((1, *SHAPE), noise, dtype=torch.float64))
+        torch.testing.assert_close(found[0], system.explained(noise), rtol=0, atol=1e-6)
+    between = explained_locally(system, torch.full((1, *SHAPE), 0.5, dtype=torch.float64))[0]
+    assert float((between - system.explained(0.5)).abs().max()) < 0.03
+    assert not explained_locally(system, torch.full((1, *SHAPE), torch.inf, dtype=torch.float64)).any()
