@@ -13,6 +13,19 @@ from typing import Any
 
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, UsageError
+from brgm_med.pipelines.arguments import (
+    Install,
+    acquisition_arguments,
+    angle,
+    count,
+    dicom_arguments,
+    noise,
+    place,
+    positive,
+    reconstruction_arguments,
+    scan_arguments,
+    study_arguments,
+)
 
 ONLY_VOLUMES = (
     *("like", "series", "slice_thickness", "profile", "gap", "spacing", "noise"),
@@ -21,49 +34,6 @@ ONLY_VOLUMES = (
 """Options of `sr` that pictures have not."""
 
 Handler = Callable[[argparse.Namespace], None]
-
-
-def _positive(kind: type[int] | type[float]) -> Callable[[str], Any]:
-    def parse(text: str) -> Any:
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise ValueError
-        return value
-
-    parse.__name__ = f"positive {kind.__name__}"
-    return parse
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise ValueError
-    return value
-
-
-_count.__name__ = "count"
-
-
-def _noise(text: str) -> float | str:
-    if text == "auto":
-        return text
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise ValueError
-    return value
-
-
-_noise.__name__ = "noise level"
-
-
-def _angle(text: str) -> float:
-    value = float(text)
-    if not abs(value) <= 180:
-        raise ValueError
-    return value
-
-
-_angle.__name__ = "angle"
 
 
 def _choices(a: argparse.Namespace) -> Any:
@@ -77,12 +47,6 @@ def _choices(a: argparse.Namespace) -> Any:
         if getattr(a, name):
             raise UsageError(f"--deidentify: excludes --{name.replace('_', '-')}; leave one of the two out")
     return Choices(transform=begin(a.out))
-
-
-def _place(text: str) -> Path:
-    """A path with a name, which `.` has not: results are named after it."""
-    path = Path(text)
-    return path if path.name not in ("", "..") else path.resolve()
 
 
 def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Callable[..., object]) -> bool:
@@ -252,95 +216,6 @@ def _doctor(_a: argparse.Namespace) -> None:
     doctor()
 
 
-def _scan_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
-    text = "NIfTI file; folder, DICOMDIR, zip or file of DICOM slices; picture or radiograph"
-    which = "which DICOM series (brgm-med series lists them)"
-    if several:
-        text += "; again for further scans of the same head"
-        which += "; of several scans, one for each"
-    action = "append" if several else "store"
-    parser.add_argument("--in", dest="scan", type=_place, action=action, required=True, metavar="SCAN", help=text)
-    parser.add_argument("--series", action=action, metavar="UID|NUMBER", help=which)
-    parser.add_argument("--affine", choices=("sform", "qform"), default="auto", help="which one to believe")
-    parser.add_argument("--force", action="store_true", help="overwrite existing outputs")
-
-
-def _dicom_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--like", type=Path, metavar="DICOM", help="series whose patient and study a DICOM result of NIfTI input gets"
-    )
-    parser.add_argument("--uid-seed", metavar="TEXT", help="DICOM UIDs made of this and the image (default: random)")
-    parser.add_argument("--deidentify", action="store_true", help="of DICOM output (PS3.15 basic profile)")
-    parser.add_argument("--keep-private", action="store_true", help="keep the private elements of DICOM input")
-
-
-def _acquisition_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dtype", choices=("float32", "source"), default="float32", help="voxel type of the output")
-    parser.add_argument(
-        "--slice-thickness", type=_positive(float), metavar="MM", help="full width (Gaussian: at half maximum)"
-    )
-    parser.add_argument("--profile", choices=("box", "gaussian", "trapezoid"), help="slice profile (default: box)")
-    parser.add_argument("--gap", type=float, metavar="MM", help="gap between slices")
-
-
-def _reconstruction_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--out", type=Path, help="file, or folder of pictures or DICOM (default: the input's name + _brgm)"
-    )
-    parser.add_argument("--certificate", type=Path, metavar="FILE", help="JSON file (default: beside the output)")
-    parser.add_argument("--prior", default="brain-t1-coronal", metavar="NAME|DIR")
-    parser.add_argument("--steps", type=_positive(int), metavar="N", help="steps of the MAP search")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=_positive(int), metavar="N")
-
-
-def _study_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("place", type=Path, metavar="BIDS_DIR", help="the scans")
-    parser.add_argument("out", type=Path, metavar="OUT_DIR", help="the derivatives; made if need be")
-    parser.add_argument(
-        "level",
-        choices=("participant", "group"),
-        help="every scan by itself; the study: its table, or the training on all scans",
-    )
-    parser.add_argument("--participant-label", nargs="+", default=[], metavar="LABEL", help="only these subjects")
-    parser.add_argument("--task", choices=("sr", "inpaint", "train"), default="sr")
-    text = "bids, or plain: NIfTI files in any folders, and a folder or zip of DICOM for each volume"
-    parser.add_argument("--layout", choices=("bids", "plain"), default="bids", help=text)
-    text = "path from BIDS_DIR to a scan's mask, with wildcards, {sub}, {ses}, ... and {stem}, the scan's name"
-    parser.add_argument("--mask-pattern", metavar="GLOB", help=text)
-    parser.add_argument("--series", metavar="UID|NUMBER", help="which DICOM series, where a folder holds several")
-    parser.add_argument("-w", "--work", type=Path, metavar="DIR", help="what is done already (default: OUT_DIR_work)")
-    parser.add_argument("--nprocs", type=_positive(int), default=1, metavar="N", help="nodes side by side (default: 1)")
-    parser.add_argument("--mem-gb", type=_positive(float), metavar="G", help="memory of all of them together")
-    parser.add_argument("--threads", type=_positive(int), default=1, metavar="N", help="of a node (default: 1)")
-    text = 'JSON: {"plugin": "SLURM", "plugin_args": {...}}; SGE and PBS likewise'
-    parser.add_argument("--use-plugin", type=Path, metavar="FILE", help=text)
-    parser.add_argument("--stop-on-first-crash", action="store_true", help="else what does not depend on it goes on")
-    parser.add_argument("--reports-only", action="store_true", help="from the derivatives that are there")
-    parser.add_argument("--dry-run", action="store_true", help="list the scans and what becomes of them")
-    parser.add_argument("--prior", default="brain-t1-coronal", metavar="NAME|DIR")
-    parser.add_argument("--steps", type=_positive(int), metavar="N", help="steps of the MAP search")
-    parser.add_argument("--kimg", type=_positive(float), default=100.0, help="train until so many thousand images")
-    parser.add_argument("--random-seed", type=int, default=0, metavar="S")
-
-
-class Install(argparse.Action):
-    """An option that installs the completion of its own parser, and ends."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
-        super().__init__(option_strings, dest, nargs=0, **options)
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
-        from brgm_med.pipelines.completion import install
-
-        try:
-            print(f"wrote {install(parser)}; it works in new shells that have bash-completion")
-        except BrgmError as error:
-            parser.exit(error.exit_code, f"brgm-med: {error}\n")
-        parser.exit()
-
-
 def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
     top = argparse.ArgumentParser(
@@ -363,49 +238,49 @@ def parser() -> argparse.ArgumentParser:
     sr = command(
         "sr", _sr, "Super-resolve a head scan (or a picture): thick slices or large voxels in, the prior's spacing out."
     )
-    _scan_arguments(sr, several=True)
-    _acquisition_arguments(sr)
-    _reconstruction_arguments(sr)
-    _dicom_arguments(sr)
-    sr.add_argument("--spacing", type=_positive(float), metavar="MM", help="of the result (default: the finest)")
+    scan_arguments(sr, several=True)
+    acquisition_arguments(sr)
+    reconstruction_arguments(sr)
+    dicom_arguments(sr)
+    sr.add_argument("--spacing", type=positive(float), metavar="MM", help="of the result (default: the finest)")
     sr.add_argument(
         "--noise",
-        type=_noise,
+        type=noise,
         metavar="auto|SD|0",
         help="standard deviation of the scan's noise, in its units (default: auto, from the air); 0 keeps every value",
     )
-    sr.add_argument("--factor", type=_positive(int), metavar="N", help="of a picture (default: up to the prior's size)")
+    sr.add_argument("--factor", type=positive(int), metavar="N", help="of a picture (default: up to the prior's size)")
     sr.add_argument("--perceptual", choices=("discriminator", "alex", "vgg", "none"), default="none")
     sr.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet or VGG16 weights, for offline use")
 
     inpaint = command(
         "inpaint", _inpaint, "Fill a hole in a head scan (or a picture); every other voxel stays as it is."
     )
-    _scan_arguments(inpaint)
+    scan_arguments(inpaint)
     inpaint.add_argument(
         "--mask", type=Path, required=True, help="integer image, on any grid; voxels that are not 0 are unknown"
     )
     inpaint.add_argument("--mask-known", action="store_true", help="voxels of the mask that are 0 are unknown instead")
-    _reconstruction_arguments(inpaint)
-    _dicom_arguments(inpaint)
+    reconstruction_arguments(inpaint)
+    dicom_arguments(inpaint)
 
     degrade = command("degrade", _degrade, "Simulate a coarser acquisition of a scan.")
-    _scan_arguments(degrade)
-    _acquisition_arguments(degrade)
-    _dicom_arguments(degrade)
+    scan_arguments(degrade)
+    acquisition_arguments(degrade)
+    dicom_arguments(degrade)
     degrade.add_argument("--out", type=Path, required=True)
     degrade.add_argument(
         "--turn",
-        type=_angle,
+        type=angle,
         nargs=3,
         metavar=("R", "A", "S"),
         help="turn the scanner's axes by so many degrees about R, A and S",
     )
     degrade.add_argument("--axis", choices=("R", "A", "S"), help="the slice axis")
-    degrade.add_argument("--factor", type=_positive(int), metavar="N", help="downsample the coronal plane instead")
+    degrade.add_argument("--factor", type=positive(int), metavar="N", help="downsample the coronal plane instead")
 
     series = command("series", _series, "List the DICOM volumes in a folder, DICOMDIR, zip or file.")
-    series.add_argument("place", type=_place, metavar="DIR")
+    series.add_argument("place", type=place, metavar="DIR")
     series.add_argument("--json", action="store_true", help="for programs")
 
     train = command("train", _train, "Train a prior on a folder of head scans, or of pictures.")
@@ -417,22 +292,22 @@ def parser() -> argparse.ArgumentParser:
         metavar="RUN",
         help="folder of the run; resumed if it exists; a template in it is used",
     )
-    train.add_argument("--kimg", type=_positive(float), default=100.0, help="train until so many thousand images")
+    train.add_argument("--kimg", type=positive(float), default=100.0, help="train until so many thousand images")
     train.add_argument(
-        "--heads", type=_positive(int), metavar="N", help="train on the first N heads (or pictures) by name"
+        "--heads", type=positive(int), metavar="N", help="train on the first N heads (or pictures) by name"
     )
     train.add_argument(
         "--held-out",
-        type=_count,
+        type=count,
         metavar="M",
         help="measure on the M heads (or pictures) after those, never trained on (default: a tenth of the folder's)",
     )
-    train.add_argument("--threads", type=_positive(int), metavar="N")
+    train.add_argument("--threads", type=positive(int), metavar="N")
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet weights, for offline use")
 
     study = command("run", _run, "A directory of scans (BIDS, NIfTI, DICOM) in, a directory of derivatives out.")
-    _study_arguments(study)
+    study_arguments(study)
 
     prior = command("prior", _prior, "List, show, verify or import priors.")
     actions = prior.add_subparsers(dest="action", required=True, metavar="list|show|verify|import")
@@ -456,7 +331,7 @@ def parser() -> argparse.ArgumentParser:
     )
     send.add_argument(
         "--retries",
-        type=_count,
+        type=count,
         default=3,
         metavar="N",
         help="of what may succeed later, after 1, 4, 16 ... s (default: 3)",

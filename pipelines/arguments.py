@@ -1,0 +1,148 @@
+"""The command line's kinds of values, and the options that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from brgm_med.errors import BrgmError
+
+
+def positive(kind: type[int] | type[float]) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise ValueError
+        return value
+
+    parse.__name__ = f"positive {kind.__name__}"
+    return parse
+
+
+def count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise ValueError
+    return value
+
+
+count.__name__ = "count"
+
+
+def noise(text: str) -> float | str:
+    if text == "auto":
+        return text
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise ValueError
+    return value
+
+
+noise.__name__ = "noise level"
+
+
+def angle(text: str) -> float:
+    value = float(text)
+    if not abs(value) <= 180:
+        raise ValueError
+    return value
+
+
+angle.__name__ = "angle"
+
+
+def place(text: str) -> Path:
+    """A path with a name, which `.` has not: results are named after it."""
+    path = Path(text)
+    return path if path.name not in ("", "..") else path.resolve()
+
+
+def scan_arguments(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    text = "NIfTI file; folder, DICOMDIR, zip or file of DICOM slices; picture or radiograph"
+    which = "which DICOM series (brgm-med series lists them)"
+    if several:
+        text += "; again for further scans of the same head"
+        which += "; of several scans, one for each"
+    action = "append" if several else "store"
+    parser.add_argument("--in", dest="scan", type=place, action=action, required=True, metavar="SCAN", help=text)
+    parser.add_argument("--series", action=action, metavar="UID|NUMBER", help=which)
+    parser.add_argument("--affine", choices=("sform", "qform"), default="auto", help="which one to believe")
+    parser.add_argument("--force", action="store_true", help="overwrite existing outputs")
+
+
+def dicom_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--like", type=Path, metavar="DICOM", help="series whose patient and study a DICOM result of NIfTI input gets"
+    )
+    parser.add_argument("--uid-seed", metavar="TEXT", help="DICOM UIDs made of this and the image (default: random)")
+    parser.add_argument("--deidentify", action="store_true", help="of DICOM output (PS3.15 basic profile)")
+    parser.add_argument("--keep-private", action="store_true", help="keep the private elements of DICOM input")
+
+
+def acquisition_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dtype", choices=("float32", "source"), default="float32", help="voxel type of the output")
+    parser.add_argument(
+        "--slice-thickness", type=positive(float), metavar="MM", help="full width (Gaussian: at half maximum)"
+    )
+    parser.add_argument("--profile", choices=("box", "gaussian", "trapezoid"), help="slice profile (default: box)")
+    parser.add_argument("--gap", type=float, metavar="MM", help="gap between slices")
+
+
+def reconstruction_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--out", type=Path, help="file, or folder of pictures or DICOM (default: the input's name + _brgm)"
+    )
+    parser.add_argument("--certificate", type=Path, metavar="FILE", help="JSON file (default: beside the output)")
+    parser.add_argument("--prior", default="brain-t1-coronal", metavar="NAME|DIR")
+    parser.add_argument("--steps", type=positive(int), metavar="N", help="steps of the MAP search")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--threads", type=positive(int), metavar="N")
+
+
+def study_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("place", type=Path, metavar="BIDS_DIR", help="the scans")
+    parser.add_argument("out", type=Path, metavar="OUT_DIR", help="the derivatives; made if need be")
+    parser.add_argument(
+        "level",
+        choices=("participant", "group"),
+        help="every scan by itself; the study: its table, or the training on all scans",
+    )
+    parser.add_argument("--participant-label", nargs="+", default=[], metavar="LABEL", help="only these subjects")
+    parser.add_argument("--task", choices=("sr", "inpaint", "train"), default="sr")
+    text = "bids, or plain: NIfTI files in any folders, and a folder or zip of DICOM for each volume"
+    parser.add_argument("--layout", choices=("bids", "plain"), default="bids", help=text)
+    text = "path from BIDS_DIR to a scan's mask, with wildcards, {sub}, {ses}, ... and {stem}, the scan's name"
+    parser.add_argument("--mask-pattern", metavar="GLOB", help=text)
+    parser.add_argument("--series", metavar="UID|NUMBER", help="which DICOM series, where a folder holds several")
+    parser.add_argument("-w", "--work", type=Path, metavar="DIR", help="what is done already (default: OUT_DIR_work)")
+    parser.add_argument("--nprocs", type=positive(int), default=1, metavar="N", help="nodes side by side (default: 1)")
+    parser.add_argument("--mem-gb", type=positive(float), metavar="G", help="memory of all of them together")
+    parser.add_argument("--threads", type=positive(int), default=1, metavar="N", help="of a node (default: 1)")
+    text = 'JSON: {"plugin": "SLURM", "plugin_args": {...}}; SGE and PBS likewise'
+    parser.add_argument("--use-plugin", type=Path, metavar="FILE", help=text)
+    parser.add_argument("--stop-on-first-crash", action="store_true", help="else what does not depend on it goes on")
+    parser.add_argument("--reports-only", action="store_true", help="from the derivatives that are there")
+    parser.add_argument("--dry-run", action="store_true", help="list the scans and what becomes of them")
+    parser.add_argument("--prior", default="brain-t1-coronal", metavar="NAME|DIR")
+    parser.add_argument("--steps", type=positive(int), metavar="N", help="steps of the MAP search")
+    parser.add_argument("--kimg", type=positive(float), default=100.0, help="train until so many thousand images")
+    parser.add_argument("--random-seed", type=int, default=0, metavar="S")
+
+
+class Install(argparse.Action):
+    """An option that installs the completion of its own parser, and ends."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from brgm_med.pipelines.completion import install
+
+        try:
+            print(f"wrote {install(parser)}; it works in new shells that have bash-completion")
+        except BrgmError as error:
+            parser.exit(error.exit_code, f"brgm-med: {error}\n")
+        parser.exit()
