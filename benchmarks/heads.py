@@ -11,13 +11,10 @@ means with 95 % bootstrap intervals over heads are written to OUT.md.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +35,7 @@ from brgm_med.transforms.prepare import Heads, heads_in
 from brgm_med.transforms.register import rigid_pose
 from brgm_med.transforms.template import Template, load_template
 from demo import Comparison, Volume, baselines, cropped_to, inside_box, perceptual_model
+from table import completed, scores
 
 TASKS: dict[str, Callable[[Grid], tuple[Grid, AcquisitionModel]]] = {
     "6 mm slices along S": lambda grid: thick_slices(grid, "S", 6.0),
@@ -143,20 +141,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     options = parser.parse_args(arguments)
     paths = heads_in(options.data)[GROUPS[options.which]][: options.first]
-    table = options.out.with_suffix(".csv")
-    rows = list(csv.DictReader(table.open())) if table.is_file() else []
-    known = {(row["head"], row["task"]) for row in rows}
-    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        wanted = [(path, task) for path in paths for task in TASKS if (path.name, task) not in known]
-        for done in as_completed([pool.submit(job, *one, options.prior, options.steps) for one in wanted]):
-            rows = sorted(rows + done.result(), key=lambda row: (list(TASKS).index(row["task"]), row["head"]))
-            with table.open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
-            new = done.result()
-            best = "  ".join(f"{r['method']} {float(r['PSNR']):.2f}/{float(r['LPIPS'] or 'nan'):.3f}" for r in new)
-            print(f"{new[0]['head']} {new[0]['task']}: {best}  {float(new[0]['seconds']):.0f} s", flush=True)
+    rows = completed(
+        options.out.with_suffix(".csv"),
+        {(path.name, task): (path, task, options.prior, options.steps) for path in paths for task in TASKS},
+        "task",
+        job,
+        lambda row: (list(TASKS).index(row["task"]), row["head"]),
+        lambda new: f"{new[0]['head']} {new[0]['task']}: {scores(new)}  {float(new[0]['seconds']):.0f} s",
+        options.workers,
+    )
     text = summary(rows)
     options.out.with_suffix(".md").write_text(text)
     print(text)

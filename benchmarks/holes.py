@@ -14,13 +14,10 @@ on, the table (holes.md) and the first head's picture (holes.png).
 from __future__ import annotations
 
 import argparse
-import csv
 import shutil
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
@@ -39,6 +36,7 @@ from brgm_med.pipelines.setting import set_up_torch
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.seams import blend_seamless
 from demo import perceptual_model
+from table import completed, scores
 
 THICK = 2
 """So many slices on either side of the middle one are cut out with it."""
@@ -188,23 +186,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("template.nii.gz", "mask.nii.gz"):
         shutil.copyfile(bundle.folder / name, out / name)
     prepare(options.data, out, 120, 30, options.workers)
-    table = out / "holes.csv"
-    rows = list(csv.DictReader(table.open())) if table.is_file() else []
-    known = {(row["head"], row["mask"]) for row in rows}
     first = 0 if options.which == "choose" else 15
     stacks = slices_of(out, "held_out")
     order = list(masks(*stacks[0].shape[2:]))
-    wanted = [(h, name) for h in range(first, first + options.first) for name in order if (str(h), name) not in known]
-    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(job, *one, options.slice, options.prior, out) for one in wanted]):
-            new = done.result()
-            rows = sorted(rows + new, key=lambda row: (order.index(row["mask"]), int(row["head"])))
-            with table.open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
-            best = "  ".join(f"{r['method']} {float(r['PSNR']):.2f}/{float(r['LPIPS'] or 'nan'):.4f}" for r in new)
-            print(f"head {new[0]['head']} {new[0]['mask']}: {best}", flush=True)
+    heads = range(first, first + options.first)
+    rows = completed(
+        out / "holes.csv",
+        {(str(h), name): (h, name, options.slice, options.prior, out) for h in heads for name in order},
+        "mask",
+        job,
+        lambda row: (order.index(row["mask"]), int(row["head"])),
+        lambda new: f"head {new[0]['head']} {new[0]['mask']}: {scores(new, 4)}",
+        options.workers,
+    )
     text = summary(rows)
     (out / "holes.md").write_text(text)
     print(text)

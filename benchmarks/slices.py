@@ -12,13 +12,10 @@ Gaussian MAP (principal components of the same training slices), which is the ba
 from __future__ import annotations
 
 import argparse
-import csv
 import shutil
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +32,7 @@ from brgm_med.pipelines.setting import set_up_torch
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.reconstruction import consistent, map_slices
 from demo import perceptual_model
+from table import completed, scores
 
 EVERY = 2  # positions: 4 mm
 SIDE = 10  # positions: the slices 40 mm in front of and behind the middle are 10 of these steps away
@@ -158,22 +156,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name in ("template.nii.gz", "mask.nii.gz"):
         shutil.copyfile(folder / name, out / name)
     prepare(options.data, out, 120, 30, options.workers)
-    table = out / "slices.csv"
-    rows = list(csv.DictReader(table.open())) if table.is_file() else []
-    known = {(row["head"], row["task"]) for row in rows}
     first = 0 if options.which == "choose" else 15
-    wanted = [(h, task) for h in range(first, first + options.first) for task in TASKS if (str(h), task) not in known]
+    heads = range(first, first + options.first)
     tools(options.prior, out)
-    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(job, *one, options.prior, out) for one in wanted]):
-            new = done.result()
-            rows = sorted(rows + new, key=lambda row: (list(TASKS).index(row["task"]), int(row["head"])))
-            with table.open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
-            best = "  ".join(f"{r['method']} {float(r['PSNR']):.2f}/{float(r['LPIPS'] or 'nan'):.3f}" for r in new)
-            print(f"head {new[0]['head']} {new[0]['task']}: {best}", flush=True)
+    rows = completed(
+        out / "slices.csv",
+        {(str(h), task): (h, task, options.prior, out) for h in heads for task in TASKS},
+        "task",
+        job,
+        lambda row: (list(TASKS).index(row["task"]), int(row["head"])),
+        lambda new: f"head {new[0]['head']} {new[0]['task']}: {scores(new)}",
+        options.workers,
+    )
     text = summary(rows)
     (out / "slices.md").write_text(text)
     print(text)

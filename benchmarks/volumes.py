@@ -12,14 +12,11 @@ over heads are written to OUT.md.
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +25,6 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 sys.path.insert(0, str(Path(__file__).parent))
-from heads import GROUPS
-
 from brgm_med.metrics import bootstrap_interval, lpips, psnr, ssim
 from brgm_med.perceptual import LPIPS
 from brgm_med.pipelines import super_resolution as sr
@@ -44,6 +39,8 @@ from brgm_med.transforms.prepare import Heads, heads_in
 from brgm_med.transforms.register import resample_cubic, rigid_pose
 from brgm_med.transforms.template import Template, load_template
 from demo import Volume, inside_box, perceptual_model, to_ras
+from heads import GROUPS
+from table import Row, completed
 
 
 @dataclass(frozen=True)
@@ -206,6 +203,12 @@ def job(path: Path, number: int, task: str) -> list[dict[str, str]]:
     return [{key: str(value) for key, value in row.items()} for row in made]
 
 
+def told(new: list[Row]) -> str:
+    """A line about what one job found."""
+    found = "  ".join(f"{r['method']} {float(r['PSNR']):.2f}" for r in new)
+    return f"{new[0]['head']} {new[0]['task']}: {found}  {float(new[0]['seconds']):.0f} s"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
@@ -216,20 +219,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     options = parser.parse_args(arguments)
     paths = heads_in(options.data)[GROUPS[options.which]][: options.first]
-    table = options.out.with_suffix(".csv")
-    rows = list(csv.DictReader(table.open())) if table.is_file() else []
-    known = {(row["head"], row["task"]) for row in rows}
-    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        wanted = [(p, n, t) for t in options.tasks for n, p in enumerate(paths) if (p.name, t) not in known]
-        for done in as_completed([pool.submit(job, *one) for one in wanted]):
-            rows = sorted(rows + done.result(), key=lambda row: (list(TASKS).index(row["task"]), row["head"]))
-            with table.open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
-            new = done.result()
-            best = "  ".join(f"{r['method']} {float(r['PSNR']):.2f}" for r in new)
-            print(f"{new[0]['head']} {new[0]['task']}: {best}  {float(new[0]['seconds']):.0f} s", flush=True)
+    rows = completed(
+        options.out.with_suffix(".csv"),
+        {(path.name, task): (path, n, task) for task in options.tasks for n, path in enumerate(paths)},
+        "task",
+        job,
+        lambda row: (list(TASKS).index(row["task"]), row["head"]),
+        told,
+        options.workers,
+    )
     text = summary(rows)
     options.out.with_suffix(".md").write_text(text)
     print(text)

@@ -36,7 +36,7 @@ def noise_in_air(air: Tensor) -> NoiseLevel:
     values = air.flatten().double()
     if len(values) < FEWEST:
         return NoiseLevel(0.0, "unidentified")
-    low, middle, high = torch.quantile(_thinned(values), torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
+    low, middle, high = torch.quantile(thinned(values), torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
     if high <= low:
         return NoiseLevel(0.0, "unidentified")
     if float(values.min()) >= 0 and low > 0 and abs(math.log(high / low / RAYLEIGH_QUARTILES)) < 0.35:
@@ -44,6 +44,6 @@ def noise_in_air(air: Tensor) -> NoiseLevel:
     return NoiseLevel((high - low) / 1.3489795, "gaussian")
 
 
-def _thinned(values: Tensor, most: int = 1_000_000) -> Tensor:
+def thinned(values: Tensor, most: int = 1_000_000) -> Tensor:
     """At most so many of the values, evenly taken: torch's quantile takes no more than 16 million."""
     return values[:: -(-len(values) // most)]

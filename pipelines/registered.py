@@ -28,8 +28,8 @@ def approximate_corruption(problem: Problem, box: Grid) -> AxisBlur:
         if matrix is None:
             continue
         world = turned.world_axis(axis)
-        profile = problem.first.acquisition.profile if axis == problem.first.acquisition.axis else "box"
-        kernel = profile_kernel(box.spacing[world], problem.first.acquisition.thickness[axis] / scale, profile)
+        model = problem.first.acquisition
+        kernel = profile_kernel(box.spacing[world], model.thickness[axis] / scale, model.profile_along(axis))
         kernels[{0: 2, 1: 0, 2: 1}[world]] = kernel
     return AxisBlur(kernels)
 

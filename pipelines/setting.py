@@ -81,10 +81,10 @@ def acquisition_of(
     stated = stated_by(series, grid)
     if stated is not None:
         return stated, "stated in the DICOM header"
-    nought = series is not None and series.thickness is not None  # stated, and not positive
-    return AcquisitionModel.from_header(grid), "assumed from the header's spacing" + (
-        f"; its Slice Thickness is {series.thickness:g}" if nought and series is not None else ""
-    )
+    origin = "assumed from the header's spacing"
+    if series is not None and series.thickness is not None:  # stated, and not positive
+        origin += f"; its Slice Thickness is {series.thickness:g}"
+    return AcquisitionModel.from_header(grid), origin
 
 
 def perceptual_features(

@@ -16,6 +16,7 @@ from brgm_med.consistency import project
 from brgm_med.corruptions import StackAsVolume, Together
 from brgm_med.energies import GaussMarkov, Likelihood, Perceptual, Pixel
 from brgm_med.explained import explained_estimate
+from brgm_med.noise_level import thinned
 from brgm_med.perceptual import PerceptualFeatures, SlicesAsPictures
 from brgm_med.pipelines.problem import Problem, Scan, placed
 from brgm_med.posterior import Posterior, Weights
@@ -216,7 +217,8 @@ def weighed(
     principle): a smaller one would mean that noise was taken for detail.
     """
     # So large an error leaves a residual well below the noise, and the system is no worse conditioned than it must be.
-    scale = min(1.0, 3 * math.sqrt(scan.deviation / max(float(torch.quantile(_thinned(error), 0.95)), scan.deviation)))
+    largest = max(float(torch.quantile(thinned(error.flatten()), 0.95)), scan.deviation)
+    scale = min(1.0, 3 * math.sqrt(scan.deviation / largest))
     spread = float((scan.values - scan.values.mean()).square().mean().sqrt())
     tolerance = min(5e-4, 0.05 * scan.deviation / spread)
     for _ in range(MOST_TRIALS):
@@ -231,10 +233,6 @@ def weighed(
         else:
             break
     return made, used * error
-
-
-def _thinned(x: Tensor, most: int = 1_000_000) -> Tensor:
-    return x.flatten()[:: -(-x.numel() // most)]
 
 
 def around(error: Tensor, covariance: SeparableCovariance) -> Callable[[Tensor], Tensor]:

@@ -64,6 +64,10 @@ class AcquisitionModel:
         if not all(np.isfinite(t) and t > 0 for t in self.thickness):
             raise UsageError(f"slice thickness {self.thickness} mm: it must be positive")
 
+    def profile_along(self, axis: int) -> Profile:
+        """The profile along an index axis: `profile` across the slices, a box elsewhere."""
+        return self.profile if axis == self.axis else "box"
+
     @classmethod
     def from_header(cls, grid: Grid) -> AcquisitionModel:
         """Assumed: every sample averages its own voxel."""
@@ -153,7 +157,7 @@ class AcquisitionModel:
                 matrices.append(None)
                 inside.append(None)
                 continue
-            profile: Profile = self.profile if axis == self.axis else "box"
+            profile = self.profile_along(axis)
             matrices.append(profile_matrix(n_f, s_f, n_c, s_c, t, profile))
             inside.append(profile_inside(n_f, s_f, n_c, s_c, t, profile))
         return SliceProfile(matrices, inside)

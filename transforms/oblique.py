@@ -37,7 +37,7 @@ def oblique_profile(
     finest = max(source.spacing) * float(np.cbrt(np.linalg.det(pose[:3, :3])))
     nodes = []
     for axis, (thickness, spacing) in enumerate(zip(model.thickness, scan.spacing, strict=True)):
-        places, weights = profile_nodes(thickness, model.profile if axis == model.axis else "box", finest)
+        places, weights = profile_nodes(thickness, model.profile_along(axis), finest)
         nodes.append((places / spacing, weights))
     if chosen is None:
         chosen = ObliqueProfile(to_source, source.shape, scan.shape, nodes).covered()
@@ -50,7 +50,7 @@ def acquire_turned(volume: Tensor, grid: Grid, scan: Grid, model: AcquisitionMod
     Beyond its field of view the volume goes on as at its edge, as far as a slice profile reaches; samples farther out
     are 0.
     """
-    reach = max(t * profile_reach(model.profile if a == model.axis else "box") for a, t in enumerate(model.thickness))
+    reach = max(t * profile_reach(model.profile_along(a)) for a, t in enumerate(model.thickness))
     pad = [math.ceil((reach + BEYOND_MM) / s) for s in grid.spacing]
     around = [p for axis in (2, 1, 0) for p in (pad[axis], pad[axis])]
     wider = torch.nn.functional.pad(volume[None].float(), around, mode="replicate")[0]
