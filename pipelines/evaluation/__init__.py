@@ -1,0 +1,8 @@
+"""Evidence: methods side by side on images whose truth is known, their scores, tables and figures.
+
+    methods.py      every method by name; each is `y, corruption -> x` for a setting
+    problems.py     what is measured of an image: super-resolution, holes, thick slices, and what no prior saw
+    evaluate.py     the command: degrade, reconstruct, measure; resumable
+
+A new method is a function from a `Setting` to a `Method`, and a line in methods.py.
+"""
