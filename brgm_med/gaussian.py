@@ -120,6 +120,22 @@ class LinearGaussian:
             correction = self.covariance(self._images(weights @ transposed.T))
         return (mean + correction).to(self.mean.dtype)
 
+    def fill(self, known: Tensor, measured: Tensor, noise: float) -> Tensor:
+        """The posterior mean of slices [N, 1, H, W] of which `measured` holds the pixels `known` [H, W] (bool), with
+        `noise` as in `estimate`: the same, solved for the components, which are fewer than known pixels."""
+        kept = known.flatten().cpu()
+        spread = (self.basis * self.deviation)[kept].double()
+        residual = (measured - self.mean)[..., known].flatten(1).double()
+        variance = self.nugget**2 + noise**2
+        system = spread.T @ spread + variance * torch.eye(spread.shape[1]).to(spread)
+        factor, failed = torch.linalg.cholesky_ex(system)
+        if failed:
+            raise BrgmError("the measurement contradicts itself or is ill-posed: state a noise level")
+        components = torch.cholesky_solve((residual @ spread).T, factor).T
+        filled = self.mean + self._images(components.to(self.basis) @ (self.basis * self.deviation).T)
+        on_known = self.nugget**2 / variance if variance else 1.0
+        return filled + (measured - filled).where(known, torch.zeros(())) * on_known
+
     def _images(self, flat: Tensor) -> Tensor:
         """[N, H W] -> [N, 1, H, W]."""
         return flat.reshape(-1, *self.mean.shape[1:])

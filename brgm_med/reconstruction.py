@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from brgm_med.consistency import project
+from brgm_med.corruptions import SliceProfile
 from brgm_med.energies import Gaussian, Pixel
 from brgm_med.posterior import Posterior, Whitened
 from brgm_med.priors.bundle import PriorBundle
@@ -28,6 +30,9 @@ TOLERANCE = 2e-3
 
 CORRELATION = 0.5
 """Correlation length, in pixels, of the error that the final projection corrects."""
+
+ERROR = 0.2
+"""Its standard deviation, against which a measurement's noise is weighed: what is left on the choosing heads."""
 
 
 def slices_posterior(
@@ -61,13 +66,17 @@ def map_slices(
     return fit_lbfgs(posterior, start, steps=steps, curvature=whitened.curvature, tolerance=TOLERANCE).image
 
 
-def consistent(image: Tensor, corruption: nn.Module, measured: Tensor) -> Tensor:
+def consistent(image: Tensor, corruption: nn.Module, measured: Tensor, deviation: float = 0.0) -> Tensor:
     """The most probable correction of `image` that gives back `measured`, for errors that are correlated over
-    `CORRELATION` pixels. Raises ValueError when the corruption is not linear."""
-    rows, columns = stationary_covariance(image.shape[2:], CORRELATION).matrices
+    `CORRELATION` pixels; up to noise of that standard `deviation`. Raises ValueError when the corruption is not linear.
+    """
+    covariance = stationary_covariance(image.shape[1:], [0, CORRELATION, CORRELATION])
+    if isinstance(corruption, SliceProfile):
+        return project(image, corruption, measured, covariance, deviation / ERROR)
+    _, rows, columns = covariance.matrices
     assert rows is not None
     assert columns is not None
-    return project(image, corruption, measured, lambda x: rows.to(x) @ x @ columns.to(x))
+    return project(image, corruption, measured, lambda x: rows.to(x) @ x @ columns.to(x), deviation / ERROR)
 
 
 def reconstruct_slices(
@@ -79,15 +88,18 @@ def reconstruct_slices(
     noise: float = NOISE,
     trust: float = TRUST,
     steps: int = STEPS,
+    deviation: float = 0.0,
 ) -> Tensor:
     """The slices [N, 1, H, W] at positions `index` of the prior's box that most probably caused `measured`.
 
     Normalised as the prior's slices are (air -1, brain 0). `corruption` is a linear module, `measured` [N, ...] what it
-    makes of the slices, free of noise: the result gives `measured` back. The generator's MAP is blended, by `trust`,
-    with the posterior mean of the linear-Gaussian prior of the same training slices, and the blend is projected onto
-    what was measured. `noise`: standard deviation of what the priors leave unexplained of a measurement. Raises
+    makes of the slices: the result gives it back, up to noise of that standard `deviation` in these units. The
+    generator's MAP is blended, by `trust`, with the posterior mean of the linear-Gaussian prior of the same training
+    slices, and the blend is projected onto what was measured. `noise`: standard deviation of what the priors leave
+    unexplained of a measurement. Raises
     ValueError when the corruption is not linear.
     """
+    noise = math.hypot(noise, deviation)
     image = map_slices(prior, index, corruption, measured, noise=noise, steps=steps)
     mean = prior.linear.at(list(index)).estimate(corruption, measured, noise)
-    return consistent(trust * image + (1 - trust) * mean.to(image), corruption, measured)
+    return consistent(trust * image + (1 - trust) * mean.to(image), corruption, measured, deviation)

@@ -146,3 +146,43 @@ class Install(argparse.Action):
         except BrgmError as error:
             parser.exit(error.exit_code, f"brgm-med: {error}\n")
         parser.exit()
+
+
+def selection(text: str) -> slice:
+    """ "135:150" -> slice(135, 150), as Python counts."""
+    first, _, last = text.partition(":")
+    if ":" not in text:
+        raise ValueError
+    return slice(*(int(part) if part else None for part in (first, last)))
+
+
+selection.__name__ = "range"
+
+
+def evaluation_arguments(command: argparse.ArgumentParser) -> None:
+    """What `evaluate` takes; the names are those of `evaluation.evaluate.Evaluation`."""
+    command.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of heads, or of pictures")
+    command.add_argument("--out", type=Path, required=True, metavar="DIR", help="an interrupted evaluation goes on")
+    command.add_argument("--task", choices=("sr", "slices", "inpaint", "shift"), default="sr")
+    command.add_argument("--prior", metavar="NAME|DIR")
+    text = "factors (sr), mm (slices), holes (inpaint) or shifts, by name (default: all of the task)"
+    command.add_argument("--levels", nargs="+", metavar="LEVEL", help=text)
+    text = "by name, as the table has them (default: all that suit the level)"
+    command.add_argument("--methods", nargs="+", metavar="METHOD", help=text)
+    text = "range of the sorted file names, such as 135:150 (default: all)"
+    command.add_argument("--subjects", type=selection, metavar="FIRST:LAST", help=text)
+    text = "range that opponents which learn may learn from"
+    command.add_argument("--train", type=selection, metavar="FIRST:LAST", help=text)
+    text = "where trained opponents are kept (default: OUT/opponents)"
+    command.add_argument("--opponents", type=Path, metavar="DIR", help=text)
+    text = "how many images each network is shown in training"
+    command.add_argument("--images", type=positive(int), metavar="N", help=text)
+    text = "the opponent that meets shifts (default: sr-4)"
+    command.add_argument("--trained", metavar="TASK-LEVEL", help=text)
+    text = "of a head, every Nth slice of the prior's box (default: 10)"
+    command.add_argument("--every", type=positive(int), metavar="N", help=text)
+    text = "of the first N subjects, keep the results as PNG (default: 3)"
+    command.add_argument("--shown", type=count, metavar="N", help=text)
+    command.add_argument("--workers", type=positive(int), metavar="N", help="processes, of one thread each")
+    command.add_argument("--seed", type=int)
+    command.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet or VGG16 weights, for offline use")

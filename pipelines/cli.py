@@ -19,6 +19,7 @@ from brgm_med.pipelines.arguments import (
     angle,
     count,
     dicom_arguments,
+    evaluation_arguments,
     noise,
     place,
     positive,
@@ -183,6 +184,13 @@ def _run(a: argparse.Namespace) -> None:
     run(a.place, a.out, a.level, settings, labels=a.participant_label, plugin=a.use_plugin, **options)
 
 
+def _evaluate(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.evaluation.evaluate import Evaluation, evaluate
+
+    given = {name: value for name, value in vars(a).items() if name not in ("command", "handler") and value is not None}
+    evaluate(Evaluation(**given))
+
+
 def _prior(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.inspect import list_priors, show_prior, verify_prior
 
@@ -308,6 +316,9 @@ def parser() -> argparse.ArgumentParser:
 
     study = command("run", _run, "A directory of scans (BIDS, NIfTI, DICOM) in, a directory of derivatives out.")
     study_arguments(study)
+
+    text = "Degrade, reconstruct and measure: methods side by side on images whose truth is known."
+    evaluation_arguments(command("evaluate", _evaluate, text))
 
     prior = command("prior", _prior, "List, show, verify or import priors.")
     actions = prior.add_subparsers(dest="action", required=True, metavar="list|show|verify|import")

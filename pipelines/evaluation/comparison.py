@@ -1,0 +1,100 @@
+"""What a table of rows says: means over subjects with intervals, and ours against the best of the others, paired."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.stats import wilcoxon
+
+from brgm_med.metrics import bootstrap_interval
+from brgm_med.pipelines.evaluation.methods import OURS
+from brgm_med.pipelines.evaluation.table import Row
+
+BETTER: dict[str, Literal[1, -1]] = {
+    "PSNR": 1,
+    "hole PSNR": 1,
+    "SSIM": 1,
+    "LPIPS": -1,
+    "LPIPS vgg": -1,
+    "RMSE": -1,
+    "MAE": -1,
+}
+"""Whether more (1) or less (-1) of a score is better."""
+
+
+def by_subject(rows: Sequence[Row], method: str, score: str) -> dict[str, float]:
+    """A method's mean score of each subject, over its images; empty where the score was not taken."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        if row["method"] == method and row[score]:
+            found.setdefault(row["subject"], []).append(float(row[score]))
+    return {subject: float(np.mean(values)) for subject, values in sorted(found.items())}
+
+
+def mean(rows: Sequence[Row], method: str, score: str) -> tuple[float, float, float] | None:
+    """Mean over subjects and its 95 % bootstrap interval; None where the score was not taken."""
+    values = list(by_subject(rows, method, score).values())
+    return (float(np.mean(values)), *bootstrap_interval(values, seed=0)) if values else None
+
+
+@dataclass(frozen=True)
+class Paired:
+    """`ours` minus `other` in one score, over the subjects of both: mean, 95 % bootstrap interval, on how many subjects
+    ours is better, and the p of Wilcoxon's signed-rank test (two-sided; nan for fewer than two subjects, or where all
+    are equal). `verdict`: "won" or "lost" where the interval leaves out 0, else "undecided"."""
+
+    ours: str
+    other: str
+    score: str
+    difference: float
+    low: float
+    high: float
+    better: int
+    subjects: int
+    p: float
+
+    @property
+    def verdict(self) -> str:
+        sign = BETTER[self.score]
+        if min(sign * self.low, sign * self.high) > 0:
+            return "won"
+        return "lost" if max(sign * self.low, sign * self.high) < 0 else "undecided"
+
+
+def paired(rows: Sequence[Row], ours: str, other: str, score: str) -> Paired:
+    """Raises ValueError where the two methods share no subject."""
+    mine, theirs = by_subject(rows, ours, score), by_subject(rows, other, score)
+    shared = sorted(mine.keys() & theirs.keys())
+    gains = np.array([mine[subject] - theirs[subject] for subject in shared])
+    low, high = bootstrap_interval(gains.tolist(), seed=0)
+    p = float(wilcoxon(gains).pvalue) if len(gains) > 1 and np.any(gains) else float("nan")
+    better = int((BETTER[score] * gains > 0).sum())
+    return Paired(ours, other, score, float(gains.mean()), low, high, better, len(gains), p)
+
+
+def best_opponent(rows: Sequence[Row], score: str) -> str | None:
+    """The method with the best mean score that is not ours in any form; None where there is none."""
+    methods = [m for m in dict.fromkeys(row["method"] for row in rows) if not is_ours(m)]
+    means = {m: mean(rows, m, score) for m in methods}
+    found = {m: value[0] * BETTER[score] for m, value in means.items() if value is not None}
+    return max(found, key=lambda m: found[m]) if found else None
+
+
+def is_ours(method: str) -> bool:
+    return method in OURS or method.split("+")[0] == "map"
+
+
+def below(rows: Sequence[Row], ours: str, other: str, score: str = "PSNR") -> list[tuple[str, str, float]]:
+    """The images on which `ours` is worse than `other`: subject, position, difference, the worst first."""
+    theirs = {(r["subject"], r["image"]): float(r[score]) for r in rows if r["method"] == other and r[score]}
+    found = []
+    for row in rows:
+        key = row["subject"], row["image"]
+        if row["method"] == ours and row[score] and key in theirs:
+            difference = float(row[score]) - theirs[key]
+            if BETTER[score] * difference < 0:
+                found.append((*key, difference))
+    return sorted(found, key=lambda entry: BETTER[score] * entry[2])

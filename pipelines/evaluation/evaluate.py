@@ -1,0 +1,228 @@
+"""`brgm-med evaluate`: degrade, reconstruct, measure; a table of rows, what it says, and pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from brgm_med._version import __version__
+from brgm_med.errors import CannotWriteError, PriorError, UsageError
+from brgm_med.pipelines.evaluation import principal, table
+from brgm_med.pipelines.evaluation.figures import along_levels, grid, pyplot
+from brgm_med.pipelines.evaluation.markdown import report
+from brgm_med.pipelines.evaluation.measure import Job, measure, perceptual, problem_of
+from brgm_med.pipelines.evaluation.methods import TRAINED, default_methods, known
+from brgm_med.pipelines.evaluation.problems import Problem, default_levels
+from brgm_med.pipelines.evaluation.subjects import EVERY, Source, find, stacks
+from brgm_med.pipelines.evaluation.supervised import train
+from brgm_med.pipelines.evaluation.table import Row
+from brgm_med.pipelines.provenance import write_json
+from brgm_med.pipelines.setting import say, set_up_torch
+from brgm_med.priors.bundle import PriorBundle, load
+from brgm_med.transforms.formats import replacing
+
+SHOWN = 3
+"""Of the first so many subjects, pictures are kept."""
+
+IMAGES = 12_000
+"""So many slices an opponent of each problem is shown in training, if nothing else is said."""
+
+STATEMENT = "Derived images, for research, not for diagnosis."
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is asked. `levels` and `methods` None: the defaults of the task. `subjects` and `train` are ranges of the
+    data's sorted file names; opponents that learn are trained on `train`, unless they are in `opponents` already."""
+
+    data: Path
+    out: Path
+    task: str = "sr"
+    prior: str = "brain-t1-coronal"
+    levels: Sequence[str] | None = None
+    methods: Sequence[str] | None = None
+    subjects: slice = slice(None)
+    train: slice | None = None
+    opponents: Path | None = None
+    images: int = IMAGES
+    trained: str = "sr-4"
+    every: int = EVERY
+    shown: int = SHOWN
+    workers: int = 1
+    seed: int = 0
+    lpips_weights: Path | None = None
+
+
+def evaluate(asked: Evaluation) -> list[Row]:
+    """Fill OUT/TASK.csv with a row for every image, level and method, and write OUT/TASK.md and OUT/TASK*.png.
+
+    What the table holds already is not done again. Raises UsageError for what does not fit together, and what reading
+    data and priors raises.
+    """
+    pyplot()  # before long work, not after
+    bundle = load(asked.prior)
+    levels = asked.levels or tuple(default_levels(asked.task, bundle.image_shape))
+    posed = [problem_of(asked.task, level, bundle, asked.trained) for level in levels]
+    methods = {p.level: asked.methods or tuple(default_methods(p, bundle.image_channels)) for p in posed}
+    chains = {name: known(name) for names in methods.values() for name in names}
+    if not any(perceptual(asked.lpips_weights)):
+        if asked.lpips_weights is not None:
+            raise PriorError(f"{asked.lpips_weights}: holds no weights of AlexNet or VGG16; give another file")
+        say("warning: no weights for LPIPS here, which is left out (brgm-med doctor tells how to get them)")
+    out = _folder(asked.out)
+    opponents = asked.opponents or out / "opponents"
+    _same_as_before(asked, bundle)
+    _train_missing(asked, bundle, posed, set(chains.values()), opponents)
+    sources = find(asked.data, asked.subjects, out, bundle, asked.workers)
+
+    place = out / f"{asked.task}.csv"
+    held = {(row["level"], row["subject"], row["method"]) for row in table.read(place)}
+    jobs = []
+    for problem in posed:
+        for number, source in enumerate(sources):
+            lacking = [m for m in methods[problem.level] if (problem.level, source.path.name, m) not in held]
+            if lacking:
+                keep = images_folder(out, asked.task, problem.level) if number < asked.shown else None
+                jobs.append((_job(asked, source, problem.level, tuple(lacking), opponents, keep),))
+    ranked = {level: number for number, level in enumerate(levels)}
+    order = list(dict.fromkeys(m for names in methods.values() for m in names))
+
+    def rank(row: Row) -> Any:
+        method = order.index(row["method"]) if row["method"] in order else len(order)
+        return ranked.get(row["level"], len(ranked)), row["level"], row["subject"], int(row["image"]), method
+
+    rows = table.completed(place, jobs, measure, rank, _told, asked.workers)
+    now = {source.path.name for source in sources}
+    rows = [r for r in rows if r["level"] in ranked and r["subject"] in now and r["method"] in methods[r["level"]]]
+    _write_report(asked, bundle, rows, sources)
+    return rows
+
+
+def images_folder(out: Path, task: str, level: str) -> Path:
+    """Where the pictures of a level are kept, a folder for each method in it: as `brgm-med study make` takes them."""
+    return out / "images" / f"{task}-{level.replace(' ', '_').replace(',', '')}"
+
+
+def _job(
+    asked: Evaluation, source: Source, level: str, methods: tuple[str, ...], opponents: Path, keep: Path | None
+) -> Job:
+    return Job(
+        source,
+        asked.task,
+        level,
+        methods,
+        asked.prior,
+        asked.every,
+        opponents,
+        asked.trained,
+        asked.lpips_weights,
+        keep,
+        asked.seed,
+    )
+
+
+def _told(new: list[Row]) -> str:
+    """A line about what one job found: PSNR and LPIPS of each method."""
+    found: dict[str, list[Row]] = {}
+    for row in new:
+        found.setdefault(row["method"], []).append(row)
+    parts = []
+    for method, rows in found.items():
+        pairs = [sum(float(r[s] or "nan") for r in rows) / len(rows) for s in ("PSNR", "LPIPS")]
+        parts.append(f"{method} {pairs[0]:.2f}/{pairs[1]:.3f}")
+    return f"{new[0]['subject']} {new[0]['level']}: {'  '.join(parts)}"
+
+
+def _folder(out: Path) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWriteError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
+    return out
+
+
+def _same_as_before(asked: Evaluation, bundle: PriorBundle) -> None:
+    """Rows of another prior, spacing of slices or seed do not belong into one table. Raises UsageError for such."""
+    place = asked.out / "evaluation.json"
+    record = {"prior": bundle.sha256, "every": asked.every, "seed": asked.seed, "software": f"brgm-med {__version__}"}
+    if place.is_file():
+        try:
+            before = json.loads(place.read_text())
+        except ValueError:
+            before = None
+        if before != record:
+            raise UsageError(
+                f"{asked.out}: holds an evaluation of another prior, version, --every or --seed; give another --out"
+            )
+    else:
+        write_json(place, record, force=True)
+
+
+def _train_missing(
+    asked: Evaluation, bundle: PriorBundle, posed: Sequence[Problem], chains: set[str], opponents: Path
+) -> None:
+    """Train the opponents that are asked for and not there. Raises UsageError without --train."""
+    wanted = {method for method in TRAINED if any(chain.split("+")[0] == method for chain in chains)}
+    lacking: dict[Path, Problem | None] = {}
+    if "pca" in wanted:
+        lacking[opponents / principal.FILE] = None
+    if "supervised" in wanted:
+        for problem in posed:
+            if problem.task != "inpaint":
+                base = problem
+                if problem.task == "shift":
+                    task, _, level = asked.trained.partition("-")
+                    base = problem_of(task, level, bundle)
+                lacking[opponents / f"supervised-{base.trained_for}.safetensors"] = base
+    lacking = {file: problem for file, problem in lacking.items() if not file.is_file()}
+    if not lacking:
+        return
+    if asked.train is None:
+        names = ", ".join(file.name for file in lacking)
+        raise UsageError(
+            f"{opponents}: lacks {names}; say with --train FIRST:LAST which of the data they may learn from"
+        )
+    _folder(opponents)
+    say(f"training {len(lacking)} opponents, which are kept in {opponents}")
+    images = stacks(find(asked.data, asked.train, _folder(opponents / "heads"), bundle, asked.workers), bundle)
+    set_up_torch(asked.workers)
+    for file, missing in lacking.items():
+        say(f"{file.name}: {len(images)} subjects")
+        if missing is None:
+            principal.fit(images, file)
+        else:
+            train(images, missing.corruption, missing.block, file, images=asked.images, seed=asked.seed)
+
+
+def _write_report(asked: Evaluation, bundle: PriorBundle, rows: Sequence[Row], sources: Sequence[Source]) -> None:
+    """The tables as Markdown, a grid of pictures a level, and the scores along the levels."""
+    out, task = asked.out, asked.task
+    levels = list(dict.fromkeys(row["level"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    titles = {level: f"{task} {level}" for level in levels}
+    text = f"# brgm-med evaluate --task {task}\n\nPrior {bundle.name} ({bundle.sha256[:12]}), {asked.data}. "
+    text += f"{STATEMENT}\n\n"
+    with replacing(out / f"{task}.md", force=True) as temporary:
+        temporary.write_text(text + report(rows, titles))
+    for level in levels:
+        folder = images_folder(out, task, level)
+        names = middle_pictures(folder, [source.path.name for source in sources[: asked.shown]])
+        if names:
+            grid(folder, ["measured", *methods, "truth"], names, folder.with_suffix(".png"), titles[level])
+    if task in ("sr", "slices") and len(levels) > 1:
+        along_levels(rows, methods, out / f"{task}.png", "factor" if task == "sr" else "slice thickness, mm")
+    say(f"wrote {out / f'{task}.csv'}, {task}.md and pictures")
+
+
+def middle_pictures(folder: Path, subjects: Sequence[str]) -> list[str]:
+    """Of each subject's kept pictures the middle one: their names."""
+    found = []
+    for subject in subjects:
+        stem = subject.split(".")[0]
+        kept = [p.name for p in (folder / "truth").glob(f"{stem}_*.png")]
+        kept.sort(key=lambda name: int(name.rsplit("_", 1)[1].removesuffix(".png")))
+        found += kept[len(kept) // 2 :][:1]
+    return found

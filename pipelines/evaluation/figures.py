@@ -1,0 +1,109 @@
+"""Pictures of results: uncurated grids, scores along levels, and ours against the others where measurements shift."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from brgm_med.errors import UsageError
+from brgm_med.pipelines.evaluation.comparison import BETTER, mean, paired
+from brgm_med.pipelines.evaluation.markdown import levels_of, scores_of
+from brgm_med.pipelines.evaluation.table import Row
+from brgm_med.transforms.formats import replacing
+
+
+def pyplot() -> Any:
+    """matplotlib without a screen. Raises UsageError where it is missing."""
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        raise UsageError("figures need matplotlib; pip install 'brgm-med[evaluate]'") from None
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def grid(folder: Path, methods: Sequence[str], names: Sequence[str], out: Path, title: str) -> None:
+    """A row for each picture in `names`, a column for each method in `folder`: as they were kept, nothing chosen."""
+    plt = pyplot()
+    shown = [method for method in methods if all((folder / method / name).is_file() for name in names)]
+    first = np.asarray(Image.open(folder / shown[0] / names[0]))
+    size = 1.35
+    height = size * first.shape[0] / first.shape[1]
+    figure, axes = plt.subplots(
+        len(names),
+        len(shown),
+        figsize=(size * len(shown), height * len(names) + 0.55),
+        layout="constrained",
+        facecolor="black",
+        squeeze=False,
+    )
+    for row, name in zip(axes, names, strict=True):
+        for axis, method in zip(row, shown, strict=True):
+            axis.imshow(Image.open(folder / method / name), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+            axis.set(xticks=[], yticks=[])
+    for axis, method in zip(axes[0], shown, strict=True):
+        axis.set_title(method.replace("+", "\n+ "), color="white", fontsize=7)
+    figure.suptitle(title, color="white", fontsize=9)
+    save(figure, out, 130)
+
+
+def along_levels(rows: Sequence[Row], methods: Sequence[str], out: Path, label: str) -> None:
+    """PSNR, SSIM and LPIPS of `methods` along numeric levels, means over subjects with 95 % bootstrap intervals."""
+    plt = pyplot()
+    scores = [score for score in ("PSNR", "SSIM", "LPIPS") if score in scores_of(rows)]
+    figure, axes = plt.subplots(1, len(scores), figsize=(4 * len(scores), 3.4), layout="constrained", squeeze=False)
+    levels = levels_of(rows)
+    for axis, score in zip(axes[0], scores, strict=True):
+        for method in methods:
+            places = {float(level): mean(these, method, score) for level, these in levels.items()}
+            found = sorted((x, v) for x, v in places.items() if v is not None)
+            if not found:
+                continue
+            x, y = [x for x, _ in found], np.array([v for _, v in found])
+            band = np.abs(y[:, 1:].T - y[:, 0])
+            thick = 2.2 if method.startswith("ours") else 1.1
+            axis.errorbar(x, y[:, 0], band, label=method, linewidth=thick, capsize=2, marker="o", markersize=3)
+        axis.set(xlabel=label, ylabel=f"{score} ({'higher' if BETTER[score] > 0 else 'lower'} is better)")
+        axis.set_xticks([float(level) for level in levels])
+        axis.grid(alpha=0.3)
+    axes[0][-1].legend(fontsize=7)
+    save(figure, out, 110)
+
+
+def against(rows: Sequence[Row], ours: str, others: Sequence[str], out: Path) -> None:
+    """Ours minus each of the others at every level, paired over subjects, with 95 % intervals: right is better."""
+    plt = pyplot()
+    scores = [score for score in ("PSNR", "LPIPS") if score in scores_of(rows)]
+    levels = levels_of(rows)
+    figure, axes = plt.subplots(
+        1, len(scores), figsize=(4.6 * len(scores), 0.36 * len(levels) + 1.2), layout="constrained", squeeze=False
+    )
+    for axis, score in zip(axes[0], scores, strict=True):
+        for number, other in enumerate(others):
+            found = [paired(these, ours, other, score) for these in levels.values()]
+            place = np.arange(len(found)) + 0.18 * (number - (len(others) - 1) / 2)
+            gain = np.array([(f.difference, f.low, f.high) for f in found]) * BETTER[score]
+            band = np.abs(gain[:, 1:].T - gain[:, 0])
+            if BETTER[score] < 0:
+                band = band[::-1]
+            axis.errorbar(gain[:, 0], place, xerr=band, fmt="o", markersize=4, capsize=2, label=f"against {other}")
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_yticks(range(len(levels)), list(levels) if axis is axes[0][0] else [""] * len(levels))
+        axis.invert_yaxis()
+        axis.set_xlabel(f"gain in {score} of {ours} (right of 0: ours is better)")
+        axis.grid(alpha=0.3)
+    axes[0][0].legend(fontsize=7)
+    save(figure, out, 110)
+
+
+def save(figure: Any, out: Path, dpi: int) -> None:
+    """Write a figure as PNG, whole or not at all, without the time or the library in it."""
+    with replacing(out, force=True) as temporary:
+        figure.savefig(temporary, dpi=dpi, format="png", metadata={"Software": None})
+    pyplot().close(figure)

@@ -1,0 +1,117 @@
+"""Every method by name. A name is a method and what is done to its result: "cubic+consistency".
+
+A new method is a function from a `Setting` to a `Method` and a line here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from brgm_med.errors import UsageError
+from brgm_med.pipelines.evaluation import ours
+from brgm_med.pipelines.evaluation.esrgan import esrgan
+from brgm_med.pipelines.evaluation.interpolation import cubic, lanczos, nearest
+from brgm_med.pipelines.evaluation.memory import peak
+from brgm_med.pipelines.evaluation.principal import principal_components
+from brgm_med.pipelines.evaluation.problems import Problem
+from brgm_med.pipelines.evaluation.projections import ablation, pulse
+from brgm_med.pipelines.evaluation.setting import Method, Setting
+from brgm_med.pipelines.evaluation.supervised import supervised
+from brgm_med.pipelines.evaluation.untrained import biharmonic, deep_image_prior, navier_stokes, telea, total_variation
+
+METHODS: dict[str, Callable[[Setting], Method]] = {
+    "map": ours.generator_map,
+    "nearest": nearest,
+    "cubic": cubic,
+    "lanczos": lanczos,
+    "tv": total_variation,
+    "dip": deep_image_prior,
+    "pca": principal_components,
+    "pulse": pulse,
+    **{f"projection-{step}": ablation(step) for step in "abcdef"},
+    "supervised": supervised,
+    "esrgan": esrgan,
+    "biharmonic": biharmonic,
+    "telea": telea,
+    "navier-stokes": navier_stokes,
+}
+FINISHES: dict[str, Callable[[Setting, Tensor, Tensor, nn.Module], Tensor]] = {
+    "blend": ours.blended,
+    "consistency": ours.made_consistent,
+    "orthogonal": ours.orthogonal,
+}
+OURS = {
+    "ours": "map+blend+consistency",
+    "ours-alone": "map+consistency",
+    "ours-unprojected": "map+blend",
+    "ours-orthogonal": "map+blend+orthogonal",
+}
+"""Ours is a chain like any other: the MAP, blended, projected. Alone: without the blend, which sharpens less."""
+
+TRAINED = ("pca", "supervised")
+INTERPOLATED = ("nearest", "cubic", "lanczos")
+ONCE = "4"
+"""The factor at which alone the slow ones and the one that has a single factor are asked, unless they are named."""
+
+
+def known(name: str) -> str:
+    """The chain that a name stands for. Raises UsageError for an unknown one."""
+    chain = OURS.get(name, name)
+    method, *finishes = chain.split("+")
+    if method not in METHODS or any(finish not in FINISHES for finish in finishes):
+        names = ", ".join((*OURS, *METHODS))
+        raise UsageError(f"--methods {name}: is none of {names}, nor one of these with +{' or +'.join(FINISHES)}")
+    return chain
+
+
+def default_methods(problem: Problem, channels: int = 1) -> list[str]:
+    """The methods that are asked of a problem when none are named."""
+    own, learned = list(OURS), ["pca"] if channels == 1 else []
+    if problem.task == "inpaint":
+        return [*own, "biharmonic", "telea", "navier-stokes", "tv", *learned]
+    learned += ["supervised"]
+    both = [name for method in learned for name in (method, f"{method}+consistency")]
+    if problem.task == "shift":
+        return [*own[:2], "cubic", "cubic+consistency", *both]
+    plain = [name for method in INTERPOLATED for name in (method, f"{method}+consistency")]
+    found = [*own, *plain, "tv", *both, "pulse"]
+    if problem.task == "sr" and problem.level == ONCE:
+        found += ["dip", "esrgan", *(f"projection-{step}" for step in "abcdef")]
+    return found
+
+
+@dataclass(frozen=True)
+class Result:
+    """A method's images [N, C, H, W], and what they cost for all of them: seconds, and bytes of memory at the peak."""
+
+    images: Tensor
+    seconds: float
+    memory: int | None
+
+
+def reconstructions(names: Sequence[str], setting: Setting, y: Tensor, corruption: nn.Module) -> dict[str, Result]:
+    """The result of every method in `names`. What is common to several is computed once, and counted for each."""
+    made: dict[str, Result] = {}
+
+    def result(chain: str) -> Result:
+        if chain not in made:
+            before, _, last = chain.rpartition("+")
+            start = result(before) if before else None
+            begun = time.perf_counter()
+            with peak() as bytes_above:
+                if start is None:
+                    images = METHODS[last](setting)(y, corruption)
+                else:
+                    images = FINISHES[last](setting, start.images, y, corruption)
+            seconds, memory = time.perf_counter() - begun, bytes_above()
+            if start is not None:
+                seconds += start.seconds
+                memory = max(memory, start.memory) if memory is not None and start.memory is not None else None
+            made[chain] = Result(images.float(), seconds, memory)
+        return made[chain]
+
+    return {name: result(known(name)) for name in names}

@@ -1,0 +1,74 @@
+"""A table that is filled row by row by several processes, and goes on where an earlier run of it stopped."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import active_children, get_context
+from pathlib import Path
+from typing import Any
+
+from brgm_med.errors import BrgmError, InputRefusedError
+from brgm_med.transforms.formats import replacing
+from brgm_med.transforms.processes import die_with_parent
+
+Row = dict[str, str]
+
+
+def read(table: Path) -> list[Row]:
+    """The rows of a CSV file, none where there is no file. Raises InputRefusedError for a damaged one."""
+    try:
+        rows = list(csv.DictReader(table.open(newline=""), strict=True)) if table.is_file() else []
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputRefusedError(f"{table}: cannot be read ({error}); move it away") from error
+    if any(None in row or None in row.values() for row in rows):
+        raise InputRefusedError(f"{table}: is not a table that this made; move it away")
+    return rows
+
+
+def write(table: Path, rows: Sequence[Row]) -> None:
+    """Replace the CSV file by these rows, whole or not at all. Columns are the first row's."""
+    with replacing(table, force=True) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def completed(
+    table: Path,
+    jobs: Sequence[Sequence[Any]],
+    job: Callable[..., list[Row]],
+    order: Callable[[Row], Any],
+    tell: Callable[[list[Row]], str],
+    workers: int,
+) -> list[Row]:
+    """All rows of `table` (CSV), sorted by `order`, after `job(*arguments)` for each of `jobs` added its own.
+
+    Whatever a job returns is written at once, and told as a line: `jobs` are those that the table still lacks.
+    Jobs run in fresh processes, `workers` at a time, and end with this one. Raises what a job raises.
+    """
+    rows = read(table)
+    if not jobs:
+        return rows
+    others = set(active_children())
+    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), die_with_parent)
+    try:
+        for number, done in enumerate(as_completed([pool.submit(job, *arguments) for arguments in jobs]), 1):
+            new = done.result()
+            rows = sorted(rows + new, key=order)
+            write(table, rows)
+            print(f"{number} of {len(jobs)}: {tell(new)}", flush=True)
+    except BrokenProcessPool as error:
+        raise BrgmError(
+            "a process was ended from outside, perhaps for want of memory; run the same command again, with fewer "
+            "--workers"
+        ) from error
+    except BaseException:  # refused or interrupted: rows are written whole, and what is under way is done again
+        for child in set(active_children()) - others:
+            child.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return rows
