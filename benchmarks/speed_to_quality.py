@@ -2,8 +2,8 @@
 
     python benchmarks/speed_to_quality.py --prepared OUT [--threads 2] [--first 5]
 
-OUT is the folder of a run of slices.py, with its registered heads. The middle slice of each of its first heads is
-degraded by every task of slices.py and reconstructed by the default search and by 500 steps of Adam, both from the mean
+OUT is the folder of a run of `brgm-med train` that holds heads out. The middle slice of each of its first heads is
+degraded by every task and reconstructed by the default search and by 500 steps of Adam, both from the mean
 of the prior and with the same posterior. Adam is run with our synthesis; its time with synthesis as published code
 computes it (plain.py) is that of one such step, measured here, times the steps. Time to quality is that of the first
 evaluation whose image is within 0.1 dB of the last image of the 500 steps, over the slices on which there was one.
@@ -24,10 +24,9 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
 import plain
-from slices import TASKS
-
 from brgm_med.metrics import lpips, psnr
 from brgm_med.networks.noise import Noise
+from brgm_med.pipelines.evaluation.problems import averages
 from brgm_med.pipelines.preparation import slices_of
 from brgm_med.pipelines.setting import set_up_torch
 from brgm_med.priors.bundle import PriorBundle, load
@@ -36,6 +35,11 @@ from brgm_med.solvers import fit_lbfgs, fit_map
 from demo import perceptual_model
 
 ADAM_STEPS, RATE = 500, 0.1
+TASKS = {
+    "factor 4": averages((80, 96), (4, 4)),
+    "factor 8": averages((80, 96), (8, 8)),
+    "6 mm": averages((80, 96), (3, 1)),
+}
 
 
 @dataclass

@@ -1,15 +1,13 @@
-"""A table that is filled row by row by several processes, and goes on where an earlier run of it stopped."""
+"""A table of heads that is filled row by row by several processes, and goes on where an earlier run of it stopped."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-Row = dict[str, str]
+from brgm_med.pipelines.evaluation import table as rows_of
+from brgm_med.pipelines.evaluation.table import Row
 
 
 def completed(
@@ -26,19 +24,9 @@ def completed(
     `wanted`: the arguments by the entries of the columns "head" and `what`. Whatever a job returns is written at once,
     and told as a line.
     """
-    rows = list(csv.DictReader(table.open())) if table.is_file() else []
-    known = {(row["head"], row[what]) for row in rows}
+    known = {(row["head"], row[what]) for row in rows_of.read(table)}
     lacking = [arguments for key, arguments in wanted.items() if key not in known]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for done in as_completed([pool.submit(job, *arguments) for arguments in lacking]):
-            new = done.result()
-            rows = sorted(rows + new, key=order)
-            with table.open("w", newline="") as file:
-                writer = csv.DictWriter(file, list(rows[0]))
-                writer.writeheader()
-                writer.writerows(rows)
-            print(tell(new), flush=True)
-    return rows
+    return rows_of.completed(table, lacking, job, order, tell, workers)
 
 
 def scores(new: list[Row], digits: int = 3) -> str:

@@ -112,6 +112,14 @@ def test_ssim_agrees_with_skimage() -> None:
     np.testing.assert_allclose(metrics.ssim(x, t, 2.0).numpy(), expected, rtol=1e-9)
 
 
+def test_psnr_agrees_with_skimage() -> None:
+    skimage = pytest.importorskip("skimage.metrics")
+    x, t = random_images(4, 1, 31, 27), random_images(4, 1, 31, 27, seed=5)
+    pairs = zip(t.double().numpy(), x.double().numpy(), strict=True)
+    expected = [skimage.peak_signal_noise_ratio(a, b, data_range=2.0) for a, b in pairs]
+    np.testing.assert_allclose(metrics.psnr(x, t, 2.0).numpy(), expected, rtol=1e-9)
+
+
 def test_wrong_calls_are_refused() -> None:
     x = torch.zeros(1, 1, 16, 16)
     with pytest.raises(ValueError, match="equal shapes"):

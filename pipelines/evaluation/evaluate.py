@@ -146,7 +146,7 @@ def _folder(out: Path) -> Path:
 
 def _same_as_before(asked: Evaluation, bundle: PriorBundle) -> None:
     """Rows of another prior, spacing of slices or seed do not belong into one table. Raises UsageError for such."""
-    place = asked.out / "evaluation.json"
+    place = asked.out / f"{asked.task}.json"
     record = {"prior": bundle.sha256, "every": asked.every, "seed": asked.seed, "software": f"brgm-med {__version__}"}
     if place.is_file():
         try:
@@ -155,7 +155,7 @@ def _same_as_before(asked: Evaluation, bundle: PriorBundle) -> None:
             before = None
         if before != record:
             raise UsageError(
-                f"{asked.out}: holds an evaluation of another prior, version, --every or --seed; give another --out"
+                f"{place}: is of an evaluation of another prior, version, --every or --seed; give another --out"
             )
     else:
         write_json(place, record, force=True)

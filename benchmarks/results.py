@@ -1,0 +1,106 @@
+"""docs/RESULTS.md and its pictures, by one command: the paper's tables beside ours.
+
+    BRGM_MED_LPIPS_WEIGHTS=alexnet.pth python benchmarks/results.py --shared ../shared/data --out ~/results
+
+Heads by sorted file name: the first 120 trained the shipped prior and train the opponents, the last 15 are reported.
+Trained opponents are kept in OUT/opponents, rows in OUT/brains and so on; what is there is not made again. Rows of x-rays
+and faces are added where priors of them are named: docs/pictures.md says how they are trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from brgm_med.pipelines.evaluation.evaluate import Evaluation, evaluate, images_folder
+from brgm_med.pipelines.evaluation.figures import against
+from brgm_med.pipelines.evaluation.supervised import IMAGES
+from brgm_med.pipelines.evaluation.table import Row
+from results_text import document
+
+DOCS = Path(__file__).parent.parent / "docs"
+TRAIN, REPORT = slice(0, 120), slice(135, 150)
+PLAIN = ("cubic", "cubic+consistency", "lanczos", "lanczos+consistency", "tv")
+PICTURES = {"sr": ("ours", "ours-unprojected", "ours-orthogonal", *PLAIN), "inpaint": ("ours", "biharmonic", "telea")}
+SHOWN = ("sr-4", "sr-8", "slices-6", "inpaint-centre", "inpaint-half", "inpaint-strokes")
+"""Levels whose pictures go into the document."""
+
+
+def asked(options: argparse.Namespace) -> dict[str, Evaluation]:
+    """Every evaluation of the document, by name."""
+    found = {}
+    for task in ("sr", "slices", "inpaint", "shift"):
+        found[f"brains {task}"] = Evaluation(
+            options.shared / "ixi-hh-2mm" / "t1",
+            options.out / "brains",
+            task,
+            subjects=slice(REPORT.start, min(REPORT.stop, REPORT.start + options.first)),
+            train=TRAIN,
+            every=options.every * (2 if task == "shift" else 1),
+            images=options.images,
+            opponents=options.out / "opponents",
+            workers=options.workers,
+        )
+    # The last 24 x-rays were held out of their prior's training; no face of the London set is in a training set.
+    places = (
+        ("x-rays", "xray-hannover", options.x_rays, 219, slice(0, 219)),
+        ("faces", "faces-london", options.faces, 0, None),
+    )
+    for name, folder, prior, first, train in places:
+        if prior is None:
+            continue
+        for task, methods in PICTURES.items():
+            found[f"{name} {task}"] = Evaluation(
+                options.shared / folder,
+                options.out / name,
+                task,
+                str(prior),
+                ("2", "4", "8") if task == "sr" else ("square", "centre", "half"),
+                (*methods, *(("pca",) if train else ()), *(("pca+consistency",) if train and task == "sr" else ())),
+                slice(first, first + options.first),
+                train,
+                workers=options.workers,
+            )
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, required=True, help="the folder with ixi-hh-2mm and others")
+    parser.add_argument("--out", type=Path, required=True, help="tables, opponents and all pictures")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="where RESULTS.md and its pictures go")
+    parser.add_argument("--x-rays", type=Path, metavar="PRIOR")
+    parser.add_argument("--faces", type=Path, metavar="PRIOR")
+    parser.add_argument("--first", type=int, default=15, help="only the first so many subjects of each kind")
+    parser.add_argument("--every", type=int, default=10, help="every Nth slice of a head (of shifts, every 2 Nth)")
+    parser.add_argument("--images", type=int, default=IMAGES, help="that each network opponent is shown")
+    parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
+    options = parser.parse_args(arguments)
+    begun = time.monotonic()
+    evaluations = asked(options)
+    rows: dict[str, list[Row]] = {}
+    for name, evaluation in evaluations.items():
+        rows[name] = evaluate(evaluation)
+        print(f"{name}: {(time.monotonic() - begun) / 60:.1f} min", flush=True)
+    pictures = options.docs / "results"
+    pictures.mkdir(parents=True, exist_ok=True)
+    for level in SHOWN:
+        task, _, name = level.partition("-")
+        made = images_folder(options.out / "brains", task, name).with_suffix(".png")
+        if made.is_file():
+            shutil.copyfile(made, pictures / f"{level}.png")
+    for task in ("sr", "slices"):
+        shutil.copyfile(options.out / "brains" / f"{task}.png", pictures / f"{task}.png")
+    others = ("supervised", "supervised+consistency", "pca+consistency", "cubic+consistency")
+    against(rows["brains shift"], "ours", others, pictures / "shift.png")
+    (options.docs / "RESULTS.md").write_text(document(rows, evaluations))
+    print(f"wrote {options.docs / 'RESULTS.md'}")
+
+
+if __name__ == "__main__":
+    main()
