@@ -3,8 +3,8 @@
     BRGM_MED_LPIPS_WEIGHTS=alexnet.pth python benchmarks/results.py --shared ../shared/data --out ~/results
 
 Heads by sorted file name: the first 120 trained the shipped prior and train the opponents, the last 15 are reported.
-Trained opponents are kept in OUT/opponents, rows in OUT/brains and so on; what is there is not made again. Rows of x-rays
-and faces are added where priors of them are named: docs/pictures.md says how they are trained.
+Trained opponents are kept in OUT/opponents, rows in OUT/brains and so on; what is there is not made again. Rows of
+x-rays and faces are added where priors of them are named: docs/pictures.md says how they are trained.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from brgm_med.pipelines.evaluation.table import Row
 from results_text import document
 
 DOCS = Path(__file__).parent.parent / "docs"
-TRAIN, REPORT = slice(0, 120), slice(135, 150)
+TRAIN, REPORT = (0, 120), (135, 150)
 PLAIN = ("cubic", "cubic+consistency", "lanczos", "lanczos+consistency", "tv")
 PICTURES = {"sr": ("ours", "ours-unprojected", "ours-orthogonal", *PLAIN), "inpaint": ("ours", "biharmonic", "telea")}
 SHOWN = ("sr-4", "sr-8", "slices-6", "inpaint-centre", "inpaint-half", "inpaint-strokes")
@@ -39,7 +39,7 @@ def asked(options: argparse.Namespace) -> dict[str, Evaluation]:
             options.shared / "ixi-hh-2mm" / "t1",
             options.out / "brains",
             task,
-            subjects=slice(REPORT.start, min(REPORT.stop, REPORT.start + options.first)),
+            subjects=(REPORT[0], min(REPORT[1], REPORT[0] + options.first)),
             train=TRAIN,
             every=options.every * (2 if task == "shift" else 1),
             images=options.images,
@@ -48,7 +48,7 @@ def asked(options: argparse.Namespace) -> dict[str, Evaluation]:
         )
     # The last 24 x-rays were held out of their prior's training; no face of the London set is in a training set.
     places = (
-        ("x-rays", "xray-hannover", options.x_rays, 219, slice(0, 219)),
+        ("x-rays", "xray-hannover", options.x_rays, 219, (0, 219)),
         ("faces", "faces-london", options.faces, 0, None),
     )
     for name, folder, prior, first, train in places:
@@ -62,7 +62,7 @@ def asked(options: argparse.Namespace) -> dict[str, Evaluation]:
                 str(prior),
                 ("2", "4", "8") if task == "sr" else ("square", "centre", "half"),
                 (*methods, *(("pca",) if train else ()), *(("pca+consistency",) if train and task == "sr" else ())),
-                slice(first, first + options.first),
+                (first, first + options.first),
                 train,
                 workers=options.workers,
             )

@@ -23,9 +23,9 @@ WHY = {
     "small: it knows the kernel and the factor, and it need not be a likely head, only an average of likely ones",
     "pca": "the linear-Gaussian MAP is an average of all heads that fit, which is what squared errors reward; on "
     "aligned heads it is hard to beat by them, and blurred or grainy to the eye",
-    "tv": "total variation keeps the known neighbours and adds nothing, which errors that are averaged over a picture reward",
+    "tv": "total variation keeps the known neighbours and adds nothing, which errors averaged over a picture reward",
     "cubic": "the less is missing, the better interpolation is; what our prior cannot express costs more than it adds",
-    "lanczos": "the less is missing, the better interpolation is; what our prior cannot express costs more than it adds",
+    "lanczos": "the less is missing, the better interpolation is; what our prior cannot express costs more",
     "nearest": "LPIPS takes the edges of blocks for detail",
     "biharmonic": "a small smooth hole is best filled smoothly",
 }
@@ -81,16 +81,16 @@ def _about(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluati
     seconds = sum(float(row["seconds"]) for these in rows.values() for row in these)
     lines = [
         f"**Brains**: {images} coronal slices of {heads} heads (IXI, Hammersmith, T1w, 2 mm, slices of 80 x 96 pixels, "
-        f"{2 * first.every} mm apart; of shifts, every other one), registered to the prior's template; none of these heads "
-        f"trained or chose anything. Prior: {bundle.name} ({bundle.sha256[:12]}). Each slice is reconstructed on its own; "
-        "`brgm-med sr` and `inpaint` see its neighbours too, and README has tables of that. PSNR, RMSE and MAE are on the "
-        "scale on which the 0.5th to the 99.5th percentile of a head is 0 to 255; LPIPS is version 0.1, AlexNet, at the "
-        "images' own size.",
+        f"{2 * first.every} mm apart; of shifts, every other one), registered to the prior's template; none of these "
+        f"heads trained or chose anything. Prior: {bundle.name} ({bundle.sha256[:12]}). Each slice is reconstructed on "
+        "its own; `brgm-med sr` and `inpaint` see its neighbours too, and README has tables of that. PSNR, RMSE and "
+        "MAE are on the scale on which the 0.5th to the 99.5th percentile of a head is 0 to 255; LPIPS is version 0.1, "
+        "AlexNet, at the images' own size.",
         "",
         "**Methods**: `ours` is the generator's MAP over its latent inputs, blended with the linear-Gaussian posterior "
         "mean and projected onto what was measured (`reconstruct_slices`); `ours-alone` leaves out the blend; "
-        "`ours-unprojected` leaves out the projection, and `ours-orthogonal` takes the orthogonal one. `+consistency` is our "
-        "weighted projection of another method's result. `pca`: the linear-Gaussian MAP of 1500 principal components. "
+        "`ours-unprojected` leaves out the projection, and `ours-orthogonal` takes the orthogonal one. `+consistency` "
+        "is our weighted projection of another method's result. `pca`: the linear-Gaussian MAP of 1500 components. "
         "`tv`, `dip`: total variation and the deep image prior (deepinv). `pulse`: PULSE's energies with our solver. "
         "`projection-a` to `-f`: the steps of the paper's Fig. 3, from StyleGAN2's inversion (a) to the paper's own "
         "posterior (f). `esrgan`: Real-ESRGAN x4plus, as published, trained on photographs. `supervised`: an EDSR-like "
@@ -106,8 +106,8 @@ def _about(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluati
         )
     lines += [f"Training of the supervised networks, one core each: {'; '.join(budgets)}.", ""]
     lines += [
-        f"The reconstructions below took {seconds / 60:.0f} minutes of one core, without scores and pictures. What cannot "
-        "be run here (SRFBN's and SN-PatchGAN's weights, the paper's data) has the paper's numbers, and says so.",
+        f"The reconstructions below took {seconds / 60:.0f} minutes of one core, without scores and pictures. What "
+        "cannot be run here (SRFBN's and SN-PatchGAN's weights, its data) has the paper's numbers, and says so.",
         "",
     ]
     return lines
@@ -161,8 +161,8 @@ def _short(rows: Mapping[str, Sequence[Row]]) -> list[str]:
 def _paper(rows: Mapping[str, Sequence[Row]]) -> list[str]:
     """Tables 1, 3 and 4, the paper's rows and ours; different data and sizes, which the first column says."""
     lines = [
-        f"The paper's rows are {paper.MARK}: other heads, other sizes, VGG's LPIPS perhaps. Only the order of methods within "
-        "a row can be compared, not numbers between rows.",
+        f"The paper's rows are {paper.MARK}: other heads, other sizes, VGG's LPIPS perhaps. Only the order of methods "
+        "within a row can be compared, not numbers between rows.",
         "",
         "**Table 1**, LPIPS / RMSE (both: lower is better)",
         "",
@@ -220,10 +220,10 @@ def _cells(rows: Sequence[Row], method: str, scores: Sequence[str]) -> str:
 def _shift(rows: Sequence[Row]) -> list[str]:
     """Ours and the network trained for factor 4, under measurements and heads that neither saw."""
     lines = [
-        "The same prior, unchanged, and the network that was trained for averages of 4 x 4 pixels, under kernels, factors, "
-        "noise, orientations and contrasts that neither of them saw. Ours is told the kernel and the noise; the network cannot "
-        "be told: a measurement of another factor is resampled to its own. Noise is in per cent of the brain's mean grey "
-        "value over air, times two (the width of [-1, 1]).",
+        "The same prior, unchanged, and the network that was trained for averages of 4 x 4 pixels, under kernels, "
+        "factors, noise, orientations and contrasts that neither of them saw. Ours is told the kernel and the noise; "
+        "the network cannot be told: a measurement of another factor is resampled to its own. Noise is a standard "
+        "deviation in per cent of the width of [-1, 1], which is twice the brain's mean grey value over air.",
         "",
         "![gain of ours](results/shift.png)",
         "",

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-import plain
 from training import Operations, matmul_times
 
+import plain
 from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.ops.precision import native_precision
 from brgm_med.pipelines.setting import set_up_torch

@@ -148,12 +148,12 @@ class Install(argparse.Action):
         parser.exit()
 
 
-def selection(text: str) -> slice:
-    """ "135:150" -> slice(135, 150), as Python counts."""
+def selection(text: str) -> tuple[int | None, int | None]:
+    """ "135:150" -> (135, 150), as Python counts; "135:" -> (135, None)."""
     first, _, last = text.partition(":")
     if ":" not in text:
         raise ValueError
-    return slice(*(int(part) if part else None for part in (first, last)))
+    return int(first) if first else None, int(last) if last else None
 
 
 selection.__name__ = "range"

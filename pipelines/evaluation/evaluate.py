@@ -16,7 +16,7 @@ from brgm_med.pipelines.evaluation.markdown import report
 from brgm_med.pipelines.evaluation.measure import Job, measure, perceptual, problem_of
 from brgm_med.pipelines.evaluation.methods import TRAINED, default_methods, known
 from brgm_med.pipelines.evaluation.problems import Problem, default_levels
-from brgm_med.pipelines.evaluation.subjects import EVERY, Source, find, stacks
+from brgm_med.pipelines.evaluation.subjects import EVERY, Range, Source, find, stacks
 from brgm_med.pipelines.evaluation.supervised import train
 from brgm_med.pipelines.evaluation.table import Row
 from brgm_med.pipelines.provenance import write_json
@@ -44,8 +44,8 @@ class Evaluation:
     prior: str = "brain-t1-coronal"
     levels: Sequence[str] | None = None
     methods: Sequence[str] | None = None
-    subjects: slice = slice(None)
-    train: slice | None = None
+    subjects: Range = (None, None)
+    train: Range | None = None
     opponents: Path | None = None
     images: int = IMAGES
     trained: str = "sr-4"

@@ -78,9 +78,11 @@ def default_methods(problem: Problem, channels: int = 1) -> list[str]:
     if problem.task == "shift":
         return [*own[:2], "cubic", "cubic+consistency", *both]
     plain = [name for method in INTERPOLATED for name in (method, f"{method}+consistency")]
-    found = [*own, *plain, "tv", *both, "pulse"]
-    if problem.task == "sr" and problem.level == ONCE:
-        found += ["dip", "esrgan", *(f"projection-{step}" for step in "abcdef")]
+    found = [*own, *plain, "tv", *both]
+    if problem.task == "sr" and problem.level in ("4", "8"):
+        found.append("pulse")
+        if problem.level == ONCE:
+            found += ["esrgan", "esrgan+consistency", "dip", *(f"projection-{step}" for step in "abcdef")]
     return found
 
 

@@ -19,6 +19,9 @@ from brgm_med.transforms.intensity import Normalisation
 from brgm_med.transforms.prepare import heads_in, prepare_heads, read_kept
 from brgm_med.transforms.template import load_template
 
+Range = tuple[int | None, int | None]
+"""First, and the one after the last, as Python counts."""
+
 EVERY = 10
 """Of a head every tenth slice of the box is taken: seven slices, 20 mm apart."""
 
@@ -56,7 +59,7 @@ class Source:
         return Subject(self.path.name, images, tuple(range(0, len(held["stack"]), every)), (low, high))
 
 
-def find(data: Path, which: slice, out: Path, bundle: PriorBundle, workers: int) -> list[Source]:
+def find(data: Path, which: Range, out: Path, bundle: PriorBundle, workers: int) -> list[Source]:
     """The subjects of `data` in the range `which` of their sorted file names; heads are registered, once, in `out`.
 
     Raises UsageError where the prior is of another kind, InputRefusedError where nothing is found or cannot be read.
@@ -66,9 +69,10 @@ def find(data: Path, which: slice, out: Path, bundle: PriorBundle, workers: int)
         held, wanted = ("pictures", "heads") if pictures else ("volumes", "pictures")
         raise UsageError(f"{data}: holds {held} and the prior {bundle.name} is of {wanted}; name another with --prior")
     paths = pictures_in(data) if pictures else heads_in(data, out)
-    chosen = paths[which]
+    chosen = paths[slice(*which)]
     if not chosen:
-        raise UsageError(f"{data}: holds {len(paths)} images, and none in the range {_text(which)}")
+        first, last = ("" if n is None else n for n in which)
+        raise UsageError(f"{data}: holds {len(paths)} images, and none in the range {first}:{last}")
     if pictures:
         return [Source(path) for path in chosen]
     for name in ("template.nii.gz", "mask.nii.gz"):
@@ -80,10 +84,6 @@ def find(data: Path, which: slice, out: Path, bundle: PriorBundle, workers: int)
 def stacks(sources: Sequence[Source], bundle: PriorBundle) -> Sequence[Tensor]:
     """All slices of each head [Y, 1, H, W], or each picture [1, C, H, W], float16: what opponents are trained on."""
     return [source.load(bundle, 1).images.half() for source in sources]
-
-
-def _text(which: slice) -> str:
-    return f"{'' if which.start is None else which.start}:{'' if which.stop is None else which.stop}"
 
 
 def _framed(path: Path, bundle: PriorBundle) -> Tensor:

