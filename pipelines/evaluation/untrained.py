@@ -21,7 +21,8 @@ DIP_STEPS, DIP_CHANNELS, DIP_LAYERS, DIP_RATE = 200, 64, 6, 0.003
 """The deep image prior's steps, after which it is stopped, and its network. Chosen on one choosing head."""
 
 
-def _deepinv(method: str) -> Any:
+def deepinv_for(method: str) -> Any:
+    """The package. Raises UsageError where it is missing."""
     try:
         import deepinv
     except ImportError:
@@ -31,7 +32,7 @@ def _deepinv(method: str) -> Any:
 
 def physics(corruption: nn.Module, shape: tuple[int, int, int]) -> Any:
     """A linear corruption of images [N, *shape] as deepinv's physics, its adjoint by autograd."""
-    deepinv = _deepinv("tv, dip")
+    deepinv = deepinv_for("tv, dip")
 
     def adjoint(y: Tensor, **_: Any) -> Tensor:
         x = torch.zeros(len(y), *shape, dtype=y.dtype, requires_grad=True)
@@ -55,7 +56,7 @@ def largest_square(corruption: nn.Module, shape: tuple[int, int, int]) -> float:
 
 def total_variation(setting: Setting) -> Method:
     """argmin 1/2 |A x - y|^2 / |A|^2 + weight TV(x), by deepinv's FISTA from A'y / |A|^2."""
-    deepinv = _deepinv("tv")
+    deepinv = deepinv_for("tv")
 
     def reconstruct(y: Tensor, corruption: nn.Module) -> Tensor:
         top = largest_square(corruption, setting.shape)
@@ -79,7 +80,7 @@ def total_variation(setting: Setting) -> Method:
 
 def deep_image_prior(setting: Setting) -> Method:
     """deepinv's deep image prior with its convolutional decoder, each image on its own, stopped after `DIP_STEPS`."""
-    deepinv = _deepinv("dip")
+    deepinv = deepinv_for("dip")
 
     def reconstruct(y: Tensor, corruption: nn.Module) -> Tensor:
         made, found = physics(corruption, setting.shape), []
@@ -100,10 +101,8 @@ def _known_kept(image: Tensor, y: Tensor, corruption: nn.Module) -> Tensor:
     return torch.where(corruption.mask, y, image) if isinstance(corruption, Mask) else image
 
 
-def _filled(y: Tensor, corruption: nn.Module, method: str) -> Tensor:
-    """Each slice with its hole filled by a method that knows nothing but its rim; of images in colour, each channel."""
-    if not isinstance(corruption, Mask):
-        raise UsageError(f"{method}: fills holes; for averages name another method")
+def inpainting_for(method: str) -> tuple[Any, Any]:
+    """OpenCV, and scikit-image's biharmonic inpainting. Raises UsageError where one is missing."""
     try:
         import cv2
         from skimage.restoration import inpaint_biharmonic
@@ -111,6 +110,14 @@ def _filled(y: Tensor, corruption: nn.Module, method: str) -> Tensor:
         raise UsageError(
             f"--methods {method}: needs scikit-image and OpenCV; pip install 'brgm-med[evaluate]'"
         ) from None
+    return cv2, inpaint_biharmonic
+
+
+def _filled(y: Tensor, corruption: nn.Module, method: str) -> Tensor:
+    """Each slice with its hole filled by a method that knows nothing but its rim; of images in colour, each channel."""
+    if not isinstance(corruption, Mask):
+        raise UsageError(f"{method}: fills holes; for averages name another method")
+    cv2, inpaint_biharmonic = inpainting_for(method)
     hole: NDArray[np.bool_] = ~corruption.mask.numpy()
     done = []
     for one in y.flatten(0, 1).double().numpy():
