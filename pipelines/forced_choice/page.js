@@ -14,7 +14,7 @@ const store = {
 function scale() {
   const widest = Math.max(...data.items.map((item) => item.width));
   const columns = data.letters.length + 1;
-  const fits = (Math.min(document.documentElement.clientWidth, 1500) - 48 - columns * 40) / columns / widest;
+  const fits = (Math.min(document.documentElement.clientWidth, 1500) - 48 - columns * 35) / columns / widest;
   return Math.max(1, Math.floor(fits));
 }
 
