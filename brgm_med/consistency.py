@@ -120,7 +120,7 @@ def check_linear(corruption: Callable[[Tensor], Tensor], x: Tensor) -> None:
         right = corruption(u) + 3 * corruption(v)
     size = max(float(right.abs().max()), 1e-300)
     worst = max(float((left - right).abs().max()), float(at_zero.abs().max()))
-    if not worst <= 1e-6 * size:
+    if not worst <= 1e-5 * size:  # float32 rounds off by 1e-6
         raise ValueError(f"project: the corruption is not linear (off by {worst / size:.1e} of its output)")
 
 

@@ -108,7 +108,7 @@ class LinearGaussian:
             return project(mean, forward, measured, self.covariance, noise).to(self.mean.dtype)
         with torch.no_grad():
             residual = (measured.double() - forward(mean)).flatten(1)
-            transposed = self._matrix(forward)
+            transposed = self._matrix(forward, residual.shape[1])
             spread = self._through(forward, (self.basis * self.deviation).double().T)
             system = spread.T @ spread + noise**2 * torch.eye(residual.shape[1]).to(spread)
             if self.nugget:
@@ -144,15 +144,19 @@ class LinearGaussian:
         """A applied to each of the images [N, H W]: [N, m]."""
         return torch.cat([forward(self._images(part)).flatten(1) for part in flat.split(CHUNK)])
 
-    def _matrix(self, forward: nn.Module) -> Tensor:
-        """A' [H W, m], pixel by pixel."""
-        size = len(self.basis)
+    def _matrix(self, forward: nn.Module, outputs: int) -> Tensor:
+        """A' [H W, m], of a module that treats every slice alone: output by output, by the vector-Jacobian product."""
         parts = []
-        for first in range(0, size, CHUNK):
-            pixels = torch.zeros(min(CHUNK, size - first), size, dtype=torch.float64, device=self.basis.device)
-            pixels.diagonal(first).fill_(1.0)
-            parts.append(self._through(forward, pixels))
-        return torch.cat(parts)
+        for first in range(0, outputs, CHUNK):
+            count = min(CHUNK, outputs - first)
+            x = torch.zeros(count, *self.mean.shape[1:], dtype=torch.float64, device=self.basis.device)
+            chosen = torch.zeros(count, outputs, dtype=torch.float64, device=self.basis.device)
+            chosen.diagonal(first).fill_(1.0)
+            with torch.enable_grad():
+                x.requires_grad_(True)
+                (rows,) = torch.autograd.grad(forward(x).flatten(1), x, chosen)
+            parts.append(rows.flatten(1))
+        return torch.cat(parts).T.contiguous()
 
 
 def folded(images: Tensor, parity: int) -> Tensor:

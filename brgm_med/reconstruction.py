@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from brgm_med.consistency import project
-from brgm_med.corruptions import SliceProfile
+from brgm_med.corruptions import Mask, SliceProfile
 from brgm_med.energies import Gaussian, Pixel
 from brgm_med.posterior import Posterior, Whitened
 from brgm_med.priors.bundle import PriorBundle
+from brgm_med.seams import blend_seamless
 from brgm_med.separable import stationary_covariance
 from brgm_med.solvers import fit_lbfgs
 
@@ -30,6 +31,10 @@ TOLERANCE = 2e-3
 
 CORRELATION = 0.5
 """Correlation length, in pixels, of the error that the final projection corrects."""
+
+HOLE = 0.3
+"""`NOISE` beside a hole: neighbouring pixels err alike, so that all of them together tell less. On three choosing heads,
+of 0.08 to 0.8."""
 
 ERROR = 0.2
 """Its standard deviation, against which a measurement's noise is weighed: what is left on the choosing heads."""
@@ -68,8 +73,11 @@ def map_slices(
 
 def consistent(image: Tensor, corruption: nn.Module, measured: Tensor, deviation: float = 0.0) -> Tensor:
     """The most probable correction of `image` that gives back `measured`, for errors that are correlated over
-    `CORRELATION` pixels; up to noise of that standard `deviation`. Raises ValueError when the corruption is not linear.
+    `CORRELATION` pixels; up to noise of that standard `deviation`. Of a `Mask` [H, W], the known pixels stay and the
+    image meets them in the gradient domain (`seams.blend_seamless`). Raises ValueError when the corruption is not linear.
     """
+    if isinstance(corruption, Mask):
+        return blend_seamless(measured, image, ~corruption.mask)
     covariance = stationary_covariance(image.shape[1:], [0, CORRELATION, CORRELATION])
     if isinstance(corruption, SliceProfile):
         return project(image, corruption, measured, covariance, deviation / ERROR)
@@ -85,7 +93,7 @@ def reconstruct_slices(
     corruption: nn.Module,
     measured: Tensor,
     *,
-    noise: float = NOISE,
+    noise: float | None = None,
     trust: float = TRUST,
     steps: int = STEPS,
     deviation: float = 0.0,
@@ -96,10 +104,23 @@ def reconstruct_slices(
     makes of the slices: the result gives it back, up to noise of that standard `deviation` in these units. The
     generator's MAP is blended, by `trust`, with the posterior mean of the linear-Gaussian prior of the same training
     slices, and the blend is projected onto what was measured. `noise`: standard deviation of what the priors leave
-    unexplained of a measurement. Raises
+    unexplained of a measurement (default: `NOISE`, or `HOLE` for a `Mask` [H, W] of known pixels). Raises
     ValueError when the corruption is not linear.
     """
+    if noise is None:
+        noise = HOLE if isinstance(corruption, Mask) else NOISE
     noise = math.hypot(noise, deviation)
     image = map_slices(prior, index, corruption, measured, noise=noise, steps=steps)
-    mean = prior.linear.at(list(index)).estimate(corruption, measured, noise)
-    return consistent(trust * image + (1 - trust) * mean.to(image), corruption, measured, deviation)
+    if trust < 1:
+        image = trust * image + (1 - trust) * linear_mean(prior, index, corruption, measured, noise).to(image)
+    return consistent(image, corruption, measured, deviation)
+
+
+def linear_mean(
+    prior: PriorBundle, index: Sequence[int], corruption: nn.Module, measured: Tensor, noise: float
+) -> Tensor:
+    """The posterior mean of the linear-Gaussian prior of the same training slices. Arguments as `reconstruct_slices`."""
+    linear = prior.linear.at(list(index))
+    if isinstance(corruption, Mask):
+        return linear.fill(corruption.mask, measured, noise)
+    return linear.estimate(corruption, measured, noise)

@@ -12,17 +12,11 @@ from brgm_med.consistency import project
 from brgm_med.corruptions import Mask
 from brgm_med.pipelines.evaluation.setting import Method, Setting
 from brgm_med.pipelines.pictures import STEPS, map_picture
-from brgm_med.reconstruction import TRUST, consistent, map_slices
-from brgm_med.seams import blend_seamless
-
-HOLE = 0.3
-"""What the priors leave unexplained of a pixel beside a hole, as `reconstruction.NOISE`: neighbours err alike, so that
-all of them together tell less. Chosen on three choosing heads, of 0.08 to 0.8."""
-
+from brgm_med.reconstruction import TRUST, consistent, linear_mean, map_slices
 
 def unexplained(setting: Setting, corruption: nn.Module) -> float:
     """Standard deviation of what the priors leave unexplained of a measurement, its noise included."""
-    return math.hypot(HOLE if isinstance(corruption, Mask) else reconstruction.NOISE, setting.noise)
+    return math.hypot(reconstruction.HOLE if isinstance(corruption, Mask) else reconstruction.NOISE, setting.noise)
 
 
 def generator_map(setting: Setting) -> Method:
@@ -44,19 +38,13 @@ def blended(setting: Setting, image: Tensor, y: Tensor, corruption: nn.Module) -
     it is where the prior has none."""
     if not setting.bundle.volumetric:
         return image
-    linear, noise = setting.bundle.linear.at(setting.index), unexplained(setting, corruption)
-    if isinstance(corruption, Mask):
-        mean = linear.fill(corruption.mask, y, noise)
-    else:
-        mean = linear.estimate(corruption, y, noise)
+    mean = linear_mean(setting.bundle, setting.index, corruption, y, unexplained(setting, corruption))
     return TRUST * image + (1 - TRUST) * mean.to(image)
 
 
 def made_consistent(setting: Setting, image: Tensor, y: Tensor, corruption: nn.Module) -> Tensor:
     """The most probable correction of `image` that gives back y: of averages the weighted projection, up to the noise
     that is stated; of a hole the known pixels, met without a seam."""
-    if isinstance(corruption, Mask):
-        return blend_seamless(y, image, ~corruption.mask)
     return consistent(image, corruption, y, setting.noise)
 
 
