@@ -21,8 +21,8 @@ from brgm_med.reconstruction import STEPS, reconstruct_slices
 class PhysicsCorruption(nn.Module):
     """A of a deepinv physics, without its noise, as a corruption of images [N, C, H, W] in [-1, 1].
 
-    It is computed in float32, whatever x is: in float64 torch's convolutions are a hundred times slower. So what is made
-    consistent gives y back to float32's accuracy. `project` and the like check whether A is linear.
+    It is computed in float32, whatever x is: in float64 torch's convolutions are a hundred times slower. So what is
+    made consistent gives y back to float32's accuracy. `project` and the like check whether A is linear.
     """
 
     def __init__(self, physics: Any) -> None:
@@ -64,9 +64,11 @@ def corruption_of(physics: Any, shape: Sequence[int]) -> nn.Module:
 class SlicesReconstructor(nn.Module):
     """A prior of a volume as a deepinv reconstructor of slices: (y, physics) -> images [N, 1, H, W] in [0, 1].
 
-    `reconstruct_slices`, without its linear companion (whose solution takes A's whole matrix), for any linear physics, at
-    positions `index` of the prior's box: one for all images of a batch, or one for each. In [0, 1], air is 0 and the mean of the brain 1/2. Noise is that of the physics' Gaussian noise model,
-    if it has one. Raises BrgmError for more images than positions, ValueError when the physics is not linear.
+    `reconstruct_slices`, without its linear companion (whose solution takes A's whole matrix), for any linear physics,
+    at positions `index` of the prior's box: one for all images of a batch, or one for each. In [0, 1], air is 0 and the
+    mean of the brain 1/2. Noise is that of the physics' Gaussian noise model, if it has one. Raises BrgmError for more
+    images than positions, and where noise-free values cannot be given back in floating point (a strong blur);
+    ValueError when the physics is not linear.
     """
 
     def __init__(self, prior: PriorBundle, index: int | Sequence[int], steps: int = STEPS) -> None:

@@ -33,8 +33,8 @@ CORRELATION = 0.5
 """Correlation length, in pixels, of the error that the final projection corrects."""
 
 HOLE = 0.3
-"""`NOISE` beside a hole: neighbouring pixels err alike, so that all of them together tell less. On three choosing heads,
-of 0.08 to 0.8."""
+"""`NOISE` beside a hole: neighbouring pixels err alike, so that all of them together tell less. On three choosing
+heads, of 0.08 to 0.8."""
 
 ERROR = 0.2
 """Its standard deviation, against which a measurement's noise is weighed: what is left on the choosing heads."""
@@ -74,7 +74,7 @@ def map_slices(
 def consistent(image: Tensor, corruption: nn.Module, measured: Tensor, deviation: float = 0.0) -> Tensor:
     """The most probable correction of `image` that gives back `measured`, for errors that are correlated over
     `CORRELATION` pixels; up to noise of that standard `deviation`. Of a `Mask` [H, W], the known pixels stay and the
-    image meets them in the gradient domain (`seams.blend_seamless`). Raises ValueError when the corruption is not linear.
+    image meets them in the gradient domain (`seams.blend_seamless`). Raises ValueError for one that is not linear.
     """
     if isinstance(corruption, Mask):
         return blend_seamless(measured, image, ~corruption.mask)
@@ -119,7 +119,7 @@ def reconstruct_slices(
 def linear_mean(
     prior: PriorBundle, index: Sequence[int], corruption: nn.Module, measured: Tensor, noise: float
 ) -> Tensor:
-    """The posterior mean of the linear-Gaussian prior of the same training slices. Arguments as `reconstruct_slices`."""
+    """The posterior mean of the linear-Gaussian prior of the same slices. Arguments as `reconstruct_slices`."""
     linear = prior.linear.at(list(index))
     if isinstance(corruption, Mask):
         return linear.fill(corruption.mask, measured, noise)

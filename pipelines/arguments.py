@@ -188,20 +188,34 @@ def evaluation_arguments(command: argparse.ArgumentParser) -> None:
     command.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet or VGG16 weights, for offline use")
 
 
-def choice_arguments(command: argparse.ArgumentParser) -> None:
-    """What `study make` and `study tally` take."""
-    actions = command.add_subparsers(dest="action", required=True, metavar="make|tally")
-    make = actions.add_parser("make", help="folders of pictures of the same names in, one page for raters out")
-    make.add_argument("--truth", type=Path, required=True, metavar="DIR", help="the true pictures")
-    text = "its pictures; 2 to 6 times"
-    make.add_argument("--method", action="append", required=True, metavar="NAME=DIR", help=text)
-    make.add_argument("--out", type=Path, required=True, metavar="HTML", help="its key goes beside it")
-    make.add_argument("--question", metavar="TEXT", help="(default: the paper's)")
-    make.add_argument("--seed", type=int, default=0, help="of the order of methods")
-    make.add_argument("--first", type=positive(int), metavar="N", help="only the first N pictures")
-    count = actions.add_parser("tally", help="count what raters chose")
-    count.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="the files that raters saved")
-    count.add_argument("--key", type=Path, required=True, metavar="JSON", help="what study make wrote beside the page")
-    count.add_argument("--out", type=Path, metavar="CSV")
-    for action in (make, count):
-        action.add_argument("--force", action="store_true", help="overwrite")
+def named(text: str) -> tuple[str, Path]:
+    """NAME=DIR; the name is one that a table can show."""
+    name, sign, folder = text.partition("=")
+    if not (sign and folder and name.strip() and name.isprintable() and len(name) <= 60):
+        raise ValueError
+    return name.strip(), Path(folder)
+
+
+named.__name__ = "NAME=DIR"
+
+
+def forced_choice_arguments(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(dest="action", required=True, metavar="make|tally")
+    text = "Make a page on which raters choose, and beside it the key that says which letter is which method."
+    make = actions.add_parser("make", help="pictures of several methods to a page for raters", description=text)
+    make.add_argument("--truth", type=Path, required=True, metavar="DIR", help="folder of the true pictures")
+    text = "a method's pictures, named as the true ones are; again for every method, 2 to 6"
+    make.add_argument("--method", type=named, action="append", required=True, metavar="NAME=DIR", help=text)
+    make.add_argument("--out", type=Path, required=True, metavar="HTML", help="the key goes beside it, ..._key.json")
+    make.add_argument("--question", metavar="TEXT", help="to the raters (default: the paper's)")
+    text = "of the order of images and letters (default: drawn; the key holds it)"
+    make.add_argument("--seed", type=count, metavar="N", help=text)
+    make.add_argument("--first", type=positive(int), metavar="N", help="only the first N pictures by name")
+    text = "Count the votes: shares with intervals, a test against equal choice, agreement; Markdown to stdout."
+    tally = actions.add_parser("tally", help="the raters' files to a table", description=text)
+    tally.add_argument("results", type=Path, nargs="+", metavar="RESULTS.json", help="what the raters saved")
+    text = "of the study (default: study_key.json beside the first of the results)"
+    tally.add_argument("--key", type=Path, metavar="JSON", help=text)
+    tally.add_argument("--out", type=Path, metavar="CSV", help="the table as CSV as well")
+    for action in (make, tally):
+        action.add_argument("--force", action="store_true", help="overwrite existing outputs")

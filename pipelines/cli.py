@@ -17,10 +17,10 @@ from brgm_med.pipelines.arguments import (
     Install,
     acquisition_arguments,
     angle,
-    choice_arguments,
     count,
     dicom_arguments,
     evaluation_arguments,
+    forced_choice_arguments,
     noise,
     place,
     positive,
@@ -192,16 +192,16 @@ def _evaluate(a: argparse.Namespace) -> None:
     evaluate(Evaluation(**given))
 
 
-def _study(a: argparse.Namespace) -> None:
-    from brgm_med.pipelines.forced_choice import make, tally
+def _forced_choice(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines import forced_choice
 
     if a.action == "tally":
-        tally(a.key, a.results, a.out, a.force)
+        forced_choice.tally(a.results, key=a.key, out=a.out, force=a.force)
         return
-    from brgm_med.pipelines.forced_choice.make import methods_of
-
-    methods = methods_of(a.method)
-    make(a.truth, methods, a.out, question=a.question, seed=a.seed, first=a.first, force=a.force)
+    methods = dict(a.method)
+    if len(methods) < len(a.method):
+        raise UsageError("--method: two of them have one name; name them differently")
+    forced_choice.make(a.truth, methods, a.out, question=a.question, seed=a.seed, first=a.first, force=a.force)
 
 
 def _prior(a: argparse.Namespace) -> None:
@@ -333,8 +333,8 @@ def parser() -> argparse.ArgumentParser:
     text = "Degrade, reconstruct and measure: methods side by side on images whose truth is known."
     evaluation_arguments(command("evaluate", _evaluate, text))
 
-    text = "Forced-choice study: a page that asks raters which method is best, and the count of their answers."
-    choice_arguments(command("study", _study, text))
+    text = "A forced-choice study: raters choose, blindly, which method's image is most like the true one."
+    forced_choice_arguments(command("study", _forced_choice, text))
 
     prior = command("prior", _prior, "List, show, verify or import priors.")
     actions = prior.add_subparsers(dest="action", required=True, metavar="list|show|verify|import")

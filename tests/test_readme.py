@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 
@@ -35,13 +36,14 @@ def test_every_command_and_flag_that_it_names_exists() -> None:
     commands = set(re.findall(r"(?:`|bin/)brgm-med (\w+)", README))
     actions = next(a for a in parser()._actions if a.dest == "command")
     assert isinstance(actions.choices, dict)
-    flags = {option for action in parser()._actions for option in action.option_strings}
-    for command in actions.choices.values():
-        flags |= {option for action in command._actions for option in action.option_strings}
+    flags, left = set(), [parser()]
+    while left:
+        for action in left.pop()._actions:
+            flags |= set(action.option_strings)
+            left += action.choices.values() if isinstance(action, argparse._SubParsersAction) else []
     assert commands == set(actions.choices)
     others = {
         "--which",
-        "--first",
         "--nproc-per-node",
         "--config_file",
         "--bundle_root",

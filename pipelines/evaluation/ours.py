@@ -14,6 +14,7 @@ from brgm_med.pipelines.evaluation.setting import Method, Setting
 from brgm_med.pipelines.pictures import STEPS, map_picture
 from brgm_med.reconstruction import TRUST, consistent, linear_mean, map_slices
 
+
 def unexplained(setting: Setting, corruption: nn.Module) -> float:
     """Standard deviation of what the priors leave unexplained of a measurement, its noise included."""
     return math.hypot(reconstruction.HOLE if isinstance(corruption, Mask) else reconstruction.NOISE, setting.noise)

@@ -1,32 +1,38 @@
-"""Folders of pictures -> one page that a rater opens in a browser, and the key to what he was shown."""
+"""`brgm-med study make`: pictures of several methods to a page on which raters choose blindly."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-import html
-import io
 import json
-import string
-from collections.abc import Mapping, Sequence
+import secrets
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
+from string import Template
+from typing import Any
 
 import numpy as np
-from PIL import Image
+from numpy.typing import NDArray
 
 from brgm_med._version import __version__
-from brgm_med.errors import InputRefusedError, UsageError
-from brgm_med.pipelines.provenance import write_json
+from brgm_med.errors import UsageError, refuse
+from brgm_med.pipelines.forced_choice.key import LETTERS, key_of
+from brgm_med.pipelines.report.page import data_block, document, e
 from brgm_med.pipelines.setting import say
 from brgm_med.transforms.formats import check_output, for_reading, pictures_in, replacing
+from brgm_med.transforms.formats.picture import Picture
+from brgm_med.transforms.formats.picture_codec import encode
 
 QUESTION = (
     "Which of the images ({letters}) best resembles the High-Quality (HQ) image on the left? Try to strike a balance "
     "between fidelity (to HQ image) and reconstruction quality."
 )
-"""The paper's own."""
-MOST = 6
+"""As the paper's raters were asked (Marinescu et al., Fig. 12)."""
+
+STATEMENT = "The images with letters are derived images. For research, not for diagnosis."
+MAX_BYTES = 256 << 20
+"""Of a page; browsers still open one so large."""
 
 
 def make(
@@ -35,78 +41,109 @@ def make(
     out: Path,
     *,
     question: str | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     first: int | None = None,
     force: bool = False,
 ) -> Path:
-    """Write the page `out` (HTML, self-contained) and its key beside it, OUT_key.json; returns the key's path.
+    """Write the page of a study to `out`, and which letter is which method to the key beside it (`key_of`).
 
-    `truth` and each of the 2 to 6 `methods` are folders with pictures of the same names and sizes. For every picture
-    the methods are shuffled, with `seed`; the page shows the order only as letters, and the key alone says which letter
-    was which method: keep it from raters. `first`: only the first so many pictures by name. Raises UsageError,
-    InputRefusedError where a picture is missing, unreadable or of another size, CannotWriteError.
+    `truth`: a folder of pictures, subfolders included; `methods`: name -> folder with pictures of the same names (2 to
+    6). Both the order of the images and that of the letters of each are drawn from `seed`, by default one that nobody
+    can guess; the key holds it, and nothing in the page tells one method from another but its pixels. `first`: only the
+    first so many pictures by name.
+
+    Pictures are shown in 8 bits, those of an image all by the truth's own range (of a DICOM image: its window), colour
+    profiles ignored. Raises UsageError for fewer or more methods; InputRefusedError for a method that lacks a picture,
+    or has one of another size, channels or bits, and for a page over 256 MiB; and as `check_output` does.
     """
-    if not 2 <= len(methods) <= MOST:
-        raise UsageError(f"--method: give 2 to {MOST} of them, as NAME=DIR, not {len(methods)}")
-    key = out.with_name(f"{out.stem}_key.json")
-    check_output(out, force)
-    check_output(key, force)
-    pictures = pictures_in(truth)[:first]
-    random = np.random.default_rng(seed)
-    names, items, orders = list(methods), [], []
-    for path in pictures:
-        picture, size = _png(path)
-        shown = []
-        for method in names:
-            other = methods[method] / path.name
-            if not other.is_file():
-                raise InputRefusedError(f"{other}: is missing; every method needs the pictures that {truth} has")
-            made, found = _png(other)
-            if found != size:
-                raise InputRefusedError(
-                    f"{other}: has {found[0]} x {found[1]} pixels, and the truth {size[0]} x {size[1]}"
-                )
-            shown.append(made)
-        order = random.permutation(len(names)).tolist()
-        items.append({"truth": picture, "options": [shown[i] for i in order], "width": size[0]})
-        orders.append([names[i] for i in order])
-    letters = string.ascii_uppercase[: len(names)]
-    asked = question or QUESTION.format(letters=f"{letters[0]}-{letters[-1]}")
-    study = hashlib.sha256(json.dumps([asked, items]).encode()).hexdigest()[:16]
-    data = {"study": study, "letters": letters, "items": items, "software": f"brgm-med {__version__}"}
-    with replacing(out, force) as temporary:
-        temporary.write_text(_page(asked, data), encoding="utf-8")
-    record = {"study": study, "methods": names, "pictures": [p.name for p in pictures], "orders": orders, "seed": seed}
-    write_json(key, record | {"question": asked, "software": f"brgm-med {__version__}"}, force)
-    say(f"wrote {out} ({len(items)} pictures, {len(names)} methods); keep {key.name} from raters")
-    return key
+    if not 2 <= len(methods) <= len(LETTERS):
+        raise UsageError(f"--method: {len(methods)} given; a study compares 2 to {len(LETTERS)} methods")
+    if out.suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"{out}: the page's name must end in .html")
+    for path in (out, key_of(out)):
+        check_output(path, force)
+    files = pictures_in(truth)
+    if first is not None and first > len(files):
+        refuse(truth, f"holds {len(files)} pictures, fewer than --first {first}", "ask for fewer")
+    names = [path.relative_to(truth) for path in files[:first]]
+    for method, folder in methods.items():
+        if not folder.is_dir():
+            refuse(folder, f"(the method {method}) is not a folder", "give a folder of pictures")
+        missing = next((n for n in names if not (folder / n).is_file()), None)
+        if missing is not None:
+            refuse(folder / missing, f"no such file: the method {method} lacks an image of the truth", "add it")
+    seed = secrets.randbits(63) if seed is None else seed
+    draw = np.random.default_rng(seed)
+    names = [names[i] for i in draw.permutation(len(names))]
+    orders = [[list(methods)[m] for m in draw.permutation(len(methods))] for _ in names]
+
+    images, size = [], 0
+    for name, order in zip(names, orders, strict=True):
+        images.append(_inlined(truth / name, [methods[m] / name for m in order]))
+        size += sum(len(png) for png in images[-1]["png"])
+        if size > MAX_BYTES:
+            advice = f"take fewer of them (--first {max(1, len(images) - 1)}) or smaller ones"
+            refuse(out, f"{len(images)} of the {len(names)} images make more than {MAX_BYTES >> 20} MiB", advice)
+    letters = LETTERS[: len(methods)]
+    question = question or QUESTION.format(letters=f"{letters[0]}-{letters[-1]}")
+    content = {"question": question, "letters": list(letters), "images": images}
+    study = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+    page = _page({"study": study, "page": f"brgm-med {__version__}", **content}, question)
+    key = {
+        "statement": STATEMENT,
+        "keep": "Whoever rates must not see this file. Without it, nothing can be tallied.",
+        "software": f"brgm-med {__version__}",
+        "study": study,
+        "question": question,
+        "seed": seed,
+        "methods": list(methods),
+        "images": [{"image": n.as_posix(), "methods": order} for n, order in zip(names, orders, strict=True)],
+    }
+    with replacing(out, force) as new_page, replacing(key_of(out), force) as new_key:
+        new_page.write_text(page, encoding="utf-8")
+        new_key.write_text(json.dumps(key, indent=1) + "\n", encoding="utf-8")
+    say(
+        f"wrote {out} ({len(names)} images, {len(page) / 1e6:.1f} MB) and {key_of(out).name}: keep that from the raters"
+    )
+    return out
 
 
-def _png(path: Path) -> tuple[str, tuple[int, int]]:
-    """A picture as the address of a PNG in itself, 8 bits, and its width and height."""
-    picture = for_reading(path, "picture").read(path)
-    low, high = picture.range
-    levels = np.clip((picture.array - low) * (255 / (high - low)), 0, 255).round().astype(np.uint8)
-    buffer = io.BytesIO()
-    image = Image.fromarray(levels[0] if len(levels) == 1 else np.moveaxis(levels, 0, 2))
-    image.save(buffer, "png", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}", image.size
+def _inlined(truth: Path, results: list[Path]) -> dict[str, Any]:
+    """`png`: base64 of the truth and the results as PNG of 8 bits; their width and height."""
+    pictures: list[Picture] = [for_reading(path, "picture").read(path) for path in (truth, *results)]
+    true = pictures[0]
+    for picture in pictures[1:]:
+        for what, a, b in (
+            ("{1} x {0} pixels", picture.shape, true.shape),
+            ("{} channels", (picture.channels,), (true.channels,)),
+            ("{} bits", (picture.bits,), (true.bits,)),
+        ):
+            if a != b:
+                problem = f"has {what.format(*a)} and the true image {truth} {what.format(*b)}"
+                refuse(picture.path, problem, "give pictures that differ in content only")
+    low, high = true.window or true.range
+    png = [encode(_bytes(p.array, low, high), "PNG", None, None, None) for p in pictures]
+    height, width = true.shape
+    return {"width": width, "height": height, "png": [base64.b64encode(data).decode("ascii") for data in png]}
 
 
-def _page(question: str, data: Mapping[str, object]) -> str:
-    folder = resources.files(__package__)
-    parts = {name: (folder / f"page.{name}").read_text(encoding="utf-8") for name in ("html", "css", "js")}
-    content = json.dumps(data).replace("<", "\\u003c")
-    page = parts["html"].replace("/*CSS*/", parts["css"]).replace("<!--QUESTION-->", html.escape(question))
-    return page.replace("/*DATA*/", content).replace("/*JS*/", parts["js"])
+def _bytes(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
+    """0 at or below `low`, 255 at or above `high`, linear between; pictures of 8 bits keep what they hold."""
+    return np.rint(np.clip((values.astype(np.float64) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
-def methods_of(texts: Sequence[str]) -> dict[str, Path]:
-    """["ours=DIR", ...] as they are typed. Raises UsageError."""
-    found: dict[str, Path] = {}
-    for text in texts:
-        name, _, folder = text.partition("=")
-        if not name or not folder or name in found:
-            raise UsageError(f"--method {text}: give NAME=DIR, and each name once")
-        found[name] = Path(folder)
-    return found
+def _page(content: dict[str, object], question: str) -> str:
+    text = {
+        name: (resources.files(__package__) / name).read_text("utf-8") for name in ("page.html", "page.css", "page.js")
+    }
+    images = content["images"]
+    assert isinstance(images, list)
+    body = Template(text["page.html"]).substitute(
+        question=e(question),
+        statement=e(STATEMENT),
+        count=len(images),
+        last=LETTERS[len(images[0]["png"]) - 2],
+        digit=len(images[0]["png"]) - 1,
+        data=data_block("study", content),
+    )
+    return document("Which image is most like the true one?", body, [text["page.js"]], text["page.css"], 2 * MAX_BYTES)

@@ -1,119 +1,132 @@
-"""What raters chose: votes for each method, their intervals, and how far raters agree."""
+"""`brgm-med study tally`: what the raters chose, how sure that is, and how far they agree."""
 
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import chisquare
 
-from brgm_med.errors import InputRefusedError
-from brgm_med.metrics import bootstrap_interval
-from brgm_med.transforms.formats import replacing
+from brgm_med.errors import refuse
+from brgm_med.pipelines.forced_choice.key import LETTERS, Ballot, Key, read_ballots, read_key
+from brgm_med.pipelines.forced_choice.votes import Share, against_equal_choice, fleiss_kappa, shares
+from brgm_med.transforms.formats import check_output, replacing
 
+FEW = 5
+"""Below so many raters, or so many images for each method, what is said of them is called rough."""
 
-@dataclass(frozen=True)
-class Tally:
-    """`votes` [pictures, methods] over all raters; `unanswered`: how many were not given."""
-
-    methods: tuple[str, ...]
-    votes: NDArray[np.int64]
-    raters: int
-    unanswered: int
-
-    def shares(self) -> list[tuple[float, float, float]]:
-        """Of each method: its share of the votes, with a 95 % bootstrap interval over pictures, each of which is drawn
-        with all its votes; pictures without votes are left out."""
-        cast = self.votes[self.votes.sum(1) > 0]
-        parts = cast / cast.sum(1, keepdims=True)
-        return [(float(p.mean()), *bootstrap_interval(p.tolist(), seed=0)) for p in parts.T]
-
-    def equal_choice(self) -> float:
-        """p of the chi-square test that all methods are chosen alike, as if votes were independent of each other."""
-        return float(chisquare(self.votes.sum(0)).pvalue)
-
-    def agreement(self) -> float | None:
-        """Fleiss' kappa over the pictures that all raters answered; None for one rater, or where all chose alike."""
-        full = self.votes[self.votes.sum(1) == self.raters]
-        if self.raters < 2 or len(full) == 0:
-            return None
-        observed = ((full * (full - 1)).sum(1) / (self.raters * (self.raters - 1))).mean()
-        expected = np.square(full.sum(0) / full.sum()).sum()
-        return None if expected == 1 else float((observed - expected) / (1 - expected))
-
-    def markdown(self) -> str:
-        """The paper's Table 2, and how sure it is."""
-        pictures, _ = self.votes.shape
-        lines = ["| method | votes | share (95 % interval over pictures) |", "|---|---|---|"]
-        for method, votes, (share, low, high) in zip(self.methods, self.votes.sum(0), self.shares(), strict=True):
-            lines.append(f"| {method} | {votes} | {share:.3f} ({low:.3f} to {high:.3f}) |")
-        kappa = self.agreement()
-        said = "" if kappa is None else f" Agreement between raters (Fleiss' kappa): {kappa:.2f}."
-        lines += ["", f"{self.raters} raters, {pictures} pictures, {self.unanswered} answers missing.{said} "]
-        lines[-1] += f"Chi-square test of equal choice, as if votes were independent: p = {self.equal_choice():.2g}."
-        return "\n".join(lines)
+STATEMENT = "Votes on derived images. For research, not for diagnosis."
 
 
-def tally(key: Path, results: Sequence[Path], out: Path | None = None, force: bool = False) -> Tally:
-    """Count the votes in raters' `results` by the study's `key`; print the table, and write it to `out` as CSV.
+def tally(results: list[Path], *, key: Path | None = None, out: Path | None = None, force: bool = False) -> None:
+    """Print the tally of the raters' files as Markdown, and write its table to `out` as CSV.
 
-    Raises InputRefusedError, naming the file, for one that is damaged, of another study, or of a rater who was counted
-    already, and where there is no vote at all.
+    `key`: of the study, by default study_key.json beside the first of `results`. Raises InputRefusedError as `read_key`
+    and `read_ballots` do, and where nobody chose anything; and as `check_output` does.
     """
-    known = _read(key)
-    try:
-        methods, orders = tuple(known["methods"]), known["orders"]
-        places = [[order.index(method) for method in methods] for order in orders]
-        study = known["study"]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputRefusedError(f"{key}: is no key that study make wrote") from error
-    votes = np.zeros((len(orders), len(methods)), np.int64)
-    seen: dict[str, Path] = {}
-    for path in results:
-        found = _read(path)
-        rater, answers = found.get("rater"), found.get("answers")
-        if found.get("study") != study:
-            raise InputRefusedError(f"{path}: is of another study than {key}")
-        if not isinstance(rater, str) or not _answers(answers, len(orders), len(methods)):
-            raise InputRefusedError(f"{path}: is damaged; ask the rater to save the results again")
-        if rater in seen:
-            raise InputRefusedError(f"{path}: is of the same rater as {seen[rater]}; give one of the two")
-        seen[rater] = path
-        for picture, answer in enumerate(answers):
-            if answer is not None:
-                votes[picture, places[picture].index(answer)] += 1
-    made = Tally(methods, votes, len(seen), int(len(seen) * len(orders) - votes.sum()))
-    if not votes.sum():
-        raise InputRefusedError(f"{results[0]}: holds no answer, nor do the others")
     if out is not None:
-        with replacing(out, force) as temporary, temporary.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(("method", "votes", "share", "low", "high"))
-            for method, count, share in zip(methods, votes.sum(0), made.shares(), strict=True):
-                writer.writerow((method, count, *share))
-    print(made.markdown())
-    return made
+        check_output(out, force)
+    found = read_key(key or results[0].with_name("study_key.json"))
+    ballots = read_ballots(results, found)
+    votes = counted(ballots, found)
+    if not votes.any():
+        refuse(results[0], "holds no answer, nor does any other file", "ask the raters to choose")
+    table = shares(votes, found.methods)
+    if out is not None:
+        with replacing(out, force) as temporary:
+            temporary.write_text(_csv(table, votes), encoding="utf-8")
+    print(_markdown(table, votes, ballots, found))
 
 
-def _answers(answers: Any, pictures: int, methods: int) -> bool:
-    if not isinstance(answers, list) or len(answers) != pictures:
-        return False
-    return all(a is None or (type(a) is int and 0 <= a < methods) for a in answers)
+def counted(ballots: list[Ballot], key: Key) -> NDArray[np.int64]:
+    """1 where a rater chose a method for an image: [raters, images, methods]."""
+    votes = np.zeros((len(ballots), len(key.images), len(key.methods)), np.int64)
+    for r, ballot in enumerate(ballots):
+        for q, choice in enumerate(ballot.choices):
+            if choice is not None:
+                votes[r, q, key.orders[q][choice]] = 1
+    return votes
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputRefusedError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise InputRefusedError(f"{path}: is not JSON; give files that the page saved") from error
-    if not isinstance(found, dict):
-        raise InputRefusedError(f"{path}: is not what the page saved")
-    return found
+def _markdown(table: list[Share], votes: NDArray[np.int64], ballots: list[Ballot], key: Key) -> str:
+    raters, images, methods = votes.shape
+    answered = int(votes.sum())
+    lines = [
+        f"# Forced choice: {_many(raters, 'rater')}, {_many(images, 'image')}, {answered} votes",
+        "",
+        f"{STATEMENT} Study {key.study}.",
+        "",
+        f"> {' '.join(key.question.split())}",
+        "",
+        "| method | votes | share (95 %) | minus the most chosen other (95 %) |",
+        "|---|---|---|---|",
+    ]
+    for row in table:
+        name = row.method.replace("\\", "\\\\").replace("|", "\\|")
+        lines.append(
+            f"| {name} | {row.votes} | {_with(row.share, row.interval)} | {_with(row.ahead, row.ahead_interval)} |"
+        )
+    over = "images and raters" if raters > 1 else "images (one rater: nothing is said of others)"
+    if 1 < raters < FEW:
+        over += " (rough, with so few raters)"
+    lines += ["", f"- Intervals: bootstrap over {over}; images are taken as independent, as of different subjects."]
+    statistic, freedom, p = against_equal_choice(votes)
+    few = int((votes.sum((0, 2)) > 0).sum()) / methods < FEW
+    lines.append(
+        f"- Equal choice ({1 / methods:.2f} each): chi-square {statistic:.2f} with {freedom} degrees of freedom over "
+        f"images, p = {p:.3g}{' (rough, with so few images)' if few else ''}."
+    )
+    lines.append(f"- Agreement: {_agreement(votes)}.")
+    missing = [(b.rater, b.choices.count(None)) for b in ballots]
+    of = ", ".join(f"{_plain(rater)}: {count}" for rater, count in missing if count)
+    lines.append(f"- Unanswered: {raters * images - answered} of {raters * images}{f' ({of})' if of else ''}.")
+    letters = np.zeros(methods, int)
+    for ballot in ballots:
+        np.add.at(letters, [choice for choice in ballot.choices if choice is not None], 1)
+    by = ", ".join(f"{letter} {count}" for letter, count in zip(LETTERS, letters, strict=False))
+    lines.append(f"- By letter, which were shuffled: {by}.")
+    return "\n".join(lines)
+
+
+def _agreement(votes: NDArray[np.int64]) -> str:
+    raters = len(votes)
+    counts = votes.sum(0)
+    whole = counts[counts.sum(1) == raters]
+    if raters < 2:
+        return "needs more than one rater"
+    if not len(whole):
+        return "unknown, no image was answered by all raters"
+    kappa = fleiss_kappa(whole)
+    said = "undefined, all votes are for one method" if np.isnan(kappa) else f"{kappa:.3f}"
+    return f"Fleiss' kappa {said} (over the {_many(len(whole), 'image')} that all raters answered)"
+
+
+def _csv(table: list[Share], votes: NDArray[np.int64]) -> str:
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    ends = ("low", "high")
+    head = ["method", "votes", "share", *(f"share_{end}" for end in ends)]
+    head += ["minus_other", *(f"minus_other_{end}" for end in ends), "raters", "images", "unanswered", "p_equal_choice"]
+    writer.writerow(head)
+    raters, images, _ = votes.shape
+    common = [raters, images, raters * images - int(votes.sum()), repr(against_equal_choice(votes)[2])]
+    for row in table:
+        numbers = (row.share, *row.interval, row.ahead, *row.ahead_interval)
+        name = f"'{row.method}" if row.method.startswith(("=", "+", "-", "@")) else row.method
+        writer.writerow([name, row.votes, *(repr(float(n)) for n in numbers), *common])
+    return file.getvalue()
+
+
+def _with(value: float, interval: tuple[float, float]) -> str:
+    return f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _plain(text: str) -> str:
+    """A rater's own words, with nothing in them that moves the cursor or ends a line."""
+    return "".join(c for c in " ".join(text.split()) if c.isprintable())

@@ -56,8 +56,10 @@ def data_block(identifier: str, content: Any) -> str:
     return f'<script type="application/json" id="{e(identifier)}">{text}</script>'
 
 
-def document(title: str, body: str, scripts: Sequence[str] = ()) -> str:
-    """The whole page. Raises BrgmError for one that is larger than `MAX_BYTES`.
+def document(
+    title: str, body: str, scripts: Sequence[str] = (), style: str | None = None, most: int = MAX_BYTES
+) -> str:
+    """The whole page, in the reports' style or another. Raises BrgmError for one of more than `most` bytes.
 
     The Content Security Policy allows the scripts given here, by their hashes, and no request that leaves the file: an
     image is `data:`, what niivue unpacks `data:` or `blob:`; it sets styles on its canvas.
@@ -78,9 +80,9 @@ def document(title: str, body: str, scripts: Sequence[str] = ()) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<meta name="robots" content="noindex">\n'
-        f'<title>{e(title)}</title>\n<link rel="icon" href="data:,">\n<style>\n{asset("page.css")}</style>\n</head>\n'
-        f"<body>\n{body}\n{''.join(f'<script>{s}</script>' + chr(10) for s in scripts)}</body>\n</html>\n"
+        f'<title>{e(title)}</title>\n<link rel="icon" href="data:,">\n<style>\n{style or asset("page.css")}</style>\n'
+        f"</head>\n<body>\n{body}\n{''.join(f'<script>{s}</script>' + chr(10) for s in scripts)}</body>\n</html>\n"
     )
-    if len(page.encode()) > MAX_BYTES:
-        raise BrgmError(f"the report would have {len(page.encode())} bytes, more than {MAX_BYTES}; please report it")
+    if len(page.encode()) > most:
+        raise BrgmError(f"the page would have {len(page.encode())} bytes, more than {most}; please report it")
     return page
