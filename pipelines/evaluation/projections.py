@@ -1,0 +1,130 @@
+"""Opponents that search in a generator: PULSE, and Fig. 3 of the paper, from StyleGAN2's projection to its method.
+
+Fig. 3 changes one thing a step, and so does this: every step is the one before it with
+
+    a   StyleGAN2's projection: one w for all layers, noise maps searched too, perceptual distance only
+    b   constant noise instead
+    c   a w for each layer (W+)
+    d   + pixelwise L2          e   + the prior on w          f   + colinearity: `brgm_posterior`
+
+and all are searched as StyleGAN2's projection searches: by Adam from the mean w, which wanders at first. What differs
+from the publications: the features are those of the setting (the paper: VGG at 256 x 256) at the size of the clean
+image; `fit_map`'s course of the step size; fewer steps; of noise maps, those that our generators take as inputs, the
+first of each block but for the first and last block, instead of all. A conditional generator is asked at each image's
+position, for its statistics of W too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from brgm_med.energies import Uncorrelated
+from brgm_med.errors import UsageError
+from brgm_med.networks.condition import position_code
+from brgm_med.perceptual import LPIPS
+from brgm_med.pipelines.evaluation.setting import Method, Setting
+from brgm_med.posterior import Posterior, WStatistics, brgm_posterior
+from brgm_med.projection import OneW, wander
+from brgm_med.pulse import on_sphere, pulse_posterior
+from brgm_med.solvers import fit_map
+
+STEPS, RATE = 100, 0.1
+PULSE_STEPS, PULSE_RATE = 100, 0.4  # PULSE's own
+HALF_RANGE = 127.5
+"""Grey values of the paper's L_pixel, whose units it does not state: 0 to 255, as in its tables. On [-1, 1] its prior
+outweighs the measurement a thousandfold, and the mean w is the answer whatever was measured."""
+SMALLEST = 64  # pixels a side for the perceptual network
+TERMS = {"a": (1, 0), "b": (1, 0), "c": (1, 0), "d": (2, 0), "e": (2, 1), "f": (2, 2)}
+"""How many of the paper's likelihood terms (perceptual, pixelwise) and priors (on w, colinear) a step has."""
+
+
+def pulse(setting: Setting) -> Method:
+    """PULSE, from a seeded direction of each layer, the same for all images."""
+
+    def method(measured: Tensor, corruption: nn.Module) -> Tensor:
+        generator = setting.bundle.generator
+        posterior = pulse_posterior(generator, corruption, measured, conditions(setting))
+        random = torch.Generator().manual_seed(setting.seed)
+        start = on_sphere(torch.randn(1, generator.num_ws, generator.w_dim, generator=random))
+        start = start.expand(len(measured), -1, -1)
+        return fit_map(posterior, start, steps=PULSE_STEPS, rate=PULSE_RATE).image
+
+    return method
+
+
+def ablation(step: str) -> Callable[[Setting], Method]:
+    """Step "a" to "f" of Fig. 3. Raises UsageError for another, and for a setting without LPIPS."""
+    if step not in TERMS:
+        raise UsageError(f"{step}: no step of the paper's Fig. 3; take one of {', '.join(TERMS)}")
+
+    def of(setting: Setting) -> Method:
+        features = features_of(setting, step)
+
+        def method(measured: Tensor, corruption: nn.Module) -> Tensor:
+            statistics = statistics_of(setting)
+            posterior, start = projection(step, setting, statistics, features, corruption, measured)
+            steps = wander(statistics, (start.shape[1], start.shape[2]), STEPS, setting.seed)
+            return fit_map(posterior, start, steps=STEPS, rate=RATE, wander=steps).image
+
+        return method
+
+    return of
+
+
+def projection(
+    step: str, setting: Setting, statistics: WStatistics, features: LPIPS, corruption: nn.Module, measured: Tensor
+) -> tuple[Posterior, Tensor]:
+    """The posterior of a step, and where its search starts: the mean w, and noise maps drawn with the seed."""
+    generator = setting.bundle.generator
+    paper = brgm_posterior(generator, corruption, measured, statistics, features, HALF_RANGE)
+    likelihood, prior = TERMS[step]
+    posterior = replace(paper, likelihood=paper.likelihood[:likelihood], prior=paper.prior[:prior])
+    mean = statistics.mean.expand(len(measured), -1, -1)
+    if step not in ("a", "b"):
+        return posterior, mean.expand(-1, generator.num_ws, -1)
+    if step == "b":
+        return replace(posterior, generator=OneW(generator)), mean
+    noisy = OneW(generator, generator.noise_shapes)
+    random = torch.Generator().manual_seed(setting.seed)
+    maps = torch.randn(1, 1, noisy.w_dim - generator.w_dim, generator=random).to(mean)
+    start = torch.cat([mean, maps.expand(len(mean), -1, -1)], 2)
+    return replace(posterior, generator=noisy, prior=(Uncorrelated(noisy.shapes),)), start
+
+
+def features_of(setting: Setting, step: str) -> LPIPS:
+    """LPIPS of what was measured, at the size of the clean image, or the least multiple of it that the network takes.
+
+    Raises UsageError where there is none.
+    """
+    if setting.features is None:
+        raise UsageError(
+            f"step {step} of Fig. 3 compares images in LPIPS features, whose weights are missing; "
+            "set BRGM_MED_LPIPS_WEIGHTS to a file of them (README, air-gapped) or leave the step out"
+        )
+    _, rows, columns = setting.shape
+    times = -(-SMALLEST // min(rows, columns))
+    return setting.features.at((times * rows, times * columns))
+
+
+def conditions(setting: Setting) -> Tensor | None:
+    """The condition of each image's position, [N, c_dim]; None for an unconditional generator."""
+    bundle = setting.bundle
+    if not bundle.generator.c_dim:
+        return None
+    positions = bundle.positions() if bundle.volumetric else torch.zeros(1)
+    return position_code(positions[list(setting.index)], bundle.generator.c_dim)
+
+
+def statistics_of(setting: Setting) -> WStatistics:
+    """The mean [N, 1, w_dim] and deviation [N, 1, 1] of mapped w at each image's position."""
+    codes = conditions(setting)
+    if codes is None:
+        return setting.bundle.w_statistics()
+    found = {i: setting.bundle.w_statistics(codes[n : n + 1]) for n, i in enumerate(setting.index)}
+    each = [found[i] for i in setting.index]
+    mean, deviation = torch.stack([s.mean for s in each]), torch.stack([s.deviation for s in each])
+    return WStatistics(mean[:, None], deviation[:, None, None])
