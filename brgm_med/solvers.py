@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, repeat
 
@@ -51,7 +51,7 @@ def fit_map(
     best_ws = ws.detach().clone()
     searching = torch.ones(len(start), dtype=torch.bool, device=start.device)
     history: list[Tensor] = []
-    offsets = chain(wander, repeat(0.0))
+    offsets: Iterator[Tensor | float] = chain(wander, repeat(0.0))
     for step in range(steps):
         progress = max(0.0, step / steps - 0.25) / 0.75
         for group in adam.param_groups:
