@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from brgm_med.networks.stylegan2 import StyleGAN2
     from brgm_med.posterior import Posterior, Whitened, brgm_posterior, w_statistics, whitened_posterior
     from brgm_med.priors.bundle import load as load_prior
+    from brgm_med.pulse import pulse_posterior
     from brgm_med.separable import stationary_covariance
     from brgm_med.solvers import Estimate, fit_lbfgs, fit_map
 
@@ -64,6 +65,7 @@ _HOME = {
     "fit_map": "solvers",
     "load_prior": "priors.bundle",
     "project": "consistency",
+    "pulse_posterior": "pulse",
     "stationary_covariance": "separable",
     "w_statistics": "posterior",
     "whitened_posterior": "posterior",
@@ -99,6 +101,7 @@ __all__ = [
     "fit_map",
     "load_prior",
     "project",
+    "pulse_posterior",
     "stationary_covariance",
     "w_statistics",
     "whitened_posterior",

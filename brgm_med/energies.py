@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from brgm_med.networks.noise import Shapes, pixels, split_maps, unit_maps
 from brgm_med.perceptual import PerceptualFeatures
 
 
@@ -65,8 +66,9 @@ class Perceptual:
 class Gaussian:
     """`weight` times sum over layers and dimensions of ((w - mean) / deviation)^2 (Eq. 5, L_w).
 
-    `mean` [w_dim]. `deviation` is one number, the root of the mean squared distance of w from its mean (as in the
-    inversion of StyleGAN2, which the paper follows), or [w_dim] for one per dimension.
+    `mean` [w_dim], or [N, 1, w_dim] for one an image. `deviation` is one number, the root of the mean squared distance
+    of w from its mean (as in the inversion of StyleGAN2, which the paper follows), or [N, 1, 1] for one an image, or
+    [w_dim] for one per dimension.
     """
 
     mean: Tensor
@@ -93,6 +95,48 @@ class Colinear:
         # sum_{i<j} cos_ij = (|sum_i u_i|^2 - sum_i |u_i|^2) / 2
         cosines = (unit.sum(1).square().sum(1) - unit.square().sum((1, 2))) / 2
         return self.weight * (layers * (layers - 1) / 2 - cosines)
+
+
+@dataclass(frozen=True)
+class GeodesicCross:
+    """`weight` times the sum over pairs of layers i < j of the squared angle between v_i and v_j, in radians.
+
+    From PULSE (Menon et al., CVPR 2020): on a sphere the angle is the geodesic distance. `ws` [N, num_ws, w_dim] may
+    have any length. An angle is 2 asin(|u_i - u_j| / 2) of unit vectors u; opposite ones come out 0.001 short of pi.
+    """
+
+    weight: float = 0.05
+
+    def __call__(self, ws: Tensor) -> Tensor:
+        unit = torch.nn.functional.normalize(ws, dim=2, eps=1e-8)
+        i, j = torch.triu_indices(ws.shape[1], ws.shape[1], offset=1, device=ws.device)
+        chord = ((unit[:, i] - unit[:, j]).square().sum(2) + 1e-24).sqrt()  # not quite 0: its derivative stays finite
+        return self.weight * (2 * (chord / 2).clamp(max=1 - 1e-7).asin()).square().sum(1)
+
+
+@dataclass(frozen=True)
+class Uncorrelated:
+    """`weight` times how far neighbouring pixels of noise maps resemble each other (Karras et al. 2020, appendix D).
+
+    Of coordinates [N, 1, R + M] whose last M are the pixels of maps of the given `shapes`, each of which counts at
+    zero mean and unit variance: the squared mean product of a pixel and its neighbour, along the rows and along the
+    columns, edges wrapped, summed over maps and over coarser versions of each (half the size, of like variance)
+    for as long as both sides keep 8 pixels.
+    """
+
+    shapes: Shapes
+    weight: float = 1e5
+
+    def __call__(self, ws: Tensor) -> Tensor:
+        total = ws.new_zeros(len(ws))
+        for n in unit_maps(split_maps(ws[:, 0, ws.shape[2] - pixels(self.shapes) :], self.shapes)).values():
+            while True:
+                for axis in (2, 3):
+                    total = total + (n * n.roll(1, axis)).mean((1, 2, 3)).square()
+                if min(n.shape[2:]) < 16:
+                    break
+                n = 2 * torch.nn.functional.avg_pool2d(n, 2)
+        return self.weight * total
 
 
 @dataclass(frozen=True)

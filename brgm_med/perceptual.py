@@ -4,6 +4,9 @@ LPIPS is written from Zhang et al., "The unreasonable effectiveness of deep feat
 CVPR 2018, Eq. 1, with the backbones and linear heads of its version 0.1; it agrees with the `lpips` package.
 """
 
+from __future__ import annotations
+
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Literal, Protocol
 
@@ -107,6 +110,12 @@ class LPIPS(nn.Module):
             self.register_buffer(f"head{i}", head.detach().sqrt().view(1, -1, 1, 1))
         self.register_buffer("shift", torch.tensor(_SHIFT).view(1, 3, 1, 1))
         self.register_buffer("scale", torch.tensor(_SCALE).view(1, 3, 1, 1))
+
+    def at(self, size: tuple[int, int] | None) -> LPIPS:
+        """The same network for images of another `size`; the two share their weights."""
+        other = copy.copy(self)
+        other.size = size
+        return other
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The five layers' sqrt(w_l) * n_l, each [N, channels, h, w], of images [N, 1 or 3, H, W] in [-1, 1].

@@ -70,17 +70,25 @@ class Posterior:
 
 @dataclass(frozen=True)
 class WStatistics:
-    """Mean [w_dim] of mapped w and their scalar deviation, the root of the mean of |w - mean|^2."""
+    """Mean [w_dim] of mapped w and their scalar deviation, the root of the mean of |w - mean|^2.
+
+    Or one of each an image: [N, 1, w_dim] and [N, 1, 1], where a condition sets the images apart.
+    """
 
     mean: Tensor
     deviation: Tensor
 
 
-def w_statistics(generator: Generator, samples: int = 10_000, seed: int = 0, c: Tensor | None = None) -> WStatistics:
-    """Statistics of W from `samples` mapped z (section 2.5: 10,000). `c` [1, c_dim] conditions all of them."""
+def mapped(generator: Generator, samples: int = 10_000, seed: int = 0, c: Tensor | None = None) -> Tensor:
+    """w [samples, w_dim] of as many z, drawn on the CPU; `c` [1, c_dim] conditions all of them."""
     z = torch.randn(samples, generator.z_dim, generator=torch.Generator().manual_seed(seed))
     with torch.no_grad():
-        w = generator.mapping(z, None if c is None else c.expand(samples, -1))
+        return generator.mapping(z, None if c is None else c.expand(samples, -1))
+
+
+def w_statistics(generator: Generator, samples: int = 10_000, seed: int = 0, c: Tensor | None = None) -> WStatistics:
+    """Statistics of W from `samples` mapped z (section 2.5: 10,000). `c` [1, c_dim] conditions all of them."""
+    w = mapped(generator, samples, seed, c)
     mean = w.mean(0)
     return WStatistics(mean, (w - mean).square().sum(1).mean().sqrt())
 
@@ -91,14 +99,16 @@ def brgm_posterior(
     measured: Tensor,
     statistics: WStatistics,
     features: PerceptualFeatures | None,
+    half_range: float = 1.0,
 ) -> Posterior:
     """The paper's posterior: Eq. 5 with its weights 1, 0.001, 100, 3, in these conventions.
 
     L_percept: distance in `features` (the paper: LPIPS on VGG at 256 x 256), mean over positions. L_pixel: sum over
-    pixels of squared differences, range [-1, 1]. L_w: sum over layers and dimensions, scalar sigma. L_colin: sum
-    over pairs i < j of 1 - cos. `features` None leaves the perceptual term out.
+    pixels of squared differences, of grey values [-1, 1] times `half_range`: the paper does not state its units, and
+    127.5 is 0 to 255. L_w: sum over layers and dimensions, scalar sigma. L_colin: sum over pairs i < j of 1 - cos.
+    `features` None leaves the perceptual term out.
     """
-    likelihood: tuple[Likelihood, ...] = (Pixel(0.001),)
+    likelihood: tuple[Likelihood, ...] = (Pixel(0.001 * half_range**2),)
     if features is not None:
         likelihood = (Perceptual(features, 1.0), *likelihood)
     prior: tuple[Prior, ...] = (Gaussian(statistics.mean, statistics.deviation, 100.0), Colinear(3.0))
@@ -186,9 +196,7 @@ class WhitenedLayers:
     def of_mapped(cls, generator: Generator, samples: int = 10_000, seed: int = 0, c: Tensor | None = None) -> Self:
         """From `samples` mapped z, drawn on the CPU; `c` [1, c_dim] conditions all of them. Directions in which w
         hardly varies (1e-3 of the largest deviation) are left out."""
-        z = torch.randn(samples, generator.z_dim, generator=torch.Generator().manual_seed(seed))
-        with torch.no_grad():
-            w = generator.mapping(z, None if c is None else c.expand(samples, -1)).double()
+        w = mapped(generator, samples, seed, c).double()
         mean = w.mean(0)
         values, vectors = torch.linalg.eigh((w - mean).T @ (w - mean) / (samples - 1))
         values, vectors = values.flip(0), vectors.flip(1)

@@ -1,7 +1,8 @@
-"""PULSE (Menon et al., CVPR 2020): latents on a sphere, mapped to W by the Gaussian of what is mapped there."""
+"""PULSE (Menon et al., CVPR 2020): the search for an image on the sphere where a Gaussian's mass is."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -9,38 +10,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brgm_med.energies import Pixel
+from brgm_med.energies import GeodesicCross, Pixel
 from brgm_med.networks.noise import Noise
-from brgm_med.posterior import Generator, Posterior
+from brgm_med.posterior import Generator, Posterior, mapped
 
-SLOPE = 0.2  # of the leaky rectifier that ends the mapping network
-PIXEL, GEODESIC = 100.0, 0.05
-RATE, STEPS = 0.4, 100
+SLOPE = 0.2  # of the leaky rectifier that ends a mapping network
 
 
 @dataclass(frozen=True)
-class GeodesicCross:
-    """`weight` times the sum over pairs of layers i < j of the squared angle between v_i and v_j, in radians^2.
+class Directions:
+    """A generator in coordinates that are directions, one a layer: only where [N, num_ws, w_dim] point counts.
 
-    The squared geodesic distance on the unit sphere (PULSE, section 3.2), written by chords, so that its gradient is
-    finite where two directions are equal.
-    """
-
-    weight: float = GEODESIC
-
-    def __call__(self, ws: Tensor) -> Tensor:
-        unit = F.normalize(ws, dim=2)
-        i, j = torch.triu_indices(ws.shape[1], ws.shape[1], 1, device=ws.device)
-        square = (unit[:, i] - unit[:, j]).square().sum(2).clamp(1e-12, 4 - 1e-6)
-        return self.weight * (2 * (square.sqrt() / 2).asin()).square().sum(1)
-
-
-@dataclass(frozen=True)
-class Spherical:
-    """A generator whose W+ are directions: layer l has v_l on the sphere of radius sqrt(D), and w_l = r(mean +
-    deviation v_l), r the leaky rectifier that ends the mapping network.
-
-    `mean`, `deviation` [N or 1, 1, w_dim]: of r^-1(mapped z). In D dimensions N(0, I) has its mass about that sphere.
+    v = sqrt(w_dim) times the unit vector lies on the sphere near which standard normal vectors of so many dimensions
+    are, and w = LReLU(mean + deviation * v). `mean`, `deviation` [N or 1, 1, w_dim]: the Gaussian that mapped w are
+    before the mapping network's last leaky rectifier (of slope 0.2), each dimension on its own.
     """
 
     generator: Generator
@@ -48,17 +31,11 @@ class Spherical:
     deviation: Tensor
 
     @classmethod
-    def of_mapped(cls, generator: Generator, samples: int = 10_000, seed: int = 0, c: Tensor | None = None) -> Self:
-        """From `samples` mapped z; `c` [N, c_dim]: the conditions of N images, for a conditional generator."""
-        z = torch.randn(samples, generator.z_dim, generator=torch.Generator().manual_seed(seed))
-        means, deviations = [], []
-        with torch.no_grad():
-            for one in [None] if c is None else c[:, None]:
-                w = generator.mapping(z, None if one is None else one.expand(samples, -1))
-                before = torch.where(w < 0, w / SLOPE, w)
-                means.append(before.mean(0, keepdim=True))
-                deviations.append(before.std(0, keepdim=True))
-        return cls(generator, torch.stack(means), torch.stack(deviations))
+    def of_mapped(cls, generator: Generator, c: Tensor | None = None, samples: int = 10_000, seed: int = 0) -> Self:
+        """The Gaussian of `samples` mapped z, under each condition of `c` [N, c_dim] (None: not conditional)."""
+        conditions = [None] if c is None else list(c.split(1))
+        before = [F.leaky_relu(mapped(generator, samples, seed, each), 1 / SLOPE) for each in conditions]
+        return cls(generator, *(torch.stack([f(x, 0)[None] for x in before]) for f in (torch.mean, torch.std)))
 
     @property
     def z_dim(self) -> int:
@@ -76,25 +53,34 @@ class Spherical:
     def image_shape(self) -> tuple[int, int]:
         return self.generator.image_shape
 
-    def ws(self, directions: Tensor) -> Tensor:
-        """Directions [N, num_ws, w_dim], of any length -> W+ of that shape."""
-        v = F.normalize(directions, dim=2) * self.w_dim**0.5
-        return F.leaky_relu(self.mean + self.deviation * v, SLOPE)
-
     def mapping(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        """z -> the direction of the w that it is mapped to: [N, w_dim]."""
-        w = self.generator.mapping(z, c)
-        return (torch.where(w < 0, w / SLOPE, w) - self.mean[:, 0]) / self.deviation[:, 0]
+        """z -> the v of the w that the generator maps it to, [N, w_dim], before it is brought onto the sphere."""
+        return (F.leaky_relu(self.generator.mapping(z, c), 1 / SLOPE) - self.mean[:, 0]) / self.deviation[:, 0]
 
-    def synthesis(self, ws: Tensor, noise: Noise = "none") -> Tensor:
+    def ws(self, directions: Tensor) -> Tensor:
+        """Directions [N, num_ws, w_dim] -> W+ [N, num_ws, w_dim]."""
+        return F.leaky_relu(self.mean + self.deviation * on_sphere(directions), SLOPE)
+
+    def synthesis(self, ws: Tensor, noise: Noise = "const") -> Tensor:
         """The image at directions `ws` [N, num_ws, w_dim]."""
         return self.generator.synthesis(self.ws(ws), noise=noise)
 
 
-def pulse_posterior(generator: Spherical, corruption: nn.Module, measured: Tensor) -> Posterior:
-    """PULSE's loss: 100 times the mean squared error of the measurement, and 0.05 times `GeodesicCross`.
+def on_sphere(directions: Tensor) -> Tensor:
+    """Vectors [..., d] of any length but 0 -> the same directions at length sqrt(d)."""
+    return F.normalize(directions, dim=-1) * math.sqrt(directions.shape[-1])
 
-    Its search: `solvers.fit_map`, `STEPS` steps at `RATE`, from random directions [N, num_ws, w_dim].
+
+def pulse_posterior(
+    generator: Generator, corruption: nn.Module, measured: Tensor, c: Tensor | None = None
+) -> Posterior:
+    """PULSE's loss: 100 times the mean squared error of the measurement, grey from 0 to 1, + 0.05 times the
+    geodesic cross of the layers' directions.
+
+    `measured` [N, ...] is on [-1, 1] as everywhere. `c` [N, c_dim], or [1, c_dim] for all: the images' conditions. Its
+    coordinates are directions (`Directions`): start at `torch.randn(N, num_ws, w_dim)`, brought `on_sphere`, and search
+    with `fit_map(posterior, start, steps=100, rate=0.4)`. Coordinates are not brought back to the sphere between steps,
+    so their length grows, and steps turn them less and less. The generator's noise stays constant.
     """
-    pixels = measured[0].numel()
-    return Posterior(generator, corruption, measured, (Pixel(PIXEL / pixels),), (GeodesicCross(),), noise="none")
+    pixel = Pixel(100 / (4 * measured[0].numel()))  # a difference on [0, 1] is half of one on [-1, 1]
+    return Posterior(Directions.of_mapped(generator, c), corruption, measured, (pixel,), (GeodesicCross(0.05),))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, repeat
 
 import torch
 from torch import Tensor
@@ -30,6 +31,7 @@ def fit_map(
     steps: int = 100,
     rate: float = 0.05,
     tolerance: float = 0.0,
+    wander: Iterable[Tensor] = (),
     callback: Callable[[int, dict[str, Tensor]], None] | None = None,
 ) -> Estimate:
     """Maximum a posteriori over W+ by Adam (section 2.5), all images of the batch at once.
@@ -39,7 +41,9 @@ def fit_map(
     moments, so image i's path does not depend on the others (unless the posterior couples them). The best iterate of
     each image is returned; of a coupled posterior, the best for all images together. With `tolerance` > 0 an image
     is settled once its energy fell by no more than that fraction over 20 steps, and the search ends when all are.
-    `callback(step, energies)` is called once a step. Deterministic: nothing is drawn.
+    Step i tries ws plus the i-th of `wander`, if there are so many, and what was tried is what may be returned: the
+    noise that StyleGAN2's projection adds. `callback(step, energies)` is called once a step. Deterministic: nothing is
+    drawn.
     """
     ws = start.detach().clone().requires_grad_(True)
     adam = torch.optim.Adam([ws], lr=rate, betas=(0.9, 0.99))
@@ -47,11 +51,13 @@ def fit_map(
     best_ws = ws.detach().clone()
     searching = torch.ones(len(start), dtype=torch.bool, device=start.device)
     history: list[Tensor] = []
+    offsets: Iterator[Tensor | float] = chain(wander, repeat(0.0))
     for step in range(steps):
         progress = max(0.0, step / steps - 0.25) / 0.75
         for group in adam.param_groups:
             group["lr"] = rate * 0.5 * (1 + float(torch.cos(torch.tensor(torch.pi * progress))))
-        energies = posterior.energies(ws)
+        tried = ws + next(offsets)
+        energies = posterior.energies(tried)
         total = _total(energies, len(ws))
         adam.zero_grad(set_to_none=True)
         (ws.grad,) = torch.autograd.grad(total.sum(), ws)
@@ -59,7 +65,7 @@ def fit_map(
         rank = now.sum().expand_as(now) if posterior.coupled else now
         better = (rank < best) & searching
         best = torch.where(better, rank, best)
-        best_ws = torch.where(better[:, None, None], ws.detach(), best_ws)
+        best_ws = torch.where(better[:, None, None], tried.detach(), best_ws)
         history.append(now)
         if callback is not None:
             callback(step, {k: v.detach() for k, v in energies.items()})

@@ -35,3 +35,9 @@ def split_maps(flat: Tensor, shapes: Shapes) -> dict[str, Tensor]:
     """The inverse of `join_maps`: pixels [N, M] -> maps [N, 1, h, w] of the given shapes."""
     parts = flat.split([h * w for h, w in shapes.values()], 1)
     return {name: part.reshape(-1, 1, *shape) for (name, shape), part in zip(shapes.items(), parts, strict=True)}
+
+
+def unit_maps(maps: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each map [N, 1, h, w] shifted and scaled to zero mean and unit variance."""
+    centred = {name: m - m.mean((2, 3), keepdim=True) for name, m in maps.items()}
+    return {name: m * (m.square().mean((2, 3), keepdim=True) + 1e-12).rsqrt() for name, m in centred.items()}
