@@ -86,7 +86,8 @@ class SlicesReconstructor(nn.Module):
         deviation = 2 * float(torch.as_tensor(sigma).max())
         if not math.isfinite(deviation):
             deviation = 0.0
-        found = reconstruct_slices(
-            self.prior, index, corruption, values, trust=1.0, steps=self.steps, deviation=deviation
-        )
-        return (found + 1) / 2
+        with torch.enable_grad():  # the search needs it, and deepinv's loops switch it off
+            found = reconstruct_slices(
+                self.prior, index, corruption, values.detach(), trust=1.0, steps=self.steps, deviation=deviation
+            )
+        return (found.detach() + 1) / 2
