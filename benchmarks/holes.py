@@ -20,16 +20,16 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from skimage.restoration import inpaint_biharmonic
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
+from brgm_med.corruptions import Mask
 from brgm_med.metrics import bootstrap_interval, lpips, psnr
 from brgm_med.perceptual import LPIPS
+from brgm_med.pipelines.evaluation.problems import holes
+from brgm_med.pipelines.evaluation.untrained import filled
 from brgm_med.pipelines.inpainting import infer_hole
 from brgm_med.pipelines.preparation import prepare, slices_of
 from brgm_med.pipelines.setting import set_up_torch
@@ -40,55 +40,17 @@ from table import completed, scores
 
 THICK = 2
 """So many slices on either side of the middle one are cut out with it."""
-OURS, OTHERS = "ours", ("biharmonic", "Telea", "Navier-Stokes")
+OURS, OTHERS = "ours", ("biharmonic", "telea", "navier-stokes")
 
 
-def masks(rows: int, columns: int) -> dict[str, NDArray[np.bool_]]:
-    """Seven masks [rows, columns], True = unknown: rectangles and arbitrary shapes, from lesion to half a head."""
-    y, x = np.mgrid[:rows, :columns] / np.array([rows, columns])[:, None, None]
-
-    def rectangle(top: float, bottom: float, left: float, right: float) -> NDArray[np.bool_]:
-        return (y >= top) & (y < bottom) & (x >= left) & (x < right)
-
-    strokes = np.zeros((rows, columns), np.uint8)
-    random = np.random.default_rng(0)
-    for _ in range(6):
-        line = random.uniform((0.1, 0.2), (0.9, 0.8), (4, 2)) * (columns, rows)
-        cv2.polylines(strokes, [line.astype(np.int32)], False, 1, max(1, rows // 20))
-    return {
-        "disc": np.hypot((y - 0.38) * rows, (x - 0.36) * columns) < 0.09 * rows,
-        "square": rectangle(0.25, 0.5, 0.55, 0.75),
-        "band": rectangle(0.38, 0.5, 0.1, 0.9),
-        "centre": rectangle(0.3, 0.62, 0.33, 0.66),
-        "ellipse": np.hypot((y - 0.42) / 0.22, (x - 0.66) / 0.12) < 1,
-        "half": rectangle(0.05, 0.9, 0.05, 0.5),
-        "strokes": strokes > 0,
-    }
-
-
-def filled(truth: Tensor, hole: NDArray[np.bool_], method: str) -> Tensor:
-    """Slices [n, 1, H, W] with the `hole` [H, W] of each filled by a method that knows no heads."""
-    done = []
-    for one in truth[:, 0].double().numpy():
-        if method == "biharmonic":
-            done.append(inpaint_biharmonic(np.where(hole, 0, one), hole))
-            continue
-        low, high = one[~hole].min(), one[~hole].max()
-        levels = np.rint(np.where(hole, 0, (one - low) / (high - low) * 255)).astype(np.uint8)
-        kind = cv2.INPAINT_TELEA if method == "Telea" else cv2.INPAINT_NS
-        found = cv2.inpaint(levels, hole.astype(np.uint8), 3, kind) / 255 * (high - low) + low
-        done.append(np.where(hole, found, one))
-    return torch.from_numpy(np.stack(done))[:, None].float()
-
-
-def reconstructions(stack: Tensor, middle: int, hole: NDArray[np.bool_], bundle: PriorBundle) -> dict[str, Tensor]:
+def reconstructions(stack: Tensor, middle: int, hole: Tensor, bundle: PriorBundle) -> dict[str, Tensor]:
     """The slices through a hole in a head's stack [Y, 1, H, W], by every method: [2 THICK + 1, 1, H, W]."""
     cut = slice(middle - THICK, middle + THICK + 1)
     hidden = torch.zeros(stack.shape, dtype=torch.bool)
-    hidden[cut] = torch.from_numpy(hole)
+    hidden[cut] = hole
     whole, _ = infer_hole(stack.where(~hidden, torch.nan), ~hidden, hidden, nn.Identity(), bundle)
     ours = blend_seamless(stack[:, 0], whole[:, 0], hidden[:, 0])[:, None]
-    return {OURS: ours[cut]} | {method: filled(stack[cut], hole, method) for method in OTHERS}
+    return {OURS: ours[cut]} | {method: filled(stack[cut], Mask(~hole), method) for method in OTHERS}
 
 
 @cache
@@ -102,9 +64,9 @@ def job(head: int, name: str, middle: int, prior: str, out: Path) -> list[dict[s
     """One head and one mask: a row per method."""
     bundle, model, stacks = tools(prior, out)
     stack = stacks[head].float()
-    hole = masks(*stack.shape[2:])[name]
+    hole = holes(*stack.shape[2:])[name]
     low, high = np.percentile(stack.numpy(), (0.5, 99.5)).tolist()
-    truth, inside = stack[middle - THICK : middle + THICK + 1], torch.from_numpy(hole)
+    truth, inside = stack[middle - THICK : middle + THICK + 1], hole
     rows = []
     for method, image in reconstructions(stack, middle, hole, bundle).items():
         row = {"head": str(head), "mask": name, "pixels": str(int(hole.sum())), "method": method}
@@ -153,13 +115,13 @@ def draw(stack: Tensor, middle: int, bundle: PriorBundle, path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    shapes = masks(*stack.shape[2:])
-    names = ["hole", "biharmonic", "Telea", "Navier-Stokes", OURS, "truth"]
+    shapes = holes(*stack.shape[2:])
+    names = ["hole", *OTHERS, OURS, "truth"]
     figure, axes = pyplot.subplots(len(shapes), len(names), figsize=(11, 10.8), layout="constrained", facecolor="black")
     for number, hole in enumerate(shapes.values()):
         truth = stack[middle, 0]
         shown = {k: v[THICK, 0] for k, v in reconstructions(stack, middle, hole, bundle).items()}
-        shown |= {"hole": truth.where(~torch.from_numpy(hole), torch.nan), "truth": truth}
+        shown |= {"hole": truth.where(~hole, torch.nan), "truth": truth}
         for axis, name in zip(axes[number], names, strict=True):
             axis.set_facecolor("#803030")
             axis.imshow(shown[name], cmap="gray", vmin=-1, vmax=1)
@@ -188,7 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     prepare(options.data, out, 120, 30, options.workers)
     first = 0 if options.which == "choose" else 15
     stacks = slices_of(out, "held_out")
-    order = list(masks(*stacks[0].shape[2:]))
+    order = list(holes(*stacks[0].shape[2:]))
     heads = range(first, first + options.first)
     rows = completed(
         out / "holes.csv",

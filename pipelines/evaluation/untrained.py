@@ -113,7 +113,7 @@ def inpainting_for(method: str) -> tuple[Any, Any]:
     return cv2, inpaint_biharmonic
 
 
-def _filled(y: Tensor, corruption: nn.Module, method: str) -> Tensor:
+def filled(y: Tensor, corruption: nn.Module, method: str) -> Tensor:
     """Each slice with its hole filled by a method that knows nothing but its rim; of images in colour, each channel."""
     if not isinstance(corruption, Mask):
         raise UsageError(f"{method}: fills holes; for averages name another method")
@@ -134,14 +134,14 @@ def _filled(y: Tensor, corruption: nn.Module, method: str) -> Tensor:
 
 def biharmonic(_setting: Setting) -> Method:
     """scikit-image's biharmonic inpainting."""
-    return lambda y, corruption: _filled(y, corruption, "biharmonic")
+    return lambda y, corruption: filled(y, corruption, "biharmonic")
 
 
 def telea(_setting: Setting) -> Method:
     """OpenCV's fast marching inpainting, in 8 bits, as it takes them (Telea 2004)."""
-    return lambda y, corruption: _filled(y, corruption, "telea")
+    return lambda y, corruption: filled(y, corruption, "telea")
 
 
 def navier_stokes(_setting: Setting) -> Method:
     """OpenCV's Navier-Stokes inpainting, in 8 bits, as it takes them (Bertalmio et al. 2001)."""
-    return lambda y, corruption: _filled(y, corruption, "navier-stokes")
+    return lambda y, corruption: filled(y, corruption, "navier-stokes")
