@@ -81,7 +81,7 @@ class SlicesReconstructor(nn.Module):
             raise BrgmError(f"{len(y)} images and {len(index)} positions: give one for each, or one for all")
         shape = (1, *self.prior.image_shape)
         corruption = corruption_of(physics, shape)
-        values = 2 * y - 1 if isinstance(corruption, Mask) else corruption.measured(y, shape)
+        values = corruption.measured(y, shape) if isinstance(corruption, PhysicsCorruption) else 2 * y - 1
         sigma = getattr(getattr(physics, "noise_model", None), "sigma", 0.0)
         deviation = 2 * float(torch.as_tensor(sigma).max())
         if not math.isfinite(deviation):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from brgm_med._version import __version__
+from brgm_med.corruptions import SliceProfile
 from brgm_med.errors import CannotWriteError, PriorError, UsageError
 from brgm_med.pipelines.evaluation import principal, table
 from brgm_med.pipelines.evaluation.figures import along_levels, grid, pyplot
@@ -17,7 +18,7 @@ from brgm_med.pipelines.evaluation.measure import Job, measure, perceptual, prob
 from brgm_med.pipelines.evaluation.methods import TRAINED, default_methods, known, unavailable
 from brgm_med.pipelines.evaluation.problems import Problem, default_levels
 from brgm_med.pipelines.evaluation.subjects import EVERY, Range, Source, find, stacks
-from brgm_med.pipelines.evaluation.supervised import train
+from brgm_med.pipelines.evaluation.supervised import IMAGES, train
 from brgm_med.pipelines.evaluation.table import Row
 from brgm_med.pipelines.provenance import write_json
 from brgm_med.pipelines.setting import say, set_up_torch
@@ -26,9 +27,6 @@ from brgm_med.transforms.formats import replacing
 
 SHOWN = 3
 """Of the first so many subjects, pictures are kept."""
-
-IMAGES = 12_000
-"""So many slices an opponent of each problem is shown in training, if nothing else is said."""
 
 STATEMENT = "Derived images, for research, not for diagnosis."
 
@@ -209,7 +207,7 @@ def _train_missing(
         say(f"{file.name}: {len(images)} subjects")
         if missing is None:
             principal.fit(images, file)
-        else:
+        elif isinstance(missing.corruption, SliceProfile):
             train(images, missing.corruption, missing.block, file, images=asked.images, seed=asked.seed)
 
 

@@ -68,10 +68,12 @@ def problems(
                 raise UsageError(f"--levels {level}: give a thickness in mm that is a multiple of {spacing:g}")
             found.append(Problem(task, level, averages(shape, (int(rows), 1)), (int(rows), 1), f"slices-{level}"))
         else:
-            known = holes(*shape) if task == "inpaint" else shifts(shape, trained)
+            known = shifts(shape, trained)
+            if task == "inpaint":
+                known = {name: Problem(task, name, Mask(~hole)) for name, hole in holes(*shape).items()}
             if level not in known:
                 raise UsageError(f"--levels {level!r}: --task {task} has {', '.join(map(repr, known))}")
-            found.append(Problem(task, level, Mask(~known[level])) if task == "inpaint" else known[level])
+            found.append(known[level])
     return found
 
 

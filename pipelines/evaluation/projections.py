@@ -32,9 +32,9 @@ from brgm_med.projection import OneW, wander
 from brgm_med.pulse import on_sphere, pulse_posterior
 from brgm_med.solvers import fit_map
 
-STEPS, RATE = 200, 0.1
-"""The paper: 500. On a choosing head f's scores are the same after 100; those without a prior on w go on fitting the
-measurement (d: LPIPS 0.25 after 100, 0.21 after 200)."""
+STEPS, RATE = 100, 0.1
+"""The paper: 500. On a choosing head f's scores are the same after 200; those without a prior on w would go on fitting
+the measurement (d: LPIPS 0.25 after 100, 0.21 after 200)."""
 PULSE_STEPS, PULSE_RATE = 100, 0.4  # PULSE's own
 HALF_RANGE = 127.5
 """Grey values of the paper's L_pixel, whose units it does not state: 0 to 255, as in its tables. On [-1, 1] its prior

@@ -25,6 +25,9 @@ from brgm_med.pipelines.setting import say
 from brgm_med.transforms.formats import replacing
 
 BLOCKS, CHANNELS = 8, 48
+IMAGES = 40_000
+"""So many images are shown in training, if nothing else is said; see `STANDARD`. Ten minutes of one core."""
+
 BATCH, RATE = 4, 5e-4
 STANDARD, MOST = 16, 2
 """Of averages of so many pixels as many images are shown as is asked for; of others as many coarse pixels, but at most
