@@ -65,6 +65,9 @@ def test_heads_are_measured_once_and_alike(heads: Path, out: Path, capfd: pytest
     assert record["images"] == 32
     assert record["slices"] == 2 * 61
 
+    assert run(heads, out, "--methods", "pca", "--subjects", "1:3") == 2
+    assert "learnt from 1 of these subjects (head1.nii.gz" in capfd.readouterr().err
+
     before = (out / "sr.csv").read_bytes()
     assert run(heads, out, "--methods", *METHODS) == 0
     assert (out / "sr.csv").read_bytes() == before

@@ -28,6 +28,9 @@ from brgm_med.transforms.formats import replacing
 SHOWN = 3
 """Of the first so many subjects, pictures are kept."""
 
+LEARNT = "trained.json"
+"""In the folder of opponents: the names of the subjects that they were trained on."""
+
 STATEMENT = "Derived images, for research, not for diagnosis."
 
 
@@ -74,8 +77,9 @@ def evaluate(asked: Evaluation) -> list[Row]:
     out = _folder(asked.out)
     opponents = asked.opponents or out / "opponents"
     _same_as_before(asked, bundle)
-    _train_missing(asked, bundle, posed, chains, opponents)
     sources = find(asked.data, asked.subjects, out, bundle, asked.workers)
+    _train_missing(asked, bundle, posed, chains, opponents)
+    _not_learnt(opponents, chains, sources)
 
     place = out / f"{asked.task}.csv"
     held = {(row["level"], row["subject"], row["method"]) for row in table.read(place)}
@@ -201,7 +205,11 @@ def _train_missing(
         )
     _folder(opponents)
     say(f"training {len(lacking)} opponents, which are kept in {opponents}")
-    images = stacks(find(asked.data, asked.train, _folder(opponents / "heads"), bundle, asked.workers), bundle)
+    sources = find(asked.data, asked.train, _folder(opponents / "heads"), bundle, asked.workers)
+    names = _learnt(opponents) if (opponents / LEARNT).exists() else set()
+    names |= {source.path.name for source in sources}
+    write_json(opponents / LEARNT, {"subjects": sorted(names)}, force=True)
+    images = stacks(sources, bundle)
     set_up_torch(asked.workers)
     for file, missing in lacking.items():
         say(f"{file.name}: {len(images)} subjects")
@@ -209,6 +217,23 @@ def _train_missing(
             principal.fit(images, file)
         elif isinstance(missing.corruption, SliceProfile):
             train(images, missing.corruption, missing.block, file, images=asked.images, seed=asked.seed)
+
+
+def _not_learnt(opponents: Path, chains: set[str], sources: Sequence[Source]) -> None:
+    """Raise UsageError where an opponent that is asked learnt from the images that it is to reconstruct."""
+    if not any(chain.split("+")[0] in TRAINED for chain in chains):
+        return
+    shared = sorted(_learnt(opponents) & {source.path.name for source in sources})
+    if shared:
+        raise UsageError(f"{opponents}: learnt from {len(shared)} of these subjects ({shared[0]}, ...); name others")
+
+
+def _learnt(opponents: Path) -> set[str]:
+    """The names of the subjects that any of the opponents was trained on. Raises PriorError where that is not told."""
+    try:
+        return set(json.loads((opponents / LEARNT).read_text())["subjects"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PriorError(f"{opponents / LEARNT}: missing or damaged ({error}); give another --opponents") from error
 
 
 def _write_report(asked: Evaluation, bundle: PriorBundle, rows: Sequence[Row], sources: Sequence[Source]) -> None:
