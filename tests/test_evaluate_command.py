@@ -89,6 +89,7 @@ def test_tables_of_another_kind_are_not_mixed(heads: Path, out: Path, capfd: pyt
         (("--methods", "projection-a"), 2, "needs weights for LPIPS"),
         (("--subjects", "7:9", "--methods", "cubic"), 2, "holds 3 images"),
         (("--methods", "telea"), 2, "fills holes"),
+        (("--trained", "moon"), 2, "--trained moon"),
         (("--prior", "moon"), 5, "no such prior"),
         (("--lpips-weights", "/nowhere.pth"), 5, "/nowhere.pth"),
     ],

@@ -9,27 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from brgm_med._version import __version__
-from brgm_med.corruptions import SliceProfile
 from brgm_med.errors import CannotWriteError, PriorError, UsageError
-from brgm_med.pipelines.evaluation import principal, table
+from brgm_med.pipelines.evaluation import table
 from brgm_med.pipelines.evaluation.figures import along_levels, grid, pyplot
 from brgm_med.pipelines.evaluation.markdown import report
 from brgm_med.pipelines.evaluation.measure import Job, measure, perceptual, problem_of
-from brgm_med.pipelines.evaluation.methods import TRAINED, default_methods, known, unavailable
+from brgm_med.pipelines.evaluation.methods import default_methods, known, unavailable
+from brgm_med.pipelines.evaluation.opponents import Lesson, refuse_learnt, train_missing
 from brgm_med.pipelines.evaluation.problems import Problem, default_levels
-from brgm_med.pipelines.evaluation.subjects import EVERY, Range, Source, find, stacks
-from brgm_med.pipelines.evaluation.supervised import IMAGES, train
+from brgm_med.pipelines.evaluation.subjects import EVERY, Range, Source, find
+from brgm_med.pipelines.evaluation.supervised import IMAGES
 from brgm_med.pipelines.evaluation.table import Row
 from brgm_med.pipelines.provenance import write_json
-from brgm_med.pipelines.setting import say, set_up_torch
+from brgm_med.pipelines.setting import say
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.transforms.formats import replacing
 
 SHOWN = 3
 """Of the first so many subjects, pictures are kept."""
-
-LEARNT = "trained.json"
-"""In the folder of opponents: the names of the subjects that they were trained on."""
 
 STATEMENT = "Derived images, for research, not for diagnosis."
 
@@ -78,8 +75,9 @@ def evaluate(asked: Evaluation) -> list[Row]:
     opponents = asked.opponents or out / "opponents"
     _same_as_before(asked, bundle)
     sources = find(asked.data, asked.subjects, out, bundle, asked.workers)
-    _train_missing(asked, bundle, posed, chains, opponents)
-    _not_learnt(opponents, chains, sources)
+    lesson = Lesson(asked.data, asked.train, asked.images, asked.seed, asked.workers)
+    train_missing(opponents, chains, posed, bundle, asked.trained, lesson)
+    refuse_learnt(opponents, chains, sources)
 
     place = out / f"{asked.task}.csv"
     held = {(row["level"], row["subject"], row["method"]) for row in table.read(place)}
@@ -177,63 +175,6 @@ def _same_as_before(asked: Evaluation, bundle: PriorBundle) -> None:
             )
     else:
         write_json(place, record, force=True)
-
-
-def _train_missing(
-    asked: Evaluation, bundle: PriorBundle, posed: Sequence[Problem], chains: set[str], opponents: Path
-) -> None:
-    """Train the opponents that are asked for and not there. Raises UsageError without --train."""
-    wanted = {method for method in TRAINED if any(chain.split("+")[0] == method for chain in chains)}
-    lacking: dict[Path, Problem | None] = {}
-    if "pca" in wanted:
-        lacking[opponents / principal.FILE] = None
-    if "supervised" in wanted:
-        for problem in posed:
-            if problem.task != "inpaint":
-                base = problem
-                if problem.task == "shift":
-                    task, _, level = asked.trained.partition("-")
-                    base = problem_of(task, level, bundle)
-                lacking[opponents / f"supervised-{base.trained_for}.safetensors"] = base
-    lacking = {file: problem for file, problem in lacking.items() if not file.is_file()}
-    if not lacking:
-        return
-    if asked.train is None:
-        names = ", ".join(file.name for file in lacking)
-        raise UsageError(
-            f"{opponents}: lacks {names}; say with --train FIRST:LAST which of the data they may learn from"
-        )
-    _folder(opponents)
-    say(f"training {len(lacking)} opponents, which are kept in {opponents}")
-    sources = find(asked.data, asked.train, _folder(opponents / "heads"), bundle, asked.workers)
-    names = _learnt(opponents) if (opponents / LEARNT).exists() else set()
-    names |= {source.path.name for source in sources}
-    write_json(opponents / LEARNT, {"subjects": sorted(names)}, force=True)
-    images = stacks(sources, bundle)
-    set_up_torch(asked.workers)
-    for file, missing in lacking.items():
-        say(f"{file.name}: {len(images)} subjects")
-        if missing is None:
-            principal.fit(images, file)
-        elif isinstance(missing.corruption, SliceProfile):
-            train(images, missing.corruption, missing.block, file, images=asked.images, seed=asked.seed)
-
-
-def _not_learnt(opponents: Path, chains: set[str], sources: Sequence[Source]) -> None:
-    """Raise UsageError where an opponent that is asked learnt from the images that it is to reconstruct."""
-    if not any(chain.split("+")[0] in TRAINED for chain in chains):
-        return
-    shared = sorted(_learnt(opponents) & {source.path.name for source in sources})
-    if shared:
-        raise UsageError(f"{opponents}: learnt from {len(shared)} of these subjects ({shared[0]}, ...); name others")
-
-
-def _learnt(opponents: Path) -> set[str]:
-    """The names of the subjects that any of the opponents was trained on. Raises PriorError where that is not told."""
-    try:
-        return set(json.loads((opponents / LEARNT).read_text())["subjects"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PriorError(f"{opponents / LEARNT}: missing or damaged ({error}); give another --opponents") from error
 
 
 def _write_report(asked: Evaluation, bundle: PriorBundle, rows: Sequence[Row], sources: Sequence[Source]) -> None:
