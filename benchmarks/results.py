@@ -10,24 +10,28 @@ x-rays and faces are added where priors of them are named: docs/pictures.md says
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from PIL import Image
+
 sys.path.insert(0, str(Path(__file__).parent))
 from brgm_med.pipelines.evaluation.evaluate import Evaluation, evaluate, images_folder
 from brgm_med.pipelines.evaluation.figures import against
 from brgm_med.pipelines.evaluation.supervised import IMAGES
 from brgm_med.pipelines.evaluation.table import Row
+from brgm_med.weights import ENVIRONMENT
 from results_text import document
 
 DOCS = Path(__file__).parent.parent / "docs"
 TRAIN, REPORT = (0, 120), (135, 150)
 PLAIN = ("cubic", "cubic+consistency", "lanczos", "lanczos+consistency", "tv")
 PICTURES = {"sr": ("ours", "ours-unprojected", "ours-orthogonal", *PLAIN), "inpaint": ("ours", "biharmonic", "telea")}
-SHOWN = ("sr-4", "sr-8", "slices-6", "inpaint-centre", "inpaint-half", "inpaint-strokes")
+SHOWN = ("sr-4", "sr-8", "slices-6", "inpaint-half", "inpaint-strokes")
 """Levels whose pictures go into the document."""
 
 
@@ -45,6 +49,7 @@ def asked(options: argparse.Namespace) -> dict[str, Evaluation]:
             images=options.images,
             opponents=options.out / "opponents",
             workers=options.workers,
+            lpips_weights=options.lpips_weights,
         )
     # The last 24 x-rays were held out of their prior's training; no face of the London set is in a training set.
     places = (
@@ -65,6 +70,7 @@ def asked(options: argparse.Namespace) -> dict[str, Evaluation]:
                 (first, first + options.first),
                 train,
                 workers=options.workers,
+                lpips_weights=options.lpips_weights,
             )
     return found
 
@@ -79,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--first", type=int, default=15, help="only the first so many subjects of each kind")
     parser.add_argument("--every", type=int, default=10, help="every Nth slice of a head (of shifts, every 2 Nth)")
     parser.add_argument("--images", type=int, default=IMAGES, help="that each network opponent is shown")
+    text = "if it holds AlexNet's alone, LPIPS is taken with AlexNet alone"
+    parser.add_argument("--lpips-weights", type=Path, default=os.environ.get(ENVIRONMENT), help=text)
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     options = parser.parse_args(arguments)
     begun = time.monotonic()
@@ -93,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         task, _, name = level.partition("-")
         made = images_folder(options.out / "brains", task, name).with_suffix(".png")
         if made.is_file():
-            shutil.copyfile(made, pictures / f"{level}.png")
+            Image.open(made).convert("L").save(pictures / f"{level}.png", optimize=True)
     for task in ("sr", "slices"):
         shutil.copyfile(options.out / "brains" / f"{task}.png", pictures / f"{task}.png")
     others = ("supervised", "supervised+consistency", "pca+consistency", "cubic+consistency")

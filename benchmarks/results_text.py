@@ -30,6 +30,11 @@ WHY = {
     "biharmonic": "a small smooth hole is best filled smoothly",
 }
 OURS = ("ours", "ours-alone")
+PICTURES = {
+    "x-rays": "frontal chest x-rays (Hannover, CC BY 3.0) that were held out of the prior's training",
+    "faces": "pictures of the Face Research Lab London Set (CC BY 4.0; two of each person, which intervals take as two "
+    "subjects; the prior saw only portraits of members of the US Congress)",
+}
 
 
 def document(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluation]) -> str:
@@ -52,10 +57,10 @@ def document(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evalua
         "",
         "![scores by slice thickness](results/slices.png)",
         "",
-        "The first three subjects' middle slices, nothing chosen, factor 4, factor 8, 6 mm and three holes:",
+        "The first three subjects' middle slices, nothing chosen: factor 4, factor 8, 6 mm and two holes.",
         "",
         *(f"![{name}](results/{name}.png)\n" for name in ("sr-4", "sr-8", "slices-6")),
-        *(f"![{name}](results/{name}.png)\n" for name in ("inpaint-centre", "inpaint-half", "inpaint-strokes")),
+        *(f"![{name}](results/{name}.png)\n" for name in ("inpaint-half", "inpaint-strokes")),
         "## What no opponent was trained for",
         "",
         *_shift(rows["brains shift"]),
@@ -105,6 +110,18 @@ def _about(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluati
             f"{float(record['seconds']) / 60:.0f} min"
         )
     lines += [f"Training of the supervised networks, one core each: {'; '.join(budgets)}.", ""]
+    for kind, source in PICTURES.items():
+        if f"{kind} sr" in rows:
+            prior = load(evaluations[f"{kind} sr"].prior)
+            count = len({row["subject"] for row in rows[f"{kind} sr"]})
+            trained, rows_, columns = prior.metadata["training"], *prior.image_shape
+            lines += [
+                f"**{kind.capitalize()}**: {count} {source}, brought to {rows_} x {columns} pixels; the whole range is 0 "
+                f"to 255. The prior is young ({trained['images'] / 1000:.0f} thousand images, "
+                f"{trained['seconds'] / 60:.0f} minutes of one core) and not shipped; it has no linear companion, so "
+                "nothing is blended.",
+                "",
+            ]
     lines += [
         f"The reconstructions below took {seconds / 60:.0f} minutes of one core, without scores and pictures. What "
         "cannot be run here (SRFBN's and SN-PatchGAN's weights, its data) has the paper's numbers, and says so.",
