@@ -116,7 +116,7 @@ def _about(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluati
             count = len({row["subject"] for row in rows[f"{kind} sr"]})
             trained, rows_, columns = prior.metadata["training"], *prior.image_shape
             lines += [
-                f"**{kind.capitalize()}**: {count} {source}, brought to {rows_} x {columns} pixels; the whole range is 0 "
+                f"**{kind.capitalize()}**: {count} {source}, brought to {rows_} x {columns} pixels; the range is 0 "
                 f"to 255. The prior is young ({trained['images'] / 1000:.0f} thousand images, "
                 f"{trained['seconds'] / 60:.0f} minutes of one core) and not shipped; it has no linear companion, so "
                 "nothing is blended.",
