@@ -97,7 +97,11 @@ def evaluate(asked: Evaluation) -> list[Row]:
 
     rows = table.completed(place, jobs, measure, rank, _told, asked.workers)
     now = {source.path.name for source in sources}
-    rows = [r for r in rows if r["level"] in ranked and r["subject"] in now and r["method"] in methods[r["level"]]]
+    rows = [
+        r
+        for r in sorted(rows, key=rank)
+        if r["level"] in ranked and r["subject"] in now and r["method"] in methods[r["level"]]
+    ]
     _write_report(asked, bundle, rows, sources)
     return rows
 
