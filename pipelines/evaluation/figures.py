@@ -15,6 +15,9 @@ from brgm_med.pipelines.evaluation.markdown import levels_of, scores_of
 from brgm_med.pipelines.evaluation.table import Row
 from brgm_med.transforms.formats import replacing
 
+SIZE, COLUMNS = 1.35, 13
+"""Inches that a picture is wide, and how many are side by side."""
+
 
 def pyplot() -> Any:
     """matplotlib without a screen. Raises UsageError where it is missing."""
@@ -29,38 +32,48 @@ def pyplot() -> Any:
 
 
 def grid(folder: Path, methods: Sequence[str], names: Sequence[str], out: Path, title: str) -> None:
-    """A row for each picture in `names`, a column for each method in `folder`: as they were kept, nothing chosen."""
+    """A row for each picture in `names`, a column for each method in `folder`: as they were kept, nothing chosen.
+
+    More than `COLUMNS` methods take another such block of rows.
+    """
     plt = pyplot()
     shown = [method for method in methods if all((folder / method / name).is_file() for name in names)]
     first = np.asarray(Image.open(folder / shown[0] / names[0]))
-    size = 1.35
-    height = size * first.shape[0] / first.shape[1]
+    blocks = -(-len(shown) // COLUMNS)
+    columns = -(-len(shown) // blocks)
+    height = SIZE * first.shape[0] / first.shape[1]
     figure, axes = plt.subplots(
-        len(names),
-        len(shown),
-        figsize=(size * len(shown), height * len(names) + 0.55),
+        blocks * len(names),
+        columns,
+        figsize=(SIZE * columns, (height * len(names) + 0.35) * blocks + 0.25),
         layout="constrained",
         facecolor="black",
         squeeze=False,
     )
-    for row, name in zip(axes, names, strict=True):
-        for axis, method in zip(row, shown, strict=True):
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for number, method in enumerate(shown):
+        block, column = divmod(number, columns)
+        for row, name in enumerate(names):
+            axis = axes[block * len(names) + row, column]
             axis.imshow(Image.open(folder / method / name), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-            axis.set(xticks=[], yticks=[])
-    for axis, method in zip(axes[0], shown, strict=True):
-        axis.set_title(method.replace("+", "\n+ "), color="white", fontsize=7)
+            if row == 0:
+                axis.set_title(method.replace("+", "\n+ "), color="white", fontsize=7)
     figure.suptitle(title, color="white", fontsize=9)
-    save(figure, out, 130)
+    save(figure, out, 100)
 
 
 def along_levels(rows: Sequence[Row], methods: Sequence[str], out: Path, label: str) -> None:
-    """PSNR, SSIM and LPIPS of `methods` along numeric levels, means over subjects with 95 % bootstrap intervals."""
+    """PSNR, SSIM and LPIPS of `methods` along numeric levels, means over subjects with 95 % bootstrap intervals; of
+    those that were asked at every level."""
     plt = pyplot()
     scores = [score for score in ("PSNR", "SSIM", "LPIPS") if score in scores_of(rows)]
-    figure, axes = plt.subplots(1, len(scores), figsize=(4 * len(scores), 3.4), layout="constrained", squeeze=False)
     levels = levels_of(rows)
+    methods = [m for m in methods if all(any(row["method"] == m for row in these) for these in levels.values())]
+    figure, axes = plt.subplots(1, len(scores), figsize=(4 * len(scores) + 2, 4), layout="constrained", squeeze=False)
+    colours = plt.get_cmap("tab20")
     for axis, score in zip(axes[0], scores, strict=True):
-        for method in methods:
+        for number, method in enumerate(methods):
             places = {float(level): mean(these, method, score) for level, these in levels.items()}
             found = sorted((x, v) for x, v in places.items() if v is not None)
             if not found:
@@ -68,11 +81,12 @@ def along_levels(rows: Sequence[Row], methods: Sequence[str], out: Path, label: 
             x, y = [x for x, _ in found], np.array([v for _, v in found])
             band = np.abs(y[:, 1:].T - y[:, 0])
             thick = 2.2 if method.startswith("ours") else 1.1
-            axis.errorbar(x, y[:, 0], band, label=method, linewidth=thick, capsize=2, marker="o", markersize=3)
+            style = {"color": colours(number % 20), "linewidth": thick, "capsize": 2, "marker": "o", "markersize": 3}
+            axis.errorbar(x, y[:, 0], band, label=method, **style)
         axis.set(xlabel=label, ylabel=f"{score} ({'higher' if BETTER[score] > 0 else 'lower'} is better)")
         axis.set_xticks([float(level) for level in levels])
         axis.grid(alpha=0.3)
-    axes[0][-1].legend(fontsize=7)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
     save(figure, out, 110)
 
 
