@@ -99,8 +99,9 @@ def _about(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluati
         "is our weighted projection of another method's result. `pca`: the linear-Gaussian MAP of 1500 components. "
         "`tv`, `dip`: total variation and the deep image prior (deepinv). `pulse`: PULSE's energies with our solver. "
         "`projection-a` to `-f`: the steps of the paper's Fig. 3, from StyleGAN2's inversion (a) to the paper's own "
-        "posterior (f). These and `pulse` search around the w that the mapping network makes of z, and the shipped prior "
-        "was trained mainly as an auto-encoder: its encoded slices lie elsewhere, which is where `ours` searches. `esrgan`: Real-ESRGAN x4plus, as published, trained on photographs. `supervised`: an EDSR-like "
+        "posterior (f). These and `pulse` search around the w that the mapping network makes of z, and the shipped "
+        "prior was trained mainly as an auto-encoder: its encoded slices lie elsewhere, where `ours` searches. "
+        "`esrgan`: Real-ESRGAN x4plus, as published, trained on photographs. `supervised`: an EDSR-like "
         "network trained on the prior's 120 training heads for exactly the measurement of its level.",
         "",
     ]

@@ -75,6 +75,8 @@ def test_seven_holes_from_lesion_to_half_a_head() -> None:
     assert all(hole.dtype == torch.bool and hole.shape == SHAPE for hole in found.values())
     assert min(sizes.values()) == sizes["disc"]
     assert sizes["half"] > 0.35 * 80 * 96
+    assert len({hole.numpy().tobytes() for hole in found.values()}) == 7
+    assert all(torch.equal(hole, holes(*SHAPE)[name]) for name, hole in found.items())
 
 
 @pytest.mark.parametrize(

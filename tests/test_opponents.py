@@ -116,6 +116,7 @@ def test_what_fills_holes_keeps_the_rest_and_never_sees_the_hole(method: str) ->
     fill = getattr(untrained, method)(setting())
     found = fill(known(truth.where(~hole, torch.tensor(7.0))), known)
     torch.testing.assert_close(found[..., ~hole], truth[..., ~hole], rtol=0, atol=1e-6)
+    torch.testing.assert_close(fill(truth.where(~hole, torch.tensor(5.0)), known), found, rtol=0, atol=1e-5)
     assert float((found - truth).abs().max()) < 0.25
     with pytest.raises(UsageError, match="holes") if method != "total_variation" else pytest.raises(RuntimeError):
         fill(truth, averages(SHAPE, (4, 4)))
