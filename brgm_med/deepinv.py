@@ -25,6 +25,8 @@ class PhysicsCorruption(nn.Module):
     made consistent gives y back to float32's accuracy. `project` and the like check whether A is linear.
     """
 
+    rounding = 1e-5  # that of float32, see `consistency.check_linear`
+
     def __init__(self, physics: Any) -> None:
         super().__init__()
         self._held = (physics,)  # not a submodule: `double()` leaves it alone
