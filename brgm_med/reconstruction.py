@@ -107,13 +107,16 @@ def reconstruct_slices(
     unexplained of a measurement (default: `NOISE`, or `HOLE` for a `Mask` [H, W] of known pixels). Raises
     ValueError when the corruption is not linear.
     """
-    if noise is None:
-        noise = HOLE if isinstance(corruption, Mask) else NOISE
-    noise = math.hypot(noise, deviation)
+    noise = unexplained(corruption, deviation) if noise is None else math.hypot(noise, deviation)
     image = map_slices(prior, index, corruption, measured, noise=noise, steps=steps)
     if trust < 1:
         image = trust * image + (1 - trust) * linear_mean(prior, index, corruption, measured, noise).to(image)
     return consistent(image, corruption, measured, deviation)
+
+
+def unexplained(corruption: nn.Module, deviation: float = 0.0) -> float:
+    """The standard deviation, noise of that `deviation` included, that a measurement has around what the priors say."""
+    return math.hypot(HOLE if isinstance(corruption, Mask) else NOISE, deviation)
 
 
 def linear_mean(

@@ -62,7 +62,7 @@ def prepare_pictures(data: Path, out: Path, count: int | None, held_out: int | N
             f"{out}: was trained on other pictures; give the same --data, --heads and --held-out again, "
             "or another --out"
         )
-    images = [framed(for_reading(path, "picture").read(path)) for path in paths]
+    images = [framed(for_reading(path, "picture").read(path), SIZE).half() for path in paths]
     channels = max(len(image) for image in images)
     stack = torch.stack([image.expand(channels, -1, -1) for image in images])
     partial = out / f"{FILE}.partial"
@@ -72,10 +72,10 @@ def prepare_pictures(data: Path, out: Path, count: int | None, held_out: int | N
     say(f"prepared {len(paths)} pictures, {'grey' if channels == 1 else 'RGB'}")
 
 
-def framed(picture: Picture) -> Tensor:
-    """A picture -> [C, 64, 64], float16, its own range being -1 to 1; what does not fit the square is cut off."""
+def framed(picture: Picture, shape: tuple[int, int]) -> Tensor:
+    """A picture -> [C, *shape], its own range being -1 to 1; what does not fit the frame is cut off."""
     values = Normalisation.of_range(*picture.range).forward(torch.from_numpy(picture.array)[None])
-    return Frame.fit(picture.shape, SIZE, "crop").to_frame(values)[0].half()
+    return Frame.fit(picture.shape, shape, "crop").to_frame(values)[0]
 
 
 def prepared_pictures(run: Path) -> dict[str, Any]:

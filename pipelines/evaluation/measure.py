@@ -26,9 +26,6 @@ from brgm_med.pipelines.setting import set_up_torch
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.weights import lpips_features, lpips_heads
 
-SCORES = ("PSNR", "SSIM", "LPIPS", "LPIPS vgg", "RMSE", "MAE", "hole PSNR")
-"""dB; 0 to 1; distance in AlexNet's features, and in VGG16's; on the 0 to 255 scale, both; dB of hidden pixels."""
-
 COSTS = ("residual", "seconds", "MB")
 """|A x - y| over |y - mean(y)| of the image; of an image, on one core; of all images at once, at the peak."""
 

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
-from brgm_med import reconstruction
 from brgm_med.consistency import project
 from brgm_med.corruptions import Mask
 from brgm_med.pipelines.evaluation.setting import Method, Setting
 from brgm_med.pipelines.pictures import STEPS, map_picture
-from brgm_med.reconstruction import TRUST, consistent, linear_mean, map_slices
-
-
-def unexplained(setting: Setting, corruption: nn.Module) -> float:
-    """Standard deviation of what the priors leave unexplained of a measurement, its noise included."""
-    return math.hypot(reconstruction.HOLE if isinstance(corruption, Mask) else reconstruction.NOISE, setting.noise)
+from brgm_med.reconstruction import TRUST, consistent, linear_mean, map_slices, unexplained
 
 
 def generator_map(setting: Setting) -> Method:
@@ -26,7 +18,7 @@ def generator_map(setting: Setting) -> Method:
 
     def reconstruct(y: Tensor, corruption: nn.Module) -> Tensor:
         if bundle.volumetric:
-            return map_slices(bundle, index, corruption, y, noise=unexplained(setting, corruption))
+            return map_slices(bundle, index, corruption, y, noise=unexplained(corruption, setting.noise))
         device = torch.device("cpu")
         each = (map_picture(bundle, corruption, part, steps=STEPS, device=device) for part in y.split(1))
         return torch.cat(list(each))
@@ -39,7 +31,7 @@ def blended(setting: Setting, image: Tensor, y: Tensor, corruption: nn.Module) -
     it is where the prior has none."""
     if not setting.bundle.volumetric:
         return image
-    mean = linear_mean(setting.bundle, setting.index, corruption, y, unexplained(setting, corruption))
+    mean = linear_mean(setting.bundle, setting.index, corruption, y, unexplained(corruption, setting.noise))
     return TRUST * image + (1 - TRUST) * mean.to(image)
 
 

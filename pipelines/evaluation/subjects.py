@@ -11,11 +11,9 @@ import torch
 from torch import Tensor
 
 from brgm_med.errors import InputRefusedError, PriorError, UsageError
-from brgm_med.pipelines.picture_preparation import holds_pictures
+from brgm_med.pipelines.picture_preparation import framed, holds_pictures
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.transforms.formats import for_reading, pictures_in
-from brgm_med.transforms.frame import Frame
-from brgm_med.transforms.intensity import Normalisation
 from brgm_med.transforms.prepare import heads_in, prepare_heads, read_kept
 from brgm_med.transforms.template import load_template
 
@@ -87,10 +85,8 @@ def stacks(sources: Sequence[Source], bundle: PriorBundle) -> Sequence[Tensor]:
 
 
 def _framed(path: Path, bundle: PriorBundle) -> Tensor:
-    """A picture -> [C, H, W] in the prior's frame, its own range being -1 to 1; what does not fit is cut off."""
-    picture = for_reading(path, "picture").read(path)
-    values = Normalisation.of_range(*picture.range).forward(torch.from_numpy(picture.array)[None])
-    image = Frame.fit(picture.shape, bundle.image_shape, "crop").to_frame(values)[0].float()
+    """A picture -> [C, H, W] in the prior's frame and channels, see `framed`."""
+    image = framed(for_reading(path, "picture").read(path), bundle.image_shape).float()
     if len(image) > bundle.image_channels:
         raise InputRefusedError(f"{path}: is in colour and the prior {bundle.name} is of grey pictures; make it grey")
     return image.expand(bundle.image_channels, -1, -1)
