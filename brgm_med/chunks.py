@@ -10,32 +10,15 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from brgm_med.networks.noise import Noise
-from brgm_med.posterior import Generator
+from brgm_med.posterior import Wrapping
 
 
 @dataclass(frozen=True)
-class Chunked:
+class Chunked(Wrapping):
     """`generator`, `size` images at a time. Their gradient is made of a second synthesis of each part, so that no more
     than one part's activations exist; it costs about a third more time and changes no value."""
 
-    generator: Generator
     size: int
-
-    @property
-    def z_dim(self) -> int:
-        return self.generator.z_dim
-
-    @property
-    def num_ws(self) -> int:
-        return self.generator.num_ws
-
-    @property
-    def w_dim(self) -> int:
-        return self.generator.w_dim
-
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        return self.generator.image_shape
 
     def mapping(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         return self.generator.mapping(z, c)

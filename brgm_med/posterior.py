@@ -35,6 +35,29 @@ class Generator(Protocol):
 
 
 @dataclass(frozen=True)
+class Wrapping:
+    """A generator that stands before another one: its sizes are the other's, but for those that it says itself."""
+
+    generator: Generator
+
+    @property
+    def z_dim(self) -> int:
+        return self.generator.z_dim
+
+    @property
+    def num_ws(self) -> int:
+        return self.generator.num_ws
+
+    @property
+    def w_dim(self) -> int:
+        return self.generator.w_dim
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        return self.generator.image_shape
+
+
+@dataclass(frozen=True)
 class Posterior:
     """Energy -log p(w | y), up to a constant, as named terms of shape [N].
 
@@ -116,7 +139,7 @@ def brgm_posterior(
 
 
 @dataclass(frozen=True)
-class Whitened:
+class Whitened(Wrapping):
     """A generator in coordinates that are N(0, 1) a priori: all its latent inputs, W+ whitened and noise maps.
 
     Coordinates [N, 1, R + M] are R numbers a, for w = mean + basis (deviation * a), and then the M pixels of noise
@@ -126,16 +149,11 @@ class Whitened:
     that are searched; by default none (M = 0), and the coordinates are those of W+ alone.
     """
 
-    generator: Generator
     mean: Tensor
     basis: Tensor
     deviation: Tensor
     correlation: Tensor
     shapes: Shapes = field(default_factory=dict)
-
-    @property
-    def z_dim(self) -> int:
-        return self.generator.z_dim
 
     @property
     def num_ws(self) -> int:
@@ -144,10 +162,6 @@ class Whitened:
     @property
     def w_dim(self) -> int:
         return len(self.correlation)
-
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        return self.generator.image_shape
 
     def ws(self, coordinates: Tensor) -> Tensor:
         """Coordinates [N, 1, R + M] -> W+ [N, num_ws, w_dim]."""
@@ -180,14 +194,13 @@ class Whitened:
 
 
 @dataclass(frozen=True)
-class WhitenedLayers:
+class WhitenedLayers(Wrapping):
     """A generator in coordinates that are N(0, 1) a priori, for each layer on its own: W+ of a prior without encoder.
 
     Coordinates [N, num_ws, R] are, in every layer, w = mean + basis (deviation * a): `mean` [w_dim], `basis`
     [w_dim, R] orthonormal, `deviation` [R], the Gaussian of mapped z. Style mixing trains layers to differ like that.
     """
 
-    generator: Generator
     mean: Tensor
     basis: Tensor
     deviation: Tensor
@@ -204,20 +217,8 @@ class WhitenedLayers:
         return cls(generator, mean.float(), vectors[:, kept].float(), values[kept].sqrt().float())
 
     @property
-    def z_dim(self) -> int:
-        return self.generator.z_dim
-
-    @property
-    def num_ws(self) -> int:
-        return self.generator.num_ws
-
-    @property
     def w_dim(self) -> int:
         return len(self.deviation)
-
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        return self.generator.image_shape
 
     def mapping(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """z -> w as the generator maps it, then whitened: [N, R]."""

@@ -9,22 +9,17 @@ import torch
 from torch import Tensor
 
 from brgm_med.networks.noise import Noise, Shapes, pixels, split_maps, unit_maps
-from brgm_med.posterior import Generator, WStatistics
+from brgm_med.posterior import Wrapping, WStatistics
 
 
 @dataclass(frozen=True)
-class OneW:
+class OneW(Wrapping):
     """A generator in coordinates [N, 1, w_dim + M]: one w for all its layers, and the M pixels of noise maps.
 
     The maps have the given `shapes`, and enter at zero mean and unit variance. By default there are none (M = 0).
     """
 
-    generator: Generator
     shapes: Shapes = field(default_factory=dict)
-
-    @property
-    def z_dim(self) -> int:
-        return self.generator.z_dim
 
     @property
     def num_ws(self) -> int:
@@ -33,10 +28,6 @@ class OneW:
     @property
     def w_dim(self) -> int:
         return self.generator.w_dim + pixels(self.shapes)
-
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        return self.generator.image_shape
 
     def mapping(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """z -> w as the generator maps it, and maps of 0: [N, w_dim + M]."""

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from brgm_med.energies import GeodesicCross, Pixel
 from brgm_med.networks.noise import Noise
-from brgm_med.posterior import Generator, Posterior, mapped
+from brgm_med.posterior import Generator, Posterior, Wrapping, mapped
 
 SLOPE = 0.2  # of the leaky rectifier that ends a mapping network
 
 
 @dataclass(frozen=True)
-class Directions:
+class Directions(Wrapping):
     """A generator in coordinates that are directions, one a layer: only where [N, num_ws, w_dim] point counts.
 
     v = sqrt(w_dim) times the unit vector lies on the sphere near which standard normal vectors of so many dimensions
@@ -26,7 +26,6 @@ class Directions:
     before the mapping network's last leaky rectifier (of slope 0.2), each dimension on its own.
     """
 
-    generator: Generator
     mean: Tensor
     deviation: Tensor
 
@@ -36,22 +35,6 @@ class Directions:
         conditions = [None] if c is None else list(c.split(1))
         before = [F.leaky_relu(mapped(generator, samples, seed, each), 1 / SLOPE) for each in conditions]
         return cls(generator, *(torch.stack([f(x, 0)[None] for x in before]) for f in (torch.mean, torch.std)))
-
-    @property
-    def z_dim(self) -> int:
-        return self.generator.z_dim
-
-    @property
-    def num_ws(self) -> int:
-        return self.generator.num_ws
-
-    @property
-    def w_dim(self) -> int:
-        return self.generator.w_dim
-
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        return self.generator.image_shape
 
     def mapping(self, z: Tensor, c: Tensor | None = None) -> Tensor:
         """z -> the v of the w that the generator maps it to, [N, w_dim], before it is brought onto the sphere."""
