@@ -17,8 +17,9 @@ from typing import Any
 
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError, UsageError
+from brgm_med.files import replacing
 from brgm_med.pipelines.provenance import STATEMENT
-from brgm_med.transforms.formats import replacing, stem
+from brgm_med.transforms.formats import stem
 
 VERSION = "1.10.0"
 SUFFIX = "T1w"

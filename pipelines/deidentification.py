@@ -19,7 +19,7 @@ def begin(out: Path | None) -> Deidentifier:
 
     Raises UsageError without `out`: the default name of an output is made of the source's, maybe the patient's.
     """
-    from brgm_med.pipelines.setting import say
+    from brgm_med.pipelines.console import say
     from brgm_med.transforms.formats.dicom_deidentify import FACES, Deidentifier
 
     if out is None:

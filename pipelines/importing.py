@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brgm_med._version import __version__
+from brgm_med.files import check_new_folder, new_folder
 from brgm_med.pipelines.provenance import describe
-from brgm_med.transforms.formats import check_new_folder, new_folder
 
 if TYPE_CHECKING:
     from brgm_med.priors.foreign import Foreign
@@ -49,8 +49,8 @@ def import_prior(file: Path, out: Path, name: str | None = None) -> Path:
 
     from safetensors.torch import save
 
+    from brgm_med.files import digest
     from brgm_med.priors import foreign
-    from brgm_med.priors.bundle import digest
     from brgm_med.priors.writing import seal
 
     found = foreign.load(file)

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
+from brgm_med.files import write_json
+from brgm_med.pipelines.console import say, search_progress
 from brgm_med.pipelines.deidentification import called, withhold
-from brgm_med.pipelines.progress import search_progress
 from brgm_med.pipelines.provenance import (
     STATEMENT,
     account,
@@ -19,9 +20,8 @@ from brgm_med.pipelines.provenance import (
     default_certificate,
     description,
     inpainted,
-    write_json,
 )
-from brgm_med.pipelines.setting import acquisition_of, choose_device, say, set_up_torch
+from brgm_med.pipelines.setting import acquisition_of, choose_device, set_up_torch
 from brgm_med.pipelines.sources import result_record, series_of, source_record
 from brgm_med.pipelines.target import taken_back
 from brgm_med.pipelines.targets import target_of
@@ -71,8 +71,9 @@ def inpaint(
 
     import torch
 
+    from brgm_med.files import digest
     from brgm_med.pipelines import inpainting
-    from brgm_med.priors.bundle import digest, load
+    from brgm_med.priors.bundle import load
     from brgm_med.transforms.formats.nifti import decode
     from brgm_med.transforms.geometry import Grid
     from brgm_med.transforms.register import scale_of

@@ -30,7 +30,7 @@ from nipype.interfaces.base import (
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
 from brgm_med.pipelines.refusals import is_refusal, write_refusal
-from brgm_med.transforms.processes import die_with_parent
+from brgm_med.processes import die_with_parent
 
 LOG = "brgm-med.log"
 """What a step prints goes into this file of its working folder."""
@@ -38,7 +38,7 @@ LOG = "brgm-med.log"
 
 def content_of(path: str) -> str:
     """A hash of a folder's content: of a prior its identity, else names and contents of all files in it."""
-    from brgm_med.priors.bundle import digest
+    from brgm_med.files import digest
 
     identity = Path(path) / "configs" / "metadata.json"
     if identity.is_file():

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from brgm_med.pipelines.console import say
 from brgm_med.pipelines.deidentification import called
-from brgm_med.pipelines.setting import Profile, acquisition_of, say
+from brgm_med.pipelines.setting import Profile, acquisition_of
 from brgm_med.pipelines.sources import series_of
 from brgm_med.transforms.formats import for_reading
 from brgm_med.transforms.formats.dicom_derived import Choices

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from brgm_med.errors import InputRefusedError, PriorError
-from brgm_med.pipelines.preparation import say, split
-from brgm_med.pipelines.provenance import write_json
-from brgm_med.priors.bundle import digest
+from brgm_med.files import digest, overwriting, write_json
+from brgm_med.pipelines.console import announce
+from brgm_med.pipelines.preparation import split
 from brgm_med.transforms.formats import endings, for_reading, pictures_in
 from brgm_med.transforms.formats.picture import Picture
 from brgm_med.transforms.frame import Frame
@@ -65,11 +65,10 @@ def prepare_pictures(data: Path, out: Path, count: int | None, held_out: int | N
     images = [framed(for_reading(path, "picture").read(path), SIZE).half() for path in paths]
     channels = max(len(image) for image in images)
     stack = torch.stack([image.expand(channels, -1, -1) for image in images])
-    partial = out / f"{FILE}.partial"
-    save_file({"pictures": stack}, partial)
-    partial.replace(out / FILE)
+    with overwriting(out / FILE) as partial:
+        save_file({"pictures": stack}, partial)
     write_json(out / "prepared.json", record, force=True)
-    say(f"prepared {len(paths)} pictures, {'grey' if channels == 1 else 'RGB'}")
+    announce(f"prepared {len(paths)} pictures, {'grey' if channels == 1 else 'RGB'}")
 
 
 def framed(picture: Picture, shape: tuple[int, int]) -> Tensor:

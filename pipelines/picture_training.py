@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from brgm_med._version import __version__
+from brgm_med.pipelines.console import announce
 from brgm_med.pipelines.picture_preparation import pictures_of, prepare_pictures, prepared_pictures
-from brgm_med.pipelines.preparation import say
 from brgm_med.pipelines.provenance import describe
 from brgm_med.pipelines.training import finished_state, run
 from brgm_med.training import distributed
@@ -64,7 +64,7 @@ def train_pictures(
 
 def finish(data: Path, out: Path) -> None:
     """Write the prior of the run `out` into `out/prior`."""
-    say("writing the prior")
+    announce("writing the prior")
     stacks, record = pictures_of(out), prepared_pictures(out)
     networks = architecture(stacks[0].shape[1])
     state, metrics = finished_state(out, networks)
@@ -84,4 +84,4 @@ def finish(data: Path, out: Path) -> None:
     card = CARD.format(name=out.name, version=__version__, count=count, data=data.name, images=state.images)
     licence = "As the training data's.\n"
     export_pictures(state, networks, stacks, out / "prior", metadata=metadata, card=card, licence=licence)
-    say(f"wrote {out / 'prior'}; use it with brgm-med sr --prior {out / 'prior'}")
+    announce(f"wrote {out / 'prior'}; use it with brgm-med sr --prior {out / 'prior'}")

@@ -10,8 +10,9 @@ import numpy as np
 
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, CannotWriteError, InputRefusedError, PriorError, UsageError
+from brgm_med.files import check_output, write_json
+from brgm_med.pipelines.console import say, search_progress
 from brgm_med.pipelines.deidentification import called, withhold
-from brgm_med.pipelines.progress import search_progress
 from brgm_med.pipelines.provenance import (
     STATEMENT,
     account,
@@ -20,17 +21,9 @@ from brgm_med.pipelines.provenance import (
     description,
     inpainted,
     super_resolved,
-    write_json,
 )
-from brgm_med.pipelines.setting import choose_device, say, set_up_torch
-from brgm_med.transforms.formats import (
-    check_output,
-    default_output,
-    for_reading,
-    pictures_in,
-    radiograph_write,
-    stem,
-)
+from brgm_med.pipelines.setting import choose_device, set_up_torch
+from brgm_med.transforms.formats import default_output, for_reading, pictures_in, radiograph_write, stem
 from brgm_med.transforms.formats import picture as common
 from brgm_med.transforms.formats.dicom_deidentify import check as check_identity
 from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices, Derivation
@@ -164,7 +157,7 @@ def _told(bundle: PriorBundle, scale: float, parameters: dict[str, Any]) -> dict
 
 def _record(scan: Path, out: Path, told: dict[str, Any]) -> dict[str, Any]:
     """What the certificates of both tasks say first."""
-    from brgm_med.priors.bundle import digest
+    from brgm_med.files import digest
 
     files = {name: {"file": path.name, "sha256": digest(path)} for name, path in (("source", scan), ("result", out))}
     return {"statement": STATEMENT, **told, **files}
@@ -275,7 +268,7 @@ def inpaint_picture(
     from torch import nn
 
     from brgm_med.corruptions import Mask
-    from brgm_med.priors.bundle import digest
+    from brgm_med.files import digest
     from brgm_med.seams import blend_seamless
     from brgm_med.transforms.frame import Frame
     from brgm_med.transforms.intensity import Normalisation

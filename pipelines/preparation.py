@@ -13,21 +13,14 @@ from typing import Any, Literal, cast
 from torch import Tensor
 
 from brgm_med.errors import CannotWriteError, PriorError, UsageError
-from brgm_med.pipelines.provenance import write_json
-from brgm_med.priors.bundle import digest
-from brgm_med.training import distributed
+from brgm_med.files import digest, write_json
+from brgm_med.pipelines.console import announce
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.prepare import Heads, heads_in, in_memory, prepare_heads
 from brgm_med.transforms.template import BOX_SHAPE, SPACING, centred_grid
 
 FEWEST_TO_HOLD_OUT = 4
 Part = Literal["heads", "held_out"]
-
-
-def say(line: str) -> None:
-    """Print a line; of processes that train together only the first does."""
-    if distributed.rank() == 0:
-        print(line, flush=True)
 
 
 def split(total: int, heads: int | None = None, held_out: int | None = None, what: str = "heads") -> tuple[int, int]:
@@ -57,7 +50,7 @@ class Watched(Heads):
     def __getitem__(self, index: int) -> tuple[Tensor, Grid]:  # type: ignore[override]
         if time.monotonic() - self._said >= 10:
             self._said = time.monotonic()
-            say(f"template: at head {index + 1} of {len(self)}")
+            announce(f"template: at head {index + 1} of {len(self)}")
         return super().__getitem__(index)
 
 
@@ -67,9 +60,9 @@ def find_template(paths: list[Path], out: Path) -> None:
 
     names = ("template.nii.gz", "mask.nii.gz")
     if all((out / name).is_file() for name in names):
-        say(f"template: the one that {out} holds")
+        announce(f"template: the one that {out} holds")
         return
-    template, _ = build_template(Watched(paths), progress=say)
+    template, _ = build_template(Watched(paths), progress=announce)
     try:
         with tempfile.TemporaryDirectory(prefix=".brgm-", dir=out) as folder:
             template.save(Path(folder))
@@ -97,7 +90,7 @@ def prepare(data: Path, out: Path, heads: int | None, held_out: int | None, work
             )
     find_template(paths[:first], out)
     box = centred_grid(BOX_SHAPE, SPACING, (0.0, 0.0, 0.0))
-    made = prepare_heads(paths, out, box, workers=workers, report=say)
+    made = prepare_heads(paths, out, box, workers=workers, report=announce)
     entries = []
     for index, (path, known, file) in enumerate(zip(paths, hashes, made.files, strict=True)):
         head = made[index]

@@ -20,10 +20,11 @@ import numpy as np
 
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError, UsageError
-from brgm_med.pipelines.provenance import STATEMENT, account, inpainted, sidecar_of, super_resolved, write_json
+from brgm_med.files import check_output, replacing, write_json
+from brgm_med.pipelines.provenance import STATEMENT, account, inpainted, sidecar_of, super_resolved
 from brgm_med.pipelines.sources import series_of, source_record, stated_by
 from brgm_med.pipelines.target import taken_back
-from brgm_med.transforms.formats import check_output, for_reading, nifti, replacing, stem
+from brgm_med.transforms.formats import for_reading, nifti, stem
 
 if TYPE_CHECKING:
     from brgm_med.transforms.acquire import AcquisitionModel

@@ -10,7 +10,8 @@ from typing import Any
 
 from brgm_med._version import __version__
 from brgm_med.errors import UsageError
-from brgm_med.transforms.formats import check_output, replacing, stem
+from brgm_med.files import check_output
+from brgm_med.transforms.formats import stem
 from brgm_med.transforms.formats.dicom_derived import MASKING, RESAMPLING, Derivation
 
 STATEMENT = "Derived image: part measured, part inferred by a statistical model. For research, not for diagnosis."
@@ -114,12 +115,6 @@ def check_certificate(path: Path, out: Path, force: bool) -> None:
         return
     if other:
         raise UsageError(f"{path}: is the certificate of {of}; name another one for {out.name} with --certificate")
-
-
-def write_json(path: Path, content: dict[str, Any], force: bool) -> None:
-    """Atomically; raises as `replacing` does."""
-    with replacing(path, force) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def ranges(indices: list[int]) -> list[list[int]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from brgm_med.pipelines.provenance import write_json
+from brgm_med.files import write_json
 from brgm_med.transforms.formats import stem
 
 ENDING = "_refused.json"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from brgm_med.errors import BrgmError, CannotWriteError, UsageError
 from brgm_med.pipelines import bids, engines
 from brgm_med.pipelines.bids import Scan
+from brgm_med.pipelines.console import say
 from brgm_med.pipelines.refusals import write_refusal
 from brgm_med.pipelines.study import cite, outcomes, renew_report, write_study
 from brgm_med.pipelines.write_back import make_folder, note
@@ -36,10 +36,6 @@ class Settings:
     seed: int = 0
     threads: int = 1
     kimg: float = 100.0
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def run(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError, refuse
-from brgm_med.pipelines.progress import progress
+from brgm_med.pipelines.console import progress
 from brgm_med.transforms.formats.dicom_file import is_dicom
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def send(path: Path, target: str, *, calling: str = "BRGM-MED", retries: int = R
     One line for each on stdout, once what became of it is settled. What may succeed later is tried `retries` times
     more, after `pause` seconds, four times as many, and so on. Raises CannotWriteError unless all are stored.
     """
-    from brgm_med.pipelines.setting import say
+    from brgm_med.pipelines.console import say
 
     if retries < 0:
         raise UsageError("--retries: must not be negative")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,10 +22,6 @@ if TYPE_CHECKING:
 
 Profile = Literal["box", "gaussian", "trapezoid"]
 Network = Literal["discriminator", "alex", "vgg", "none"]
-
-
-def say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
 
 
 def set_up_torch(threads: int | None = None) -> None:

@@ -40,7 +40,8 @@ def train_on_slices(
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    from brgm_med.pipelines.preparation import say, split
+    from brgm_med.pipelines.console import announce
+    from brgm_med.pipelines.preparation import split
     from brgm_med.pipelines.provenance import describe
     from brgm_med.pipelines.setting import set_up_torch
     from brgm_med.pipelines.training import finished_state, run
@@ -88,7 +89,7 @@ def train_on_slices(
         "eval_metrics": metrics,
         "template_of": {"name": bundle.name, "sha256": bundle.sha256},
     }
-    say("writing the prior")
+    announce("writing the prior")
     export_bundle(
         state,
         networks,

@@ -68,6 +68,6 @@ def _together(files: Iterable[Path]) -> str:
 
 
 def _digest(file: Path) -> str:
-    from brgm_med.priors.bundle import digest
+    from brgm_med.files import digest
 
     return digest(file)

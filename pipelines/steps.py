@@ -9,9 +9,10 @@ from typing import Literal
 
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
+from brgm_med.files import check_output, write_json
+from brgm_med.pipelines.console import say, search_progress
 from brgm_med.pipelines.deidentification import called, withhold
 from brgm_med.pipelines.measured import Measured, doubtful, read_measured
-from brgm_med.pipelines.progress import search_progress
 from brgm_med.pipelines.provenance import (
     STATEMENT,
     account,
@@ -21,20 +22,12 @@ from brgm_med.pipelines.provenance import (
     description,
     sidecar_of,
     super_resolved,
-    write_json,
 )
-from brgm_med.pipelines.setting import (
-    Network,
-    Profile,
-    choose_device,
-    perceptual_features,
-    say,
-    set_up_torch,
-)
+from brgm_med.pipelines.setting import Network, Profile, choose_device, perceptual_features, set_up_torch
 from brgm_med.pipelines.sources import result_record, source_record
 from brgm_med.pipelines.target import taken_back
 from brgm_med.pipelines.targets import target_of
-from brgm_med.transforms.formats import check_output, for_reading, stem
+from brgm_med.transforms.formats import for_reading, stem
 from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices
 
 __all__ = ["degrade", "super_resolve"]

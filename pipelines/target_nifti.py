@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from brgm_med.files import check_output
 from brgm_med.pipelines.target import Held, OutputType, taken_back
-from brgm_med.transforms.formats import check_output, dicom_map, nifti, stem
+from brgm_med.transforms.formats import dicom_map, nifti, stem
 from brgm_med.transforms.formats.dicom_map import MEASURED, Quantity
 from brgm_med.transforms.formats.nifti_affine import TOLERANCE_MM, corner_distance
 

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import InputRefusedError
+from brgm_med.files import check_new_folder
 from brgm_med.pipelines.target import Held, taken_back
-from brgm_med.transforms.formats import check_new_folder, dicom_map, dicom_write
+from brgm_med.transforms.formats import dicom_map, dicom_write
 from brgm_med.transforms.formats.dicom_deidentify import check as check_identity
 from brgm_med.transforms.formats.dicom_map import MEASURED, Quantity
 from brgm_med.transforms.formats.dicom_mr import Scale, Voxels, check_source

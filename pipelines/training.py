@@ -18,8 +18,9 @@ from torch import Tensor
 
 from brgm_med._version import __version__
 from brgm_med.errors import CannotWriteError, PriorError
+from brgm_med.pipelines.console import announce
 from brgm_med.pipelines.picture_preparation import holds_pictures
-from brgm_med.pipelines.preparation import prepare, prepared, say, slices_of
+from brgm_med.pipelines.preparation import prepare, prepared, slices_of
 from brgm_med.pipelines.provenance import describe
 from brgm_med.pipelines.setting import set_up_torch
 from brgm_med.training import distributed
@@ -51,7 +52,7 @@ def lpips_distance(weights: Path | None) -> LPIPS | None:
     except PriorError as error:
         if weights is not None:
             raise
-        say(f"training without a perceptual term: {error if HOW_TO in str(error) else HOW_TO}")
+        announce(f"training without a perceptual term: {error if HOW_TO in str(error) else HOW_TO}")
         return None
 
 
@@ -68,7 +69,7 @@ def quality(slices: Tensor, positions: Tensor, lpips: LPIPS | None) -> Callable[
     from brgm_med.training.measure import measure, score
 
     def numbers(state: TrainState) -> dict[str, float]:
-        say(f"{state.images / 1000:.1f} kimg  measuring on held-out slices")
+        announce(f"{state.images / 1000:.1f} kimg  measuring on held-out slices")
         features = DiscriminatorFeatures(state.discriminator) if lpips is None else lpips
         seen, places = slices.to(state.device), positions.to(state.device)
         found = measure(state.average, state.average_encoder, seen, places, features)
@@ -181,17 +182,17 @@ def run(
     state = TrainState.new(architecture, seed=recipe.seed, rate=recipe.rate, device=distributed.device())
     if (out / "state.pt").is_file():
         state.load(out / "state.pt")
-        say(f"resumed at {state.images / 1000:.1f} kimg")
+        announce(f"resumed at {state.images / 1000:.1f} kimg")
     elif (out / SNAPSHOT).is_file():
         state.load_snapshot(out / SNAPSHOT)
-        say(f"went on from {SNAPSHOT} at {state.images / 1000:.1f} kimg, with new optimisers")
+        announce(f"went on from {SNAPSHOT} at {state.images / 1000:.1f} kimg, with new optimisers")
     perceptual = lpips_distance(lpips_weights)
-    say(f"{text}, to {kimg:g} kimg")
+    announce(f"{text}, to {kimg:g} kimg")
     shown = every_second(measured if len(measured) else stacks)
     few = spread(shown[1], PICTURED)
     enough = len(measured) > 0 and len(shown[0]) >= FEWEST
     if len(measured) and not enough:
-        say(f"snapshots are not measured: that takes {FEWEST} held out")
+        announce(f"snapshots are not measured: that takes {FEWEST} held out")
     run_training(
         state,
         recipe,
@@ -201,7 +202,7 @@ def run(
         perceptual=perceptual,
         measure=quality(*shown, perceptual) if enough else None,
         shown=(shown[0][few], shown[1][few]),
-        report=say,
+        report=announce,
     )
 
 
@@ -209,6 +210,6 @@ def finish(data: Path, out: Path) -> None:
     """Write the prior of the run `out`, with a card that says what is known of it."""
     record = prepared(out)
     text = f"Trained by brgm-med {__version__} on {len(record['heads'])} heads of {data.name}. Research only."
-    say("writing the prior")
+    announce("writing the prior")
     export(out, out / "prior", name=out.name, description=text, licence="As the training data's.\n", card=text + "\n")
-    say(f"wrote {out / 'prior'}; use it with brgm-med sr --prior {out / 'prior'}")
+    announce(f"wrote {out / 'prior'}; use it with brgm-med sr --prior {out / 'prior'}")

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from brgm_med.errors import CannotWriteError
-from brgm_med.pipelines.provenance import write_json
+from brgm_med.files import digest, new_folder, replacing, write_json
 from brgm_med.pipelines.refusals import ENDING, is_refusal
-from brgm_med.priors.bundle import digest
-from brgm_med.transforms.formats import new_folder, replacing, stem
+from brgm_med.transforms.formats import stem
 
 CERTIFICATE = "BrgmMedCertificate"
 """The certificate's key in a derivative's JSON file."""

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from brgm_med.errors import CannotWriteError, InputRefusedError
+from brgm_med.files import replacing
 from brgm_med.transforms import formats
 from brgm_med.transforms.formats import nifti, nifti_affine
-from brgm_med.transforms.formats.atomic import replacing
 from brgm_med.transforms.formats.nifti_header import DTYPES, read_header
 from tests.bad_scans import AFFINE, oblique_affine, opened, voxels
 from tests.bad_scans import nifti as image_of

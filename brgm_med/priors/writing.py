@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from brgm_med.files import digest
 from brgm_med.networks.stylegan2 import StyleGAN2
-from brgm_med.priors.bundle import digest
 
 
 def data_format(generator: StyleGAN2, pixels: str, modality: str) -> dict[str, Any]:

@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from brgm_med.errors import BrgmError, InputRefusedError, PriorError
+from brgm_med.files import digest
 from brgm_med.pipelines.report.images import Volume
 from brgm_med.pipelines.report.words import at
 from brgm_med.pipelines.sources import result_record, source_record
-from brgm_med.priors.bundle import digest, find
+from brgm_med.priors.bundle import find
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.formats import for_reading
 from brgm_med.transforms.formats.nifti import decode

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.transforms.formats import dicom, nifti, picture, radiograph
-from brgm_med.transforms.formats.atomic import check_new_folder, check_output, new_folder, replacing
 from brgm_med.transforms.formats.dicom_archive import is_zip
 from brgm_med.transforms.formats.dicom_file import is_dicom
 from brgm_med.transforms.formats.picture import default_output
@@ -30,16 +29,12 @@ FORMATS: dict[str, ModuleType] = {
 __all__ = [
     "FORMATS",
     "Kind",
-    "check_new_folder",
-    "check_output",
     "default_output",
     "endings",
     "for_reading",
     "for_writing",
     "kind_of",
-    "new_folder",
     "pictures_in",
-    "replacing",
     "stem",
 ]
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from brgm_med._version import __version__
 from brgm_med.errors import CannotWriteError
-from brgm_med.transforms.formats.atomic import new_folder
+from brgm_med.files import new_folder
 from brgm_med.transforms.formats.dicom_derived import MAKER, Choices, Derivation, new_uids, quiet, save
 from brgm_med.transforms.formats.dicom_geometry import along_normal
 from brgm_med.transforms.formats.dicom_series import Series, the_series

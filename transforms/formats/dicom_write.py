@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import CannotWriteError, InputRefusedError
-from brgm_med.transforms.formats.atomic import new_folder
+from brgm_med.files import new_folder
 from brgm_med.transforms.formats.dicom_classic import rescale
 from brgm_med.transforms.formats.dicom_derived import (
     NO_CHOICES,

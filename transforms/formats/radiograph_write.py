@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import CannotWriteError, InputRefusedError
+from brgm_med.files import replacing
 from brgm_med.transforms.formats import radiograph
-from brgm_med.transforms.formats.atomic import replacing
 from brgm_med.transforms.formats.dicom_derived import (
     NO_CHOICES,
     Choices,

@@ -1,7 +1,9 @@
-"""Files and folders that are there whole or not at all."""
+"""Files and folders that are there whole or not at all, JSON files, and the SHA-256 of a file."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import secrets
 import shutil
@@ -9,8 +11,15 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from brgm_med.errors import CannotWriteError, InputRefusedError
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_output(path: Path, force: bool = False) -> None:
@@ -54,6 +63,25 @@ def replacing(path: Path, force: bool = False) -> Iterator[Path]:
     except OSError as error:
         why = error.strerror or str(error)
         raise CannotWriteError(f"{path}: cannot be written ({why}); free space or choose another folder") from error
+
+
+def write_json(path: Path, content: dict[str, Any], force: bool) -> None:
+    """Atomically; raises as `replacing` does."""
+    with replacing(path, force) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def overwriting(path: Path) -> Iterator[Path]:
+    """Give the name of a file beside `path` to write; on leaving, flush it to the disk and rename it to `path`.
+
+    For a file that one process writes over and over: a part that was left by an interruption has the same name,
+    `path`'s and `.partial`, and is written over too. Raises OSError.
+    """
+    partial = path.with_name(path.name + ".partial")
+    yield partial
+    _sync(partial)
+    os.replace(partial, path)
 
 
 def check_new_folder(path: Path, replaced: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, plain lines in a log."""
+"""Messages, and the progress of long work: a bar on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -10,6 +10,19 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+def say(line: str) -> None:
+    """Print a message on standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def announce(line: str) -> None:
+    """Print a line on standard output; of processes that train together only the first does."""
+    from brgm_med.training import distributed
+
+    if distributed.rank() == 0:
+        print(line, flush=True)
 
 
 @contextmanager
