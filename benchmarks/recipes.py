@@ -35,9 +35,9 @@ from brgm_med.networks.noise import pixels
 from brgm_med.ops.precision import native_precision
 from brgm_med.perceptual import LPIPS
 from brgm_med.pipelines.console import announce
-from brgm_med.pipelines.preparation import prepare, slices_of
-from brgm_med.pipelines.setting import set_up_torch
-from brgm_med.pipelines.training import lpips_distance
+from brgm_med.pipelines.reconstruct.compute import set_up_torch
+from brgm_med.pipelines.training.heads import prepare, slices_of
+from brgm_med.pipelines.training.run import lpips_distance
 from brgm_med.posterior import Posterior, Weights, Whitened
 from brgm_med.priors.bundle import DEFAULT, SHIPPED
 from brgm_med.solvers import fit_lbfgs

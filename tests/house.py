@@ -1,4 +1,4 @@
-"""The plan of the house: `python tests/house.py` prints rooms, levels, the longest chain of imports, circles, and lines.
+"""The plan of the house: `python tests/house.py` prints rooms, levels, the longest chain of imports, circles and lines.
 
 A room is a file or folder directly in `pipelines/`; a level is a step of the longest chain of imports among rooms.
 Imports inside functions and under TYPE_CHECKING count like all others.

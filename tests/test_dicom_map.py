@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
 from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError
-from brgm_med.pipelines.target import Target
-from brgm_med.pipelines.targets import target_of
+from brgm_med.pipelines.results.choose import target_of
+from brgm_med.pipelines.results.target import Target
 from brgm_med.transforms.formats import dicom_map, for_reading
 from brgm_med.transforms.formats.dicom_deidentify import Deidentifier
 from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, RESAMPLING, Choices, Derivation

@@ -20,7 +20,7 @@ from brgm_med.errors import CannotWriteError, InputRefusedError, PriorError
 from brgm_med.networks.discriminator import Discriminator, DiscriminatorFeatures
 from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.pipelines import cli
-from brgm_med.pipelines.importing import import_prior
+from brgm_med.pipelines.steps.import_prior import import_prior
 from brgm_med.posterior import brgm_posterior, w_statistics
 from brgm_med.priors import bundle, foreign
 from brgm_med.solvers import fit_map

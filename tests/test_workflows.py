@@ -14,9 +14,11 @@ from nipype import Node, Workflow
 
 from brgm_med import pipelines
 from brgm_med.errors import InputRefusedError
-from brgm_med.pipelines import Convert, Preprocess, Reconstruct, Slice, WriteBack, engines, init_brgm_wf
-from brgm_med.pipelines.preprocessing import convert, evaluate
-from brgm_med.pipelines.refusals import is_refusal, reason_of
+from brgm_med.pipelines import Convert, Preprocess, Reconstruct, Slice, WriteBack, init_brgm_wf
+from brgm_med.pipelines.steps.compare import evaluate
+from brgm_med.pipelines.steps.convert import convert
+from brgm_med.pipelines.workflow import engines
+from brgm_med.pipelines.workflow.refusals import is_refusal, reason_of
 from brgm_med.priors.bundle import load
 from tests.mr_series import mr_series
 from tests.phantom import rigid

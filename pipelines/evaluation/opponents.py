@@ -16,7 +16,7 @@ from brgm_med.pipelines.evaluation.measure import problem_of
 from brgm_med.pipelines.evaluation.methods import TRAINED
 from brgm_med.pipelines.evaluation.problems import Problem
 from brgm_med.pipelines.evaluation.subjects import Range, Source, find, stacks
-from brgm_med.pipelines.setting import set_up_torch
+from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.priors.bundle import PriorBundle
 
 LEARNT = "trained.json"

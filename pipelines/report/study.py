@@ -15,9 +15,9 @@ from urllib.parse import quote
 
 from brgm_med._version import __version__
 from brgm_med.files import check_output, replacing
-from brgm_med.pipelines.provenance import STATEMENT
 from brgm_med.pipelines.report.page import asset, banner, document, e, table
 from brgm_med.pipelines.report.words import at, number
+from brgm_med.pipelines.results.certificate import STATEMENT
 
 FEWEST = 5
 """Of fewer values than this none is called unusual."""
