@@ -39,7 +39,7 @@ Handler = Callable[[argparse.Namespace], None]
 
 
 def _choices(a: argparse.Namespace) -> Any:
-    from brgm_med.transforms.formats.dicom_derived import Choices
+    from brgm_med.transforms.formats.dicom.derived import Choices
 
     if not a.deidentify:
         return Choices(a.uid_seed, a.keep_private)

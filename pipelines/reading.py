@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from brgm_med.errors import InputRefusedError
 from brgm_med.pipelines.console import say
 from brgm_med.transforms.formats import for_reading, stem
-from brgm_med.transforms.formats.dicom_derived import Choices
+from brgm_med.transforms.formats.dicom.derived import Choices
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from brgm_med.transforms.acquire import AcquisitionModel
-    from brgm_med.transforms.formats.dicom_series import Series
+    from brgm_med.transforms.formats.dicom.series import Series
     from brgm_med.transforms.formats.nifti_header import NiftiHeader
     from brgm_med.transforms.geometry import Grid
 

@@ -23,8 +23,8 @@ from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.pipelines.cli import main
 from brgm_med.transforms import LoadScan, SaveScan, formats
 from brgm_med.transforms.formats import dicom, nifti
-from brgm_med.transforms.formats.dicom_file import codestream_size
-from brgm_med.transforms.formats.dicom_series import find_series, the_series
+from brgm_med.transforms.formats.dicom.file import codestream_size
+from brgm_med.transforms.formats.dicom.series import find_series, the_series
 from tests.dicom_files import (
     PLANES,
     VENDORS,

@@ -201,7 +201,7 @@ def test_a_scan_that_lies_elsewhere_is_refused(turned: Path, tmp_path: Path) -> 
 
 def test_where_little_is_to_be_gained_it_says_so(turned: Path) -> None:
     from brgm_med.pipelines.reading import doubtful, read_measured
-    from brgm_med.transforms.formats.dicom_derived import NO_CHOICES
+    from brgm_med.transforms.formats.dicom.derived import NO_CHOICES
 
     degrade(turned / "head.nii.gz", turned / "coronal.nii.gz", thickness=6.0, axis="A", force=True)
     said = {}

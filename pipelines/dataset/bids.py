@@ -213,7 +213,7 @@ def find_plain(
     """
     from brgm_med.transforms.formats import endings
     from brgm_med.transforms.formats.dicom import is_volume
-    from brgm_med.transforms.formats.dicom_archive import is_zip
+    from brgm_med.transforms.formats.dicom.archive import is_zip
 
     if not root.is_dir():
         raise InputRefusedError(f"{root}: is no folder; give one of NIfTI files, or of folders of DICOM")

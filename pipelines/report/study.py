@@ -69,7 +69,7 @@ def study_report(out: Path, subjects: Sequence[Subject], *, title: str = "Study"
     """Write the table of `subjects`, in their order, to `out` (HTML) and beside it, ending in .csv, as CSV.
 
     Columns that no certificate fills are left out. Links to the subjects' reports are relative to `out`. A subject
-    whose certificate cannot be read is shown with that as its reason. Raises as `formats.check_output` does.
+    whose certificate cannot be read is shown with that as its reason. Raises as `files.check_output` does.
     """
     sheet = out.with_suffix(".csv")
     check_output(out, force)

@@ -39,7 +39,7 @@ def subject_report(
     a folder, is where the template is looked for if not under the certificate's name; `series` chooses one of several
     volumes of DICOM; `title` names the subject (default: the result's name). The same files make the same bytes.
     Raises InputRefusedError for files that cannot be read or are not those that the certificate names, UsageError
-    where `out` is one of them, and as `formats.check_output` does.
+    where `out` is one of them, and as `files.check_output` does.
     """
     inputs = [path for path in (scan, result, certificate, measured, mask) if path is not None]
     if out.resolve() in (path.resolve() for path in inputs):

@@ -14,7 +14,7 @@ from brgm_med.errors import UsageError
 from brgm_med.files import check_output
 from brgm_med.pipelines.reading import series_of
 from brgm_med.transforms.formats import stem
-from brgm_med.transforms.formats.dicom_derived import MASKING, RESAMPLING, Derivation
+from brgm_med.transforms.formats.dicom.derived import MASKING, RESAMPLING, Derivation
 
 if TYPE_CHECKING:
     from brgm_med.transforms.formats.nifti_header import NiftiHeader

@@ -14,12 +14,12 @@ from brgm_med.pipelines.results.dicom import SeriesTarget
 from brgm_med.pipelines.results.nifti import NiftiTarget
 from brgm_med.pipelines.results.target import OutputType, Target
 from brgm_med.transforms.formats import for_writing, stem
-from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices
-from brgm_med.transforms.formats.dicom_mr import is_mr
-from brgm_med.transforms.formats.dicom_series import Series, the_series
+from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
+from brgm_med.transforms.formats.dicom.mr import is_mr
+from brgm_med.transforms.formats.dicom.series import Series, the_series
 
 if TYPE_CHECKING:
-    from brgm_med.transforms.formats.dicom_series import Series
+    from brgm_med.transforms.formats.dicom.series import Series
     from brgm_med.transforms.formats.nifti_header import NiftiHeader
 
 

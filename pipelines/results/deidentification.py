@@ -9,8 +9,8 @@ from brgm_med.errors import UsageError
 from brgm_med.pipelines.reading import WITHHELD
 
 if TYPE_CHECKING:
-    from brgm_med.transforms.formats.dicom_deidentify import Deidentifier
-    from brgm_med.transforms.formats.dicom_derived import Choices
+    from brgm_med.transforms.formats.dicom.deidentify import Deidentifier
+    from brgm_med.transforms.formats.dicom.derived import Choices
 
 
 def begin(out: Path | None) -> Deidentifier:
@@ -19,7 +19,7 @@ def begin(out: Path | None) -> Deidentifier:
     Raises UsageError without `out`: the default name of an output is made of the source's, maybe the patient's.
     """
     from brgm_med.pipelines.console import say
-    from brgm_med.transforms.formats.dicom_deidentify import FACES, Deidentifier
+    from brgm_med.transforms.formats.dicom.deidentify import FACES, Deidentifier
 
     if out is None:
         raise UsageError("--deidentify: needs --out, for the default name would be made of the source's")

@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 from brgm_med.errors import InputRefusedError
 from brgm_med.files import check_new_folder
 from brgm_med.pipelines.results.target import Held, taken_back
-from brgm_med.transforms.formats import dicom_map, dicom_write
-from brgm_med.transforms.formats.dicom_deidentify import check as check_identity
-from brgm_med.transforms.formats.dicom_map import MEASURED, Quantity
-from brgm_med.transforms.formats.dicom_mr import Scale, Voxels, check_source
+from brgm_med.transforms.formats.dicom import map as dicom_map
+from brgm_med.transforms.formats.dicom import write as dicom_write
+from brgm_med.transforms.formats.dicom.deidentify import check as check_identity
+from brgm_med.transforms.formats.dicom.map import MEASURED, Quantity
+from brgm_med.transforms.formats.dicom.mr import Scale, Voxels, check_source
 
 if TYPE_CHECKING:
-    from brgm_med.transforms.formats.dicom_derived import Choices, Derivation
-    from brgm_med.transforms.formats.dicom_series import Series
+    from brgm_med.transforms.formats.dicom.derived import Choices, Derivation
+    from brgm_med.transforms.formats.dicom.series import Series
     from brgm_med.transforms.formats.nifti_affine import Affine
     from brgm_med.transforms.formats.nifti_header import NiftiHeader
 

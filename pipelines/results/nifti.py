@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from brgm_med.files import check_output
 from brgm_med.pipelines.results.target import Held, OutputType, taken_back
-from brgm_med.transforms.formats import dicom_map, nifti, stem
-from brgm_med.transforms.formats.dicom_map import MEASURED, Quantity
+from brgm_med.transforms.formats import nifti, stem
+from brgm_med.transforms.formats.dicom import map as dicom_map
+from brgm_med.transforms.formats.dicom.map import MEASURED, Quantity
 from brgm_med.transforms.formats.nifti_affine import TOLERANCE_MM, corner_distance
 
 if TYPE_CHECKING:
-    from brgm_med.transforms.formats.dicom_derived import Derivation
+    from brgm_med.transforms.formats.dicom.derived import Derivation
     from brgm_med.transforms.formats.nifti_affine import Affine
     from brgm_med.transforms.formats.nifti_header import NiftiHeader
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from brgm_med.transforms.formats.dicom_map import MEASURED, Quantity
+from brgm_med.transforms.formats.dicom.map import MEASURED, Quantity
 
 if TYPE_CHECKING:
-    from brgm_med.transforms.formats.dicom_derived import Derivation
+    from brgm_med.transforms.formats.dicom.derived import Derivation
     from brgm_med.transforms.formats.nifti_affine import Affine
     from brgm_med.transforms.formats.nifti_header import NiftiHeader
 

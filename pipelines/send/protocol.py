@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brgm_med.errors import InputRefusedError, refuse
-from brgm_med.transforms.formats.dicom_file import is_dicom
+from brgm_med.transforms.formats.dicom.file import is_dicom
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -14,7 +14,7 @@ from brgm_med.pipelines.reading import Profile, called, sidecar_of
 from brgm_med.pipelines.results.certificate import degraded
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.transforms.formats import for_reading, stem
-from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices
+from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
 
 def degrade(

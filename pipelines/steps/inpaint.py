@@ -28,7 +28,7 @@ from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.deidentification import withhold
 from brgm_med.pipelines.results.target import taken_back
 from brgm_med.transforms.formats import for_reading
-from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices
+from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
 if TYPE_CHECKING:
     from brgm_med.transforms.formats.nifti_header import NiftiHeader

@@ -27,9 +27,9 @@ from brgm_med.pipelines.results.certificate import (
 from brgm_med.pipelines.results.deidentification import withhold
 from brgm_med.transforms.formats import default_output, for_reading, pictures_in, radiograph_write, stem
 from brgm_med.transforms.formats import picture as common
-from brgm_med.transforms.formats.dicom_deidentify import check as check_identity
-from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices, Derivation
-from brgm_med.transforms.formats.dicom_file import is_dicom, read_header
+from brgm_med.transforms.formats.dicom.deidentify import check as check_identity
+from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices, Derivation
+from brgm_med.transforms.formats.dicom.file import is_dicom, read_header
 from brgm_med.transforms.formats.picture import Picture, Written
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from brgm_med.errors import InputRefusedError
-from brgm_med.transforms.formats.dicom_archive import named_by_zip
-from brgm_med.transforms.formats.dicom_series import find_series
+from brgm_med.transforms.formats.dicom.archive import named_by_zip
+from brgm_med.transforms.formats.dicom.series import find_series
 
 if TYPE_CHECKING:
-    from brgm_med.transforms.formats.dicom_stack import Stack
+    from brgm_med.transforms.formats.dicom.stack import Stack
 
 UPRIGHT = 0.999
 """A slice normal whose largest cosine is below this is oblique."""

@@ -26,7 +26,7 @@ from brgm_med.pipelines.results.certificate import (
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.deidentification import withhold
 from brgm_med.pipelines.results.target import taken_back
-from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices
+from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
 
 def super_resolve(
@@ -55,7 +55,7 @@ def super_resolve(
 ) -> Path:
     """Super-resolve the head scan at `scan` into `out` (default: its name + `_brgm` beside it); returns `out`.
 
-    `scan` is NIfTI, or DICOM, of which `series` chooses one of several volumes (see `dicom_series.the_series`). Several
+    `scan` is NIfTI, or DICOM, of which `series` chooses one of several volumes (see `dicom.series.the_series`). Several
     scans of one head, in one world, give one result, which has the axes, the units and the format of the first;
     `series` then is one for each. `thickness`, `profile` and `gap` describe them all. `spacing`: of the result, mm, by
     default the finest of the scans and the prior. `noise`: its standard deviation in the scans' units; None: estimated

@@ -40,16 +40,16 @@ def write_dicom(
 ) -> Path | None:
     """The `result` (NIfTI) of the MR series at `source` as a derived DICOM series, in the new folder `out`.
 
-    `certificate` is the result's: what it says of the work goes into the images. Values are rounded as `dicom_write`
+    `certificate` is the result's: what it says of the work goes into the images. Values are rounded as `dicom.write`
     says (the certificate speaks of the NIfTI file). Where there is a map of what was measured beside `result`, it
     becomes a folder beside `out`. CT and PET have no derived series: None is returned and nothing written. With
     `uid_seed` the same result gives the same files, to the last bit. Raises as `results.choose.target_of`.
     """
     from brgm_med.pipelines.results.dicom import SeriesTarget
     from brgm_med.pipelines.results.nifti import measured_beside
-    from brgm_med.transforms.formats.dicom_derived import Choices
-    from brgm_med.transforms.formats.dicom_mr import is_mr
-    from brgm_med.transforms.formats.dicom_series import the_series
+    from brgm_med.transforms.formats.dicom.derived import Choices
+    from brgm_med.transforms.formats.dicom.mr import is_mr
+    from brgm_med.transforms.formats.dicom.series import the_series
 
     own = the_series(source, series or None)
     if not is_mr(own):

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.transforms.formats import dicom, nifti, picture, radiograph
-from brgm_med.transforms.formats.dicom_archive import is_zip
-from brgm_med.transforms.formats.dicom_file import is_dicom
+from brgm_med.transforms.formats.dicom.archive import is_zip
+from brgm_med.transforms.formats.dicom.file import is_dicom
 from brgm_med.transforms.formats.picture import default_output
 
 Kind = Literal["volume", "picture"]
@@ -72,7 +72,7 @@ def kind_of(path: Path | str) -> Kind:
 
 
 def for_reading(path: Path | str, kind: Kind = "volume", series: str | None = None) -> Any:
-    """What reads `path`: a module, or for DICOM volumes a `dicom.Reader` of `series` (see `dicom_series.the_series`).
+    """What reads `path`: a module, or for DICOM volumes a `dicom.Reader` of `series` (see `dicom.series.the_series`).
 
     Raises InputRefusedError for a file of the other kind, and as `kind_of` does; UsageError for `series` of no DICOM.
     """

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from brgm_med.errors import InputRefusedError, refuse
-from brgm_med.transforms.formats.dicom_file import MAGIC, MEDIA_DIRECTORY, PREAMBLE, is_dicom, strict, transfer_syntax
+from brgm_med.transforms.formats.dicom.file import MAGIC, MEDIA_DIRECTORY, PREAMBLE, is_dicom, strict, transfer_syntax
 
 NAMES = (".dcm", ".ima")
 """Files of such names are not passed over: a slice that was not copied well would be missed."""

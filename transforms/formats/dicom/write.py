@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from brgm_med.errors import CannotWriteError, InputRefusedError
 from brgm_med.files import new_folder
-from brgm_med.transforms.formats.dicom_classic import rescale
-from brgm_med.transforms.formats.dicom_derived import (
+from brgm_med.transforms.formats.dicom.classic import rescale
+from brgm_med.transforms.formats.dicom.derived import (
     NO_CHOICES,
     Choices,
     Derivation,
@@ -30,9 +30,9 @@ from brgm_med.transforms.formats.dicom_derived import (
     quiet,
     save,
 )
-from brgm_med.transforms.formats.dicom_geometry import along_normal
-from brgm_med.transforms.formats.dicom_mr import Scale, Voxels, common_of, slices_of, sources_of
-from brgm_med.transforms.formats.dicom_series import Series, the_series
+from brgm_med.transforms.formats.dicom.geometry import along_normal
+from brgm_med.transforms.formats.dicom.mr import Scale, Voxels, common_of, slices_of, sources_of
+from brgm_med.transforms.formats.dicom.series import Series, the_series
 from brgm_med.transforms.formats.nifti_affine import TOLERANCE_MM, Affine, corner_distance
 
 ENDING = ".dcm"

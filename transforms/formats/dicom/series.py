@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
-from brgm_med.transforms.formats.dicom_archive import files_in, named_by_zip
-from brgm_med.transforms.formats.dicom_file import is_slice, read_header, strict
-from brgm_med.transforms.formats.dicom_slice import MARKS, Slice, slices_of
-from brgm_med.transforms.formats.dicom_stack import IDENTITY, Stack, divided
+from brgm_med.transforms.formats.dicom.archive import files_in, named_by_zip
+from brgm_med.transforms.formats.dicom.file import is_slice, read_header, strict
+from brgm_med.transforms.formats.dicom.slice import MARKS, Slice, slices_of
+from brgm_med.transforms.formats.dicom.stack import IDENTITY, Stack, divided
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -70,7 +70,7 @@ class Found:
 def find_series(path: Path) -> Found:
     """The volumes that `path` (file, folder, DICOMDIR, zip) holds, by their series, sound or not.
 
-    For how a series is divided into volumes, see `dicom_stack.divided`. Raises InputRefusedError for files that cannot
+    For how a series is divided into volumes, see `dicom.stack.divided`. Raises InputRefusedError for files that cannot
     be read, and where there is no DICOM file.
     """
     files = files_in(path)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
-from brgm_med.transforms.formats.dicom_file import strict
-from brgm_med.transforms.formats.dicom_geometry import SAME_DIRECTION, affine_of, one_value
-from brgm_med.transforms.formats.dicom_slice import MARKS, Slice
+from brgm_med.transforms.formats.dicom.file import strict
+from brgm_med.transforms.formats.dicom.geometry import SAME_DIRECTION, affine_of, one_value
+from brgm_med.transforms.formats.dicom.slice import MARKS, Slice
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
-from brgm_med.transforms.formats.dicom_file import numbers
+from brgm_med.transforms.formats.dicom.file import numbers
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from brgm_med.errors import InputRefusedError, UsageError, refuse
 from brgm_med.transforms.formats import nifti
-from brgm_med.transforms.formats.dicom_archive import is_directory, is_zip, named_by_zip
-from brgm_med.transforms.formats.dicom_file import (
+from brgm_med.transforms.formats.dicom.archive import is_directory, is_zip, named_by_zip
+from brgm_med.transforms.formats.dicom.file import (
     is_dicom,
     is_slice,
     read_header,
@@ -25,7 +25,7 @@ from brgm_med.transforms.formats.dicom_file import (
     strict,
     transfer_syntax,
 )
-from brgm_med.transforms.formats.dicom_series import Series, the_series
+from brgm_med.transforms.formats.dicom.series import Series, the_series
 from brgm_med.transforms.formats.nifti_affine import Affine
 from brgm_med.transforms.formats.nifti_header import NiftiHeader
 

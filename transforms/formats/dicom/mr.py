@@ -12,16 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
-from brgm_med.transforms.formats.dicom_classic import as_classic
-from brgm_med.transforms.formats.dicom_derived import ds, source_image
-from brgm_med.transforms.formats.dicom_geometry import RAS_LPS
-from brgm_med.transforms.formats.dicom_repeated import names, shared
+from brgm_med.transforms.formats.dicom.classic import as_classic
+from brgm_med.transforms.formats.dicom.derived import ds, source_image
+from brgm_med.transforms.formats.dicom.geometry import RAS_LPS
+from brgm_med.transforms.formats.dicom.repeated import names, shared
 from brgm_med.transforms.formats.nifti_affine import Affine, without_shear
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-    from brgm_med.transforms.formats.dicom_series import Series
+    from brgm_med.transforms.formats.dicom.series import Series
 
 NOT_TRUE_OF_FINER_VOXELS = names(
     "AcquisitionMatrix NumberOfPhaseEncodingSteps PercentSampling PercentPhaseFieldOfView PixelBandwidth "

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
 from brgm_med.transforms.formats import nifti_affine
-from brgm_med.transforms.formats.dicom_slice import Slice
+from brgm_med.transforms.formats.dicom.slice import Slice
 
 RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """RAS <-> LPS, its own inverse. The only place where the two conventions meet."""

@@ -1,7 +1,7 @@
 """What every derived DICOM image says, whatever its kind: whose it is, what it was made from, by whom, and how.
 
 The patient, the study, the frame of reference and all else that stays true come from the source's own headers (see
-`dicom_repeated`). What is said of the derivation: PS3.3 C.7.6.1.1.3 (derivation), C.7.6.1.1.4 (source images), C.12.1
+`dicom.repeated`). What is said of the derivation: PS3.3 C.7.6.1.1.3 (derivation), C.7.6.1.1.4 (source images), C.12.1
 (SOP Common). pydicom is imported when it is needed.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brgm_med._version import __version__
-from brgm_med.transforms.formats.dicom_deidentify import Deidentifier
+from brgm_med.transforms.formats.dicom.deidentify import Deidentifier
 
 if TYPE_CHECKING:
     from pydicom import Dataset
