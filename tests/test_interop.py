@@ -99,6 +99,7 @@ def test_bash_completes_commands_options_and_choices(tmp_path: Path, monkeypatch
 
 @pytest.mark.slow
 def test_monai_runs_a_bundle_on_a_scan(tmp_path: Path) -> None:
+    from brgm_med.files import digest
     from brgm_med.pipelines.training.heads import export
     from brgm_med.priors import bundle
     from tests.test_train_command import save_run
