@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import pydoc
 import re
 import shutil
 import subprocess
@@ -67,6 +68,15 @@ def test_the_folders_at_the_top_are_linked_into_the_package(folder: str) -> None
     link = ROOT / "brgm_med" / folder
     assert os.readlink(link) == f"../{folder}"
     assert importlib.import_module(f"brgm_med.{folder}").__file__ == str(link / "__init__.py")
+
+
+def test_what_bundles_call_is_where_they_say() -> None:
+    """A prior's identity is the hash of its files, these names among them: code moves, the names stay."""
+    config = ROOT / "brgm_med" / "priors" / "brain-t1-coronal" / "configs" / "inference.json"
+    targets = re.findall(r'"_target_": "([^"]+)"', config.read_text())
+    assert "brgm_med.pipelines.steps.super_resolve" in targets
+    for target in targets:
+        assert callable(pydoc.locate(target)), target
 
 
 def test_help_loads_nothing_heavy(tmp_path: Path) -> None:

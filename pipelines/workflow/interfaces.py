@@ -53,7 +53,12 @@ class InputSpec(BaseInterfaceInputSpec):
     """What all steps are given."""
 
     keep_going = traits.Bool(False, usedefault=True, desc="a refused scan gives a refusal instead of an error")
-    software = traits.Str(__version__, usedefault=True, desc="a newer version does its work anew")
+    software = traits.Str(
+        f"{__version__} {__name__}",
+        usedefault=True,
+        desc="a newer version does its work anew; so does one that calls these classes by another module's name, as "
+        "the pickled results of an older one do",
+    )
 
     def _get_sorteddict(
         self, objekt: Any, dictwithhash: bool = False, hash_method: str | None = None, hash_files: bool = True
