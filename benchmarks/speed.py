@@ -28,13 +28,12 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from training import Operations, matmul_times
-
 import plain
 from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.ops.precision import native_precision
-from brgm_med.pipelines.setting import set_up_torch
+from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.priors.bundle import load
+from training import Operations, matmul_times
 
 NETWORKS = {
     "256": {"channels": (512, 512, 512, 512, 256, 128, 64)},
