@@ -1,9 +1,13 @@
-"""The kernels' sources compiled by the host's g++: the same threads, run one after the other on CPU tensors."""
+"""The kernels' sources compiled by the host's g++: the same threads, run one after the other on CPU tensors.
+
+And compiled for every architecture, where NVRTC is installed; the types and tolerances of what they compute.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import re
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +20,10 @@ from brgm_med.ops import nvrtc
 from brgm_med.ops.nvrtc import BLOCK, Kernel
 
 OPS = Path(nvrtc.__file__).parent
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+ARCHITECTURES = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]
+STRICT = ("--ptxas-options=-v", "--ptxas-options=--warning-as-error")
 
 
 @functools.cache
@@ -52,3 +60,22 @@ def launch(kernel: Kernel, arguments: ctypes.Structure, threads: int, device: to
 def host_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kernels run on the host: an op's CUDA body may be called with CPU tensors."""
     monkeypatch.setattr(nvrtc, "launch", launch)
+
+
+@pytest.fixture
+def installed() -> None:
+    try:
+        nvrtc.version()
+    except nvrtc.Refused as reason:
+        pytest.skip(str(reason))
+
+
+def usage(report: str) -> dict[str, tuple[int, int]]:
+    """Entry function -> (registers, bytes spilled), from the assembler's report."""
+    found = {}
+    for part in report.split("Compiling entry function '")[1:]:
+        registers, spilled = (re.search(p, part) for p in (r"Used (\d+) registers", r"(\d+) bytes spill stores"))
+        assert registers
+        assert spilled
+        found[part.partition("'")[0]] = (int(registers[1]), int(spilled[1]))
+    return found

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,8 +17,8 @@ import torch
 
 from brgm_med.priors import bundle
 from tests.bad_scans import LYING, make_bad_scans, nifti, voxels
+from tests.commands import refused, run
 
-COMMAND = Path(sys.executable).with_name("brgm-med")
 with tempfile.TemporaryDirectory() as scratch:
     KINDS = sorted(make_bad_scans(Path(scratch)))
 
@@ -27,24 +26,6 @@ with tempfile.TemporaryDirectory() as scratch:
 @pytest.fixture(scope="module")
 def bad_scans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return make_bad_scans(tmp_path_factory.mktemp("bad"))
-
-
-def run(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if k != "BRGM_MED_DEBUG"}
-    return subprocess.run(
-        [str(COMMAND), *map(str, arguments)], capture_output=True, text=True, env=environment, timeout=240, **options
-    )  # type: ignore[call-overload, no-any-return]
-
-
-def refused(done: subprocess.CompletedProcess[str], code: int) -> str:
-    """The one line on stderr of a command that ended with `code`."""
-    assert done.returncode == code, done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.startswith("brgm-med:")]
-    assert len(lines) == 1, done.stderr
-    assert lines[0] == done.stderr.splitlines()[-1]
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
-    return lines[0]
 
 
 @pytest.fixture

@@ -10,13 +10,10 @@ from brgm_med.consistency import certificate, check_linear, project
 from brgm_med.corruptions import AxisBlur, Downsample, Mask, SliceProfile, profile_kernel, profile_matrix
 from brgm_med.errors import BrgmError
 from brgm_med.separable import SeparableCovariance, SeparableSystem, condition_numbers, stationary_covariance
+from tests.examples import randn
 
 SHAPE = (4, 10, 8)
 SEEDS = range(5)
-
-
-def randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def scan() -> SliceProfile:

@@ -13,9 +13,9 @@ from brgm_med.pipelines.results.certificate import account, check_certificate, d
 from brgm_med.pipelines.results.deidentification import begin, withhold
 from brgm_med.transforms.formats.dicom.deidentify import Deidentifier
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
+from tests.commands import refused, run
 from tests.dicom_files import save, tiny_image
 from tests.planted import found, plant
-from tests.test_cli import refused, run
 
 
 def test_it_warns_that_faces_remain(capsys: pytest.CaptureFixture[str]) -> None:

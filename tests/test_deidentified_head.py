@@ -16,11 +16,11 @@ from pydicom.uid import MRImageStorage, ParametricMapStorage
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.load import LoadScan
+from tests.archives import Keeping, listening
+from tests.commands import refused, run
 from tests.dicom_files import save, tiny_image
 from tests.heads import template_head
 from tests.planted import found, plant
-from tests.test_cli import refused, run
-from tests.test_sending import Keeping, listening
 
 
 def planted_head(folder: Path, scratch: Path, thick: int = 3) -> list[str]:

@@ -12,9 +12,9 @@ from pydicom import dcmread
 from pydicom.uid import ComputedRadiographyImageStorage
 
 from tests.dicom_files import save, tiny_image
+from tests.picture_prior import prior as prior
+from tests.picture_prior import run, scene
 from tests.planted import found, plant
-from tests.test_pictures import prior as prior
-from tests.test_pictures import run, scene
 
 
 def radiograph(path: Path, **changes: str) -> list[str]:

@@ -26,12 +26,11 @@ from brgm_med.transforms.formats.dicom.series import the_series
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.load import LoadScan
 from tests import dicom_files
-from tests.mr_series import blob, mr_series
-from tests.test_cli import COMMAND
-from tests.test_dicom_write import HOW, enhanced_source
-from tests.test_sending_archives import inside as inside
-from tests.test_sending_archives import orthanc, retrieved
-from tests.test_sending_archives import run as in_network
+from tests.commands import COMMAND
+from tests.mr_series import HOW, blob, enhanced_source, mr_series
+from tests.orthanc import inside as inside
+from tests.orthanc import orthanc, retrieved
+from tests.orthanc import run as in_network
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 RAS_LPS = np.diag([-1.0, -1, 1, 1])
@@ -214,7 +213,7 @@ def test_a_map_is_valid_and_of_one_entity_with_its_series(tmp_path: Path) -> Non
 
 def test_a_derived_radiograph_is_as_valid_as_its_source(tmp_path: Path, data_dir: Path) -> None:
     from brgm_med.transforms.formats import radiograph, radiograph_write
-    from tests.test_radiograph_write import HOW
+    from tests.radiographs import HOW
 
     scan = data_dir / "xray-chest-RG1.dcm"
     picture = radiograph.read(scan)

@@ -13,12 +13,11 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from brgm_med.errors import CannotWriteError, InputRefusedError
 from brgm_med.transforms.formats.dicom import write as dicom_write
-from brgm_med.transforms.formats.dicom.derived import RESAMPLING, Choices, Derivation
+from brgm_med.transforms.formats.dicom.derived import Choices
 from brgm_med.transforms.formats.dicom.series import Series, the_series
 from tests import dicom_files
-from tests.mr_series import OBLIQUE, blob, mr_series
+from tests.mr_series import HOW, OBLIQUE, blob, enhanced_source, mr_series
 
-HOW = Derivation("tried", "Made finer by a test.", RESAMPLING, "Not for diagnosis.", "Prior none.")
 RAS_LPS = np.diag([-1.0, -1, 1, 1])
 
 
@@ -238,23 +237,6 @@ def test_slices_of_different_scale_and_window_get_one(tmp_path: Path) -> None:
     assert {float(d.RescaleSlope) for d in found} == {0.5}
     assert {float(d.WindowCenter) for d in found} == {1002.5}
     assert {d.LossyImageCompression for d in found} == {"01"}
-
-
-def enhanced_source(folder: Path) -> Series:
-    """Two echoes in one enhanced file, of which the second is meant."""
-    made = dicom_files.enhanced(echoes=(4.6, 9.2), order=np.array([3, 0, 1, 4, 2]))
-    shared = made.SharedFunctionalGroupsSequence[0]
-    item = dicom_files.item
-    shared.MRTimingAndRelatedParametersSequence = [item(RepetitionTime=500, FlipAngle=70, EchoTrainLength=1)]
-    shared.MRModifierSequence = [item(InversionRecovery="YES", InversionTimes=[900.0], Spoiling="RF")]
-    shared.FrameVOILUTSequence = [item(WindowCenter=1000, WindowWidth=1800)]
-    for name in ("ScanningSequence", "SequenceVariant", "ScanOptions", "EchoTrainLength"):
-        delattr(made, name)
-    made.EchoPulseSequence, made.SteadyStatePulseSequence, made.ResonantNucleus = "GRADIENT", "NONE", "1H"
-    made.EchoPlanarPulseSequence, made.PositionReferenceIndicator, made.BodyPartExamined = "NO", "", "HEAD"
-    made.SpacingBetweenSlices, made.AcquisitionDateTime = None, "20200101"
-    folder.mkdir()
-    return the_series(dicom_files.save(made, folder / "enhanced.dcm"), "3/2")
 
 
 def test_an_enhanced_source_gives_classic_images(tmp_path: Path) -> None:

@@ -21,38 +21,9 @@ from brgm_med.pipelines.cli import main
 from brgm_med.pipelines.forced_choice import make, tally
 from brgm_med.pipelines.forced_choice.make import QUESTION
 from brgm_med.pipelines.forced_choice.votes import against_equal_choice, fleiss_kappa, resampled, shares
-from tests.test_radiograph import dicom, written
-from tests.test_radiograph import pixels as radiograph
-
-METHODS = ("ours", "cubic", "lanczos", "gaussian-map")
-
-
-def pixels(method: int, image: int, shape: tuple[int, ...] = (12, 10)) -> np.ndarray:
-    return np.random.default_rng([method, image]).integers(0, 256, shape, np.uint8)
-
-
-def folders(root: Path, images: int = 5, methods: tuple[str, ...] = METHODS) -> dict[str, Path]:
-    """Pictures of noise, no two alike: of the truth, under "truth", and of every method."""
-    made = {name: root / name for name in ("truth", *methods)}
-    for m, folder in enumerate(made.values()):
-        (folder / "sub").mkdir(parents=True)
-        for i in range(images):
-            Image.fromarray(pixels(m, i)).save(folder / ("sub" if i == 0 else "") / f"secret{i}.png")
-    return made
-
-
-def study(root: Path, images: int = 5, methods: tuple[str, ...] = METHODS, **options: Any) -> tuple[Path, Any, Any]:
-    """The page, what it holds for its script, and its key."""
-    made = folders(root, images, methods)
-    truth = made.pop("truth")
-    page = make(truth, made, root / "study.html", **{"seed": 1, **options})
-    return page, held(page), json.loads((root / "study_key.json").read_text())
-
-
-def held(page: Path) -> Any:
-    found = re.search(r'<script type="application/json" id="study">(.*?)</script>', page.read_text(), flags=re.S)
-    assert found
-    return json.loads(found[1])
+from tests.choices import METHODS, content, folders, pixels, study
+from tests.radiographs import dicom, written
+from tests.radiographs import pixels as radiograph
 
 
 def saved(path: Path, key: Any, rater: str, choices: str, **changed: Any) -> Path:
@@ -122,7 +93,7 @@ def test_sixteen_bits_are_shown_by_the_range_of_the_truth(tmp_path: Path) -> Non
         Image.fromarray(np.array([[low, high]], np.uint16)).save(tmp_path / name / "a.png")
     page = make(tmp_path / "truth", {n: tmp_path / n for n in "xy"}, tmp_path / "s.html", seed=0)
     key = json.loads((tmp_path / "s_key.json").read_text())
-    shown = [np.asarray(Image.open(io.BytesIO(base64.b64decode(p)))).ravel() for p in held(page)["images"][0]["png"]]
+    shown = [np.asarray(Image.open(io.BytesIO(base64.b64decode(p)))).ravel() for p in content(page)["images"][0]["png"]]
     for name, picture in zip(["truth", *key["images"][0]["methods"]], shown, strict=True):
         assert picture.tolist() == [min(255, round(v / 4095 * 255)) for v in values[name]]
 
@@ -134,7 +105,7 @@ def test_a_radiograph_is_shown_in_its_window(tmp_path: Path) -> None:
         written(made, tmp_path / name / "a.dcm")
     page = make(tmp_path / "t", {n: tmp_path / n for n in "xy"}, tmp_path / "s.html", seed=0)
     expected = np.rint(np.clip((radiograph().astype(float) - 1000) / 1000, 0, 1) * 255)
-    for png in held(page)["images"][0]["png"]:
+    for png in content(page)["images"][0]["png"]:
         shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(png))))
         assert np.abs(shown - expected).max() <= 1
         assert len(np.unique(shown)) > 20

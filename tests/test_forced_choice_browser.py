@@ -15,7 +15,7 @@ import pytest
 
 from brgm_med.pipelines.forced_choice import tally
 from tests import browser
-from tests.test_forced_choice import METHODS, study
+from tests.choices import METHODS, study
 
 pytestmark = [
     pytest.mark.slow,

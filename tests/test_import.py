@@ -26,8 +26,8 @@ from brgm_med.posterior import brgm_posterior, w_statistics
 from brgm_med.priors import bundle, foreign
 from brgm_med.solvers import fit_map
 from tests.bad_scans import nifti, voxels
+from tests.commands import refused, run
 from tests.foreign_files import Easy, Kept, published_modules, snapshot, tiny, tiny_critic, write
-from tests.test_cli import refused, run
 
 KINDS: dict[str, dict[str, Any]] = {
     "grey": {},
@@ -197,7 +197,7 @@ def test_the_bundle_says_where_it_comes_from(imported: Path) -> None:
 def test_monai_makes_the_networks_of_an_imported_bundle(imported: Path) -> None:
     from monai.bundle import ConfigParser
 
-    from tests.test_bundle import MANDATORY, check_data_format
+    from tests.bundles import MANDATORY, check_data_format
 
     prior = bundle.load(str(imported))
     assert set(prior.metadata) >= MANDATORY

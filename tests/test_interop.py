@@ -102,7 +102,7 @@ def test_monai_runs_a_bundle_on_a_scan(tmp_path: Path) -> None:
     from brgm_med.files import digest
     from brgm_med.pipelines.training.heads import export
     from brgm_med.priors import bundle
-    from tests.test_train_command import save_run
+    from tests.runs import save_run
 
     save_run(tmp_path / "run")
     for name in ("template.nii.gz", "mask.nii.gz"):

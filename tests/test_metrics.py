@@ -13,22 +13,9 @@ from torch import Tensor
 from brgm_med import metrics
 from brgm_med.perceptual import LPIPS
 from brgm_med.weights import CONVOLUTIONS, Net, lpips_heads
+from tests.perceptual import random_images, random_weights
 
 GIVEN = Path(os.environ.get("BRGM_MED_DATA", "../shared/data")).parent / "weights" / "alexnet_features_fp16.pth"
-
-
-def random_weights(net: Net, seed: int = 0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    weights = {}
-    for index, shape in CONVOLUTIONS[net].items():
-        spread = math.sqrt(2 / math.prod(shape[1:]))
-        weights[f"features.{index}.weight"] = torch.randn(shape, generator=generator) * spread
-        weights[f"features.{index}.bias"] = torch.randn(shape[0], generator=generator) * 0.1
-    return weights
-
-
-def random_images(*shape: int, seed: int = 1) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
 
 
 def reference(net: Net, weights: dict[str, Tensor]) -> torch.nn.Module:

@@ -27,6 +27,7 @@ from brgm_med.networks.layers import (
 from brgm_med.networks.noise import join_maps, split_maps
 from brgm_med.networks.stylegan2 import StyleGAN2, mix_styles, upsample2
 from brgm_med.ops import bias_act, fir_filter, upfirdn2d
+from tests.contracts import derivatives
 
 FORMULAS = {
     "linear": (lambda v: v, 1.0),
@@ -70,13 +71,7 @@ def test_bias_act_is_its_formula(act: str) -> None:
 
 @pytest.mark.parametrize("act", sorted(FORMULAS))
 def test_bias_act_has_both_derivatives(act: str) -> None:
-    x, b = double(2, 3, 2).requires_grad_(), double(3).requires_grad_()
-
-    def function(x: Tensor, b: Tensor) -> Tensor:
-        return bias_act(x, b, act=act, gain=1.3, clamp=1.1)
-
-    assert torch.autograd.gradcheck(function, (x, b))
-    assert torch.autograd.gradgradcheck(function, (x, b))
+    derivatives(lambda x, b: bias_act(x, b, act=act, gain=1.3, clamp=1.1), [double(2, 3, 2), double(3)])
 
 
 def test_bias_act_keeps_the_type() -> None:
@@ -130,13 +125,8 @@ def test_upfirdn2d_of_a_separable_filter_is_that_of_the_outer_product() -> None:
 
 @pytest.mark.parametrize(("up", "down", "padding", "flip", "gain"), CASES)
 def test_upfirdn2d_has_both_derivatives(up: int, down: int, padding: tuple, flip: bool, gain: float) -> None:
-    x, taps = double(1, 2, 4, 3).requires_grad_(), double(3, 3)
-
-    def function(x: Tensor) -> Tensor:
-        return upfirdn2d(x, taps, up=up, down=down, padding=padding, flip_filter=flip, gain=gain)
-
-    assert torch.autograd.gradcheck(function, (x,))
-    assert torch.autograd.gradgradcheck(function, (x,))
+    x, taps, options = double(1, 2, 4, 3), double(3, 3), {"padding": padding, "flip_filter": flip, "gain": gain}
+    derivatives(lambda x: upfirdn2d(x, taps, up=up, down=down, **options), [x])
 
 
 def test_the_fir_filter_keeps_the_mean_and_upsampling_keeps_constants() -> None:
@@ -197,15 +187,13 @@ def test_upsampling_convolution_is_interpolation_then_convolution_away_from_the_
 
 
 def test_modulated_convolution_has_both_derivatives() -> None:
-    arguments = tuple(t.requires_grad_() for t in (double(1, 2, 3, 2), double(2, 2, 3, 3), double(1, 2)))
     taps = fir_filter().double()
 
     def function(x: Tensor, weight: Tensor, styles: Tensor) -> Tensor:
         y = modulated_convolution(x, prepared(weight, 2), styles, up=2, filter=taps)
         return y * demodulation(prepared(weight).power, styles)[:, :, None, None]
 
-    assert torch.autograd.gradcheck(function, arguments)
-    assert torch.autograd.gradgradcheck(function, arguments)
+    derivatives(function, [double(1, 2, 3, 2), double(2, 2, 3, 3), double(1, 2)])
 
 
 def same_derivatives(outputs: tuple[Tensor, Tensor], inputs: list[Tensor]) -> None:

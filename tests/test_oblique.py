@@ -7,54 +7,14 @@ import pytest
 import torch
 from scipy.interpolate import RegularGridInterpolator
 from scipy.spatial.transform import Rotation
-from torch import Tensor, nn
+from torch import nn
 
-from brgm_med.consistency import check_linear
 from brgm_med.corruptions import ObliqueProfile, StackAsVolume, Together, profile_matrix, profile_nodes
 from brgm_med.transforms.acquire import AcquisitionModel, thick_slices
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.oblique import oblique_profile, stack_grid, turned
 from brgm_med.transforms.slices import coronal_stack
-
-SOURCE = Grid((13, 15, 12), np.diag([2.0, 2.0, 2.0, 1.0]))
-PROFILES = ("box", "gaussian", "trapezoid")
-
-
-def randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def posed(seed: int) -> tuple[Grid, AcquisitionModel]:
-    """A scan at a random angle through the middle of SOURCE, with a random thickness, gap and profile."""
-    rng = np.random.default_rng(seed)
-    spacing = rng.uniform(1.5, 3.0, 3)
-    axis = int(rng.integers(3))
-    spacing[axis] = rng.uniform(3.0, 7.0)
-    thickness = spacing.copy()
-    thickness[axis] = spacing[axis] * rng.uniform(0.5, 1.3)  # a gap, or an overlap
-    affine = np.eye(4)
-    affine[:3, :3] = Rotation.random(random_state=seed).as_matrix() * spacing
-    shape = (6, 5, 4)
-    middle = SOURCE.corners().mean(0)
-    affine[:3, 3] = middle - affine[:3, :3] @ ((np.asarray(shape) - 1) / 2) + rng.normal(0, 1, 3)
-    model = AcquisitionModel(tuple(thickness.tolist()), PROFILES[seed % 3], axis)  # type: ignore[arg-type]
-    return Grid(shape, affine), model
-
-
-@pytest.mark.parametrize("seed", range(9))
-@pytest.mark.parametrize("interpolation", ["cubic", "linear"])
-def test_its_adjoint_is_exact(seed: int, interpolation: str) -> None:
-    scan, model = posed(seed)
-    made = oblique_profile(model, scan, SOURCE)
-    nodes = [profile_nodes(t, "box", 2.0) for t in model.thickness]
-    nodes = [(p / s, w) for (p, w), s in zip(nodes, scan.spacing, strict=True)]
-    for f in (made, ObliqueProfile(made.to_source, SOURCE.shape, scan.shape, nodes, interpolation)):  # type: ignore[arg-type]
-        x, u = randn(1, *SOURCE.shape), randn(1, *scan.shape, seed=1)
-        origin = torch.zeros_like(x, requires_grad=True)
-        (back,) = torch.autograd.grad(f(origin), origin, u)
-        left, right = float((f(x) * u).sum()), float((x * back).sum())
-        assert abs(left - right) <= 1e-10 * float(x.norm() * u.norm())
-        check_linear(f, x)
+from tests.examples import PROFILES, SOURCE, posed, randn
 
 
 @pytest.mark.parametrize("seed", range(4))

@@ -16,9 +16,8 @@ import torch
 from brgm_med.ops import kernel_cache, layout, nvrtc
 from brgm_med.ops.bias_act import ACTIVATIONS, _backward, _backward_cuda, _forward, _forward_cuda
 from brgm_med.ops.nvrtc import Kernel
+from tests.host_kernels import ARCHITECTURES, STRICT, usage
 
-ARCHITECTURES = ["sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120"]
-STRICT = ("--ptxas-options=-v", "--ptxas-options=--warning-as-error")
 SCALARS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -47,28 +46,9 @@ def chosen_instances() -> Iterator[Kernel]:
 
 
 @pytest.fixture
-def installed() -> None:
-    try:
-        nvrtc.version()
-    except nvrtc.Refused as reason:
-        pytest.skip(str(reason))
-
-
-@pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "brgm-med" / "kernels"
-
-
-def usage(report: str) -> dict[str, tuple[int, int]]:
-    """Entry function -> (registers, bytes spilled), from the assembler's report."""
-    found = {}
-    for part in report.split("Compiling entry function '")[1:]:
-        registers, spilled = (re.search(p, part) for p in (r"Used (\d+) registers", r"(\d+) bytes spill stores"))
-        assert registers
-        assert spilled
-        found[part.partition("'")[0]] = (int(registers[1]), int(spilled[1]))
-    return found
 
 
 def check_compiled(kernel: Kernel, arch: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import numpy as np
@@ -11,62 +10,16 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from brgm_med.consistency import check_linear, project
+from brgm_med.consistency import project
 from brgm_med.corruptions import BiasField, Blur, Downsample, Grey, KSpace, Mask, MotionBetweenLines, profile_kernel
+from tests.contracts import adjoint
+from tests.examples import COMPOSED, PIXELS, SHAPE, motion, randn, some
 
-SHAPE = (2, 3, 12, 18)
-
-
-def randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def some(*shape: int, share: float = 0.5, seed: int = 1) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < share
-
-
-def motion(n: int = 18, axis: int = -1) -> MotionBetweenLines:
-    groups = torch.randint(3, (n,), generator=torch.Generator().manual_seed(2))
-    shifts = torch.tensor([[0.0, 0.0], [1.3, -0.6], [-0.4, 2.2]])
-    return MotionBetweenLines(groups, torch.tensor([0.0, 4.0, -7.0]), shifts, axis)
-
-
-SEPARATE = {
-    "box": Downsample((3, 2)),
-    "gaussian": Downsample(3, "gaussian"),
-    "bicubic": Downsample((2, 3), "bicubic"),
-    "lanczos": Downsample((4, 1), "lanczos"),
-    "any kernel": Downsample((2, 3), randn(4, 5)),
-    "one kernel for both axes": Downsample(3, randn(5)),
-    "blur": Blur(0.8),
-    "blur along rows": Blur((1.1, 0.0)),
-    "point spread": Blur(kernel=randn(3, 5)),
-    "bias": BiasField.smooth(0.3 * randn(3, 4), SHAPE[2:]),
-    "grey": Grey(),
-    "mask": Mask(some(*SHAPE[2:])),
-    "lines": KSpace(some(18, share=0.4)),
-    "lines along rows": KSpace(some(12, share=0.4), -2),
-    "motion": motion(),
-    "motion along rows": motion(12, -2),
-}
-COMPOSED = {
-    "blurred, coarse, masked": nn.Sequential(Blur(0.7), Downsample(2, "gaussian"), Mask(some(6, 9))),
-    "biased, moved, undersampled": nn.Sequential(
-        BiasField.smooth(0.2 * randn(2, 2), SHAPE[2:]), motion(), KSpace(some(18))
-    ),
-    "grey and coarse": nn.Sequential(Grey(), Downsample(3, "lanczos")),
-}
-ALL = SEPARATE | COMPOSED
+ALL = PIXELS | COMPOSED
 
 
 def every(*without: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("f", [pytest.param(f, id=k) for k, f in ALL.items() if k not in without])
-
-
-def adjoint(f: nn.Module, shape: tuple[int, ...], u: Tensor) -> Tensor:
-    x = torch.zeros(shape, dtype=torch.float64, requires_grad=True)
-    (back,) = torch.autograd.grad(f(x), x, u)
-    return back
 
 
 def matrix(f: nn.Module, *shape: int) -> Tensor:
@@ -76,38 +29,6 @@ def matrix(f: nn.Module, *shape: int) -> Tensor:
 
 
 # What holds for every one.
-
-
-@every()
-def test_the_gradient_is_the_adjoint(f: nn.Module) -> None:
-    """<A x, u> == <x, A' u>."""
-    x = randn(*SHAPE)
-    y = f(x)
-    u = randn(*y.shape, seed=1)
-    torch.testing.assert_close((y * u).sum(), (x * adjoint(f, SHAPE, u)).sum())
-
-
-@every()
-def test_it_is_linear(f: nn.Module) -> None:
-    check_linear(f, randn(*SHAPE))
-
-
-@every()
-def test_an_image_does_not_depend_on_its_batch_and_is_not_changed(f: nn.Module) -> None:
-    x = randn(*SHAPE)
-    before = x.clone()
-    torch.testing.assert_close(f(x)[1:], f(x[1:]), rtol=0, atol=1e-13)
-    assert torch.equal(x, before)
-
-
-@every()
-def test_it_follows_the_type_of_the_image_and_has_a_float64_copy(f: nn.Module) -> None:
-    x = randn(*SHAPE).float()
-    y, exact = f(x), copy.deepcopy(f).double()(x.double())
-    assert (y.dtype, exact.dtype) == (torch.float32, torch.float64)
-    torch.testing.assert_close(y, exact.float(), rtol=1e-4, atol=1e-4)
-    assert not list(f.parameters())
-    assert not f.state_dict()
 
 
 @every("any kernel", "one kernel for both axes", "point spread", "mask", "bias", *COMPOSED, "lines", "lines along rows")

@@ -16,7 +16,7 @@ from brgm_med.priors.bundle import load
 from brgm_med.training.export import picture_statistics
 from brgm_med.training.loop import Recipe, draw
 from brgm_med.transforms.formats import picture
-from tests.test_train_command import same
+from tests.runs import same
 
 
 def save_discs(folder: Path, count: int = 12) -> Path:

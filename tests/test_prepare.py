@@ -19,11 +19,11 @@ import torch
 from brgm_med.errors import InputRefusedError, PriorError
 from brgm_med.transforms import CoronalSlices, LoadScan, NormaliseIntensity, RegisterRigid
 from brgm_med.transforms.prepare import PreparedHeads, heads_in, in_memory, prepare_heads
-from brgm_med.transforms.template import BOX_SHAPE, SPACING, Template, centred_grid
+from brgm_med.transforms.template import BOX_SHAPE, Template, centred_grid
 from tests import phantom
+from tests.heads import BOX
 
 ROOT = Path(__file__).resolve().parent.parent
-BOX = centred_grid(BOX_SHAPE, SPACING, (0, 0, 0))
 POSES = (
     phantom.rigid(6.0, -4.0, 3.0, (5.0, -8.0, 10.0)),
     phantom.rigid(-5.0, 3.0, -2.0, (-6.0, 4.0, -5.0)),
@@ -208,7 +208,7 @@ CHILD = """
 import sys
 from pathlib import Path
 from brgm_med.transforms.prepare import heads_in, prepare_heads
-from tests.test_prepare import BOX
+from tests.heads import BOX
 
 if __name__ == "__main__":
     report = lambda line: print(line, flush=True)

@@ -14,12 +14,10 @@ from pydicom.uid import ExplicitVRLittleEndian
 from brgm_med.errors import InputRefusedError
 from brgm_med.pipelines.cli import main
 from brgm_med.transforms.formats import radiograph, radiograph_write
-from brgm_med.transforms.formats.dicom.derived import MASKING, Choices, Derivation
-from tests.test_pictures import prior as prior
-from tests.test_pictures import run
-from tests.test_radiograph import dicom, pixels, written
-
-HOW = Derivation("tried", "Filled by a test.", MASKING, "Not for diagnosis.", "Prior none.")
+from brgm_med.transforms.formats.dicom.derived import Choices
+from tests.picture_prior import prior as prior
+from tests.picture_prior import run
+from tests.radiographs import HOW, dicom, pixels, written
 
 
 def source(tmp_path: Path, **header: object) -> Path:

@@ -12,7 +12,7 @@ from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.reconstruction import consistent, map_slices, reconstruct_slices
 from brgm_med.training.loop import train_iteration
 from tests import tiny
-from tests.test_bundle import export
+from tests.bundles import export
 
 INDEX = (0, 2, 4)
 

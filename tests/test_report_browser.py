@@ -13,7 +13,7 @@ from PIL import Image
 
 from brgm_med.pipelines.report import study_report, subject_report
 from tests import browser
-from tests.test_report import case, study, written
+from tests.reports import case, study, written
 
 pytestmark = [
     pytest.mark.slow,

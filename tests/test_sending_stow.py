@@ -17,9 +17,9 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEnd
 
 from brgm_med.errors import CannotWriteError
 from brgm_med.pipelines.send.send import send
+from tests.archives import body, files, free_port
+from tests.commands import refused, run
 from tests.dicom_files import tiny_series
-from tests.test_cli import refused, run
-from tests.test_sending import body, files, free_port
 
 
 class Archive(ThreadingHTTPServer):

@@ -20,11 +20,10 @@ from brgm_med.errors import PriorError, UsageError
 from brgm_med.pipelines.training.heads import export, slices_of
 from brgm_med.pipelines.training.run import split
 from brgm_med.priors.bundle import load
-from brgm_med.training.state import Architecture, TrainState
 from brgm_med.transforms.geometry import Grid
-from brgm_med.transforms.prepare import fingerprint
 from brgm_med.transforms.template import BOX_SHAPE, centred_grid
 from tests import phantom
+from tests.runs import same, save_run
 
 COMMAND = Path(sys.executable).with_name("brgm-med")
 CLOSE = {"rtol": 1e-2, "atol": 1e-2}
@@ -63,16 +62,6 @@ def save_heads(folder: Path, count: int) -> Path:
         image.set_qform(grid.affine, code=1)
         nib.nifti1.save(image, folder / f"head{i}.nii.gz")
     return folder
-
-
-def same(a: object, b: object) -> bool:
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        return torch.equal(a, b)
-    return a == b
 
 
 @pytest.mark.slow
@@ -176,28 +165,6 @@ def test_a_tenth_is_held_out_unless_said_otherwise() -> None:
     for wrong in ((4, 5, None), (4, 3, 2), (4, None, 4), (4, None, 5)):
         with pytest.raises(UsageError, match="the folder holds 4 heads"):
             split(*wrong)
-
-
-def save_run(run: Path, heads: int = 2) -> TrainState:
-    """A run folder that was trained for 32 images, without the hours."""
-    (run / "cache").mkdir(parents=True)
-    phantom.template().save(run)
-    x, y, z = BOX_SHAPE
-    entries = []
-    for h in range(heads + 1):
-        head = {"stack": torch.rand(y, 1, z, x, generator=torch.Generator().manual_seed(h)).half()}
-        torch.save({"head": head, "sha256": fingerprint(head)}, run / "cache" / f"{h}.pt")
-        entries.append({"name": f"head{h}.nii.gz", "sha256": str(h), "file": f"{h}.pt"})
-    grid = {"shape": BOX_SHAPE, "affine": phantom.template().box.affine.tolist()}
-    record = {"grid": grid, "heads": entries[:heads], "held_out": entries[heads:]}
-    (run / "prepared.json").write_text(json.dumps(record))
-    state = TrainState.new(Architecture(), seed=0, rate=0.0)
-    state.images, state.iteration = 32, 2
-    state.record = {
-        "snapshots": [{"images": 16, "seconds": 1.5, "score": 3.0}, {"images": 32, "seconds": 3, "score": 2}]
-    }
-    state.save(run / "state.pt")
-    return state
 
 
 def test_the_snapshot_that_measured_best_is_exported(tmp_path: Path) -> None:
