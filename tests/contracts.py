@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,58 +72,63 @@ def _normal(shape: Sequence[int], seed: int) -> Tensor:
 
 def round_trip(
     path: Path,
-    write: Callable[..., Any],
+    write: Callable[[Path], NDArray[Any]],
     read: Callable[[Path], Any],
     values: NDArray[Any],
     affine: NDArray[np.float64] | None = None,
-    header: Callable[[Any], Any] | None = None,
+    header: Callable[[Any], Any] = lambda _: None,
     expected: Any = None,
 ) -> Any:
-    """The contract of a format that is written: `write(path)` then `read(path)`; returns the scan that was read.
+    """The contract of a format: `write(path)`, a file or a folder, then `read(path)`; returns what was read.
 
-    `write` returns the values that the file holds (or an object whose `array` they are): these are `values`, and `read`
-    finds them bit by bit, in float32, on a grid whose corners are those of `affine` within 1e-3 mm. `header` of the
-    scan that was read is `expected`. Written again the file has the same bytes. Nothing else is left beside it, and an
-    output that exists is refused and stays as it was. A file that is cut short is refused in one line.
+    `write` returns the values that the file has: these are `values`, and `read` gives them bit by bit in float32, on a
+    grid whose corners are those of `affine` within 1e-3 mm. `header` of what was read is `expected`. Written again, it
+    has the same bytes. Nothing else is left beside it. An output that exists is refused and stays as it was. A file
+    that is empty or cut short is refused in one line.
     """
-    before = set(path.parent.iterdir())
+    others = set(path.parent.iterdir())
     stored = write(path)
-    assert set(path.parent.iterdir()) - before == {path}
-    scan = read(path)
-    np.testing.assert_array_equal(getattr(stored, "array", stored), values)
-    np.testing.assert_array_equal(scan.array, values.astype(np.float32))
-    assert scan.array.dtype == np.float32
+    assert set(path.parent.iterdir()) - others == {path}
+    read_back = read(path)
+    np.testing.assert_array_equal(stored.astype(np.float32), values.astype(np.float32))
+    np.testing.assert_array_equal(read_back.array, values.astype(np.float32))
+    assert read_back.array.dtype == np.float32
     if affine is not None:
         corners = np.array(np.meshgrid(*([-0.5, n - 0.5] for n in values.shape), [1.0], indexing="ij")).reshape(4, -1)
-        assert np.linalg.norm((scan.affine - affine)[:3] @ corners, axis=0).max() < 1e-3
-    if header is not None:
-        assert header(scan) == expected
-    content = path.read_bytes()
-    with pytest.raises(InputRefusedError, match="--force"):
+        assert np.linalg.norm((read_back.affine - affine)[:3] @ corners, axis=0).max() < 1e-3
+    assert header(read_back) == expected
+    content = _content(path)
+    with pytest.raises(InputRefusedError, match="exists already"):
         write(path)
-    assert path.read_bytes() == content
-    path.unlink()
-    write(path)
-    assert path.read_bytes() == content
-    damaged = path.with_name(f"damaged{path.name}")
-    for size in (0, len(content) // 2, len(content) - 20):
-        damaged.write_bytes(content[:size])
-        refused(read, damaged)
-    damaged.unlink()
-    assert set(path.parent.iterdir()) - before == {path}
-    return scan
+    assert _content(path) == content
+    again = path.with_name(f"again-{path.name}")
+    write(again)
+    assert list(_content(again).values()) == list(content.values())
+    (last, *_) = sorted(_content(again), reverse=True)
+    whole = last.read_bytes()
+    for size in (0, len(whole) // 2, len(whole) - 20):
+        last.write_bytes(whole[:size])
+        refused(read, again)
+    shutil.rmtree(again) if again.is_dir() else again.unlink()
+    assert set(path.parent.iterdir()) - others == {path}
+    return read_back
 
 
-def refused(read: Callable[[Path], Any], path: Path, says: str = "") -> str:
-    """`read(path)` is refused in one line that begins with the path, names it once, and holds `says`. Returns it."""
+def _content(path: Path) -> dict[Path, bytes]:
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    return {file: file.read_bytes() for file in files if file.is_file()}
+
+
+def refused(read: Callable[[Path], Any], path: Path, says: str = "") -> None:
+    """`read(path)` is refused in one line: the path, once, what is wrong, which holds `says`, and what to do."""
     with pytest.raises(InputRefusedError) as caught:
         read(path)
     line = str(caught.value)
-    assert line.startswith(f"{path}: "), line
+    assert line.startswith(str(path) if path.is_dir() else f"{path}: "), line
     assert line.count(str(path)) == 1, line
     assert "\n" not in line, line
+    assert "; " in line, line
     assert says in line, line
-    return line
 
 
 # An operation.

@@ -22,6 +22,7 @@ from brgm_med.transforms import formats
 from brgm_med.transforms.formats import nifti, picture, picture_codec, radiograph
 from brgm_med.transforms.formats.picture import Picture
 from brgm_med.transforms.intensity import Normalisation
+from tests import contracts
 from tests.dicom_files import image, save
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -56,16 +57,23 @@ def test_every_mode_depth_and_format_comes_back_bit_by_bit(
 ) -> None:
     source = like(pixels(channels, dtype))
     path = tmp_path / f"a{suffix}"
-    held = picture.write(path, source.array, source, "derived: \N{GREEK SMALL LETTER MU}")
-    again = formats.for_reading(path, "picture").read(path)
+
+    def write(path: Path) -> NDArray:
+        written = picture.write(path, source.array, source, "derived: \N{GREEK SMALL LETTER MU}")
+        assert written.clipped == 0
+        return written.array
+
+    again = contracts.round_trip(
+        path,
+        write,
+        lambda p: formats.for_reading(p, "picture").read(p),
+        source.array,
+        header=lambda p: (p.icc, p.channels, p.shape, p.bits),
+        expected=(ICC, channels, (20, 31), 8 * np.dtype(dtype).itemsize),
+    )
     assert again.stored.dtype == dtype
     np.testing.assert_array_equal(again.stored, source.stored)
-    np.testing.assert_array_equal(held.array, again.array)
-    assert held.clipped == 0
-    assert again.array.dtype == np.float32
-    assert again.icc == ICC
     np.testing.assert_allclose(again.dpi, source.dpi, rtol=1e-5)
-    assert (again.channels, again.shape, again.bits) == (channels, (20, 31), 8 * np.dtype(dtype).itemsize)
     picture.write(tmp_path / f"b{suffix}", again.array, again, "derived: \N{GREEK SMALL LETTER MU}")
     assert (tmp_path / f"b{suffix}").read_bytes() == path.read_bytes()
 
@@ -265,15 +273,8 @@ def absurd_width() -> tuple[bytes, bytes]:
 
 
 def test_every_bad_picture_is_refused_in_one_line(bad_pictures: dict[str, tuple[Path, str]]) -> None:
-    for name, (path, says) in bad_pictures.items():
-        with pytest.raises(InputRefusedError) as caught:
-            picture.read(path)
-        message = str(caught.value)
-        assert message.startswith(f"{path}: "), name
-        assert says in message, (name, message)
-        assert "; " in message, name
-        assert message.count(str(path)) == 1, message
-        assert "\n" not in message, name
+    for path, says in bad_pictures.values():
+        contracts.refused(picture.read, path, says)
 
 
 def test_bombs_and_their_like_cost_neither_time_nor_memory(bad_pictures: dict[str, tuple[Path, str]]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian
@@ -15,6 +16,7 @@ from brgm_med.errors import InputRefusedError
 from brgm_med.pipelines.cli import main
 from brgm_med.transforms.formats import radiograph, radiograph_write
 from brgm_med.transforms.formats.dicom.derived import Choices
+from tests import contracts
 from tests.picture_prior import prior as prior
 from tests.picture_prior import run
 from tests.radiographs import HOW, dicom, pixels, written
@@ -35,11 +37,16 @@ def test_values_that_are_kept_keep_their_integers(
     if rescale is not None:
         made.RescaleSlope, made.RescaleIntercept = rescale
     picture = radiograph.read(written(made, tmp_path / "a.dcm"))
-    held, clipped = radiograph_write.write(tmp_path / "b.dcm", picture.array, picture, HOW)
+
+    def write(path: Path) -> NDArray:
+        array, clipped = radiograph_write.write(path, picture.array, picture, HOW, Choices(uid_seed="1"))
+        assert clipped == 0
+        return array
+
+    out = tmp_path / "b.dcm"
+    contracts.round_trip(out, write, radiograph.read, picture.array, header=lambda p: p.bits, expected=picture.bits)
     found = dcmread(tmp_path / "b.dcm")
     assert np.array_equal(found.pixel_array, pixels(dtype, bits))
-    assert np.array_equal(held, picture.array)
-    assert clipped == 0
     for name in ("PhotometricInterpretation", "BitsStored", "RescaleSlope", "RescaleIntercept", "SOPClassUID"):
         assert found.get(name) == made.get(name)
 
