@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.house import ROOT
 
 
 @pytest.mark.slow

@@ -19,8 +19,8 @@ from brgm_med.training import distributed
 from brgm_med.training.loop import train
 from brgm_med.training.state import TrainState
 from tests import tiny
+from tests.house import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 # Everything plays within a few updates: regularisers, augmentation, styles, and samples beside reconstructions.
 RECIPE = dataclasses.replace(
     tiny.RECIPE, batch=8, reconstruction_only=16, path_every=2, sign_target=-0.9, ramp=100.0, seed=3

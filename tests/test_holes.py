@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "holes.py"
+from tests.house import ROOT
+
+SCRIPT = ROOT / "benchmarks" / "holes.py"
 
 
 @pytest.fixture(scope="module")

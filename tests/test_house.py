@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import circles, code_lines, imports, longest_chain, modules, rooms
+from tests.house import ROOT, circles, code_lines, imports, longest_chain, modules, rooms
 
-TESTS = Path(__file__).parent
+TESTS = ROOT / "tests"
 LAYERS = ("brgm_med", "brgm_med.transforms", "brgm_med.pipelines")
 ENTRY = "brgm_med.__main__"
 """`python -m brgm_med` starts the command line; nothing imports it."""

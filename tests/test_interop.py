@@ -12,9 +12,9 @@ from pathlib import Path
 import nibabel as nib
 import pytest
 
+from tests.house import ROOT
 from tests.small_heads import small_head
 
-ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 
 

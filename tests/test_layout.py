@@ -17,8 +17,8 @@ import pytest
 
 import brgm_med
 from brgm_med._version import __version__
+from tests.house import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ["torch", "torchvision", "lpips", "monai", "nipype", "nibabel", "pydicom", "SimpleITK", "matplotlib"]
 HEAVY += ["pynetdicom", "dicomweb_client", "dicomanonymizer"]
 COMMAND = Path(sys.executable).with_name("brgm-med")

@@ -23,6 +23,7 @@ from brgm_med.transforms.formats.nifti_header import DTYPES, read_header
 from tests import contracts
 from tests.bad_scans import AFFINE, oblique_affine, opened, voxels
 from tests.bad_scans import nifti as image_of
+from tests.house import ROOT
 
 
 @pytest.mark.parametrize("codes", [(1, 0), (0, 1), (4, 1), (2, 2)])
@@ -249,7 +250,7 @@ def test_a_full_disk_leaves_nothing(small_disk: Path) -> None:
 
 
 def test_real_scans_survive_a_round_trip(tmp_path: Path) -> None:
-    data = Path(os.environ.get("BRGM_MED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    data = Path(os.environ.get("BRGM_MED_DATA", ROOT.parent / "shared" / "data"))
     scans = sorted((data / "ixi-hh-2mm" / "t1").glob("*.nii.gz"))[:3]
     if not scans:
         pytest.skip("no real scans here")

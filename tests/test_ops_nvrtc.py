@@ -17,9 +17,9 @@ from brgm_med.ops import kernel_cache, layout, nvrtc
 from brgm_med.ops.bias_act import ACTIVATIONS, _backward, _backward_cuda, _forward, _forward_cuda
 from brgm_med.ops.nvrtc import Kernel
 from tests.host_kernels import ARCHITECTURES, STRICT, usage
+from tests.house import ROOT
 
 SCALARS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def every_instance() -> Iterator[Kernel]:

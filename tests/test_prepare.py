@@ -22,8 +22,8 @@ from brgm_med.transforms.prepare import PreparedHeads, heads_in, in_memory, prep
 from brgm_med.transforms.template import BOX_SHAPE, Template, centred_grid
 from tests import phantom
 from tests.heads import BOX
+from tests.house import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 POSES = (
     phantom.rigid(6.0, -4.0, 3.0, (5.0, -8.0, 10.0)),
     phantom.rigid(-5.0, 3.0, -2.0, (-6.0, 4.0, -5.0)),

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from tests.heads import template_head
+from tests.house import ROOT
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 
 
 def test_the_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

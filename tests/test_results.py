@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from brgm_med.pipelines.evaluation import table
+from tests.house import ROOT
 from tests.small_heads import small_head
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks"
 WEIGHTS = BENCHMARKS.parent.parent / "shared" / "weights" / "alexnet_features_fp16.pth"
 
 

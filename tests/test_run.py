@@ -20,13 +20,13 @@ from brgm_med.errors import CannotWriteError, UsageError
 from brgm_med.pipelines.dataset.run import check_places, node_name
 from brgm_med.pipelines.workflow import engines
 from brgm_med.transforms.geometry import RAS_LPS
+from tests.house import ROOT
 from tests.mr_series import mr_series
 from tests.slurm import cluster, missing
 from tests.small_heads import small_head, truncated
 from tests.studies import bids_study, hashes
 
 BIN = Path(sys.executable).parent
-ROOT = Path(__file__).resolve().parent.parent
 
 
 def command(*arguments: object) -> list[str]:

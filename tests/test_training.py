@@ -30,9 +30,7 @@ from brgm_med.training.losses import discriminator_loss, generator_loss, path_le
 from brgm_med.training.record import Record, pictures
 from brgm_med.training.state import TrainState, mean_w, update_average
 from tests import tiny
-
-ROOT = Path(__file__).resolve().parent.parent
-
+from tests.house import ROOT
 
 HALF = torch.bfloat16
 train = functools.partial(loop.train, precision=torch.float32)
