@@ -104,6 +104,15 @@ def test_the_changelog_has_this_version() -> None:
     assert re.search(rf"^## {re.escape(__version__)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
 
 
+def test_the_citation_has_this_version_and_the_paper() -> None:
+    text = (ROOT / "CITATION.cff").read_text()
+    entries = dict(re.findall(r"^([a-z-]+): *(.*)$", text, re.MULTILINE))
+    required = {"cff-version", "message", "title", "authors", "type", "license", "version", "preferred-citation"}
+    assert required <= entries.keys()
+    assert (entries["cff-version"], entries["version"], entries["license"]) == ("1.2.0", __version__, "Apache-2.0")
+    assert "https://arxiv.org/abs/2012.04567" in text
+
+
 @pytest.mark.slow
 def test_the_wheel_holds_the_code_and_the_prior_and_installs_alone(tmp_path: Path) -> None:
     """Built from a copy, so that nothing of an earlier build gets in; and once more from its source archive."""
