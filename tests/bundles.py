@@ -36,6 +36,7 @@ def export(state: TrainState, out: Path, rank: int = 6) -> Path:
 
 
 MANDATORY = {"version", "monai_version", "pytorch_version", "numpy_version", "required_packages_version", "task"}
+MANDATORY |= {"description", "authors", "copyright", "network_data_format"}
 FORMAT = {"type", "format", "modality", "num_channels", "spatial_shape", "dtype", "value_range", "is_patch_data"}
 
 

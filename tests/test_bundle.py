@@ -198,8 +198,6 @@ def test_what_a_killed_export_leaves_is_no_prior_and_goes_with_the_next(
 
 # As MONAI sees it.
 
-MANDATORY |= {"description", "authors", "copyright", "network_data_format"}
-
 
 def test_metadata_are_as_the_specification_says(exported: Path) -> None:
     prior = bundle.load(str(exported))
