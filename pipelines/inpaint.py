@@ -21,7 +21,7 @@ from brgm_med.pipelines.provenance import (
     inpainted,
     write_json,
 )
-from brgm_med.pipelines.setting import acquisition_of, choose_device, say, set_up_torch
+from brgm_med.pipelines.setting import acquisition_of, choose_device, computed_by, say, set_up_torch
 from brgm_med.pipelines.sources import result_record, series_of, source_record
 from brgm_med.pipelines.target import taken_back
 from brgm_med.pipelines.targets import target_of
@@ -123,7 +123,12 @@ def inpaint(
         "software": f"brgm-med {__version__}",
         "prior": {"name": bundle.name, "sha256": bundle.sha256, "finest_detail_mm": bundle.spacing},
         "acquisition": {**model.to_sidecar(grid)["BrgmMedAcquisition"], "Origin": origin, "Stated": model.stated},
-        "parameters": {"steps": steps, "noise": inpainting.NOISE, "seed": seed, "device": str(where)},
+        "parameters": {
+            "steps": steps,
+            "noise": inpainting.NOISE,
+            "seed": seed,
+            **computed_by(where, filled.image),
+        },
         "hole": {
             "voxels": count,
             "inferred_by_the_prior": float((weight > 0).float().mean()),

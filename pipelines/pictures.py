@@ -22,7 +22,7 @@ from brgm_med.pipelines.provenance import (
     super_resolved,
     write_json,
 )
-from brgm_med.pipelines.setting import choose_device, say, set_up_torch
+from brgm_med.pipelines.setting import choose_device, computed_by, say, set_up_torch
 from brgm_med.transforms.formats import (
     check_output,
     default_output,
@@ -228,7 +228,9 @@ def super_resolve_picture(
     average = SliceProfile([None, *(profile_matrix(n * factor, 1.0, n, factor, factor) for n in picture.shape)])
     covariance = stationary_covariance(guess.shape[1:], [0, CORRELATION, CORRELATION])
     result = project(guess, average, measured, covariance)
-    told = _told(bundle, frame.scale / factor, {"factor": factor, "steps": steps, "seed": seed, "device": str(where)})
+    told = _told(
+        bundle, frame.scale / factor, {"factor": factor, "steps": steps, "seed": seed, **computed_by(where, image)}
+    )
     how = super_resolved(bundle.name, bundle.sha256, account(told))
     values = normalise.inverse(result)[0].numpy()
     held, clipped = _write(out, values, picture, bundle.name, how, choices, force)
@@ -310,7 +312,7 @@ def inpaint_picture(
     answer = frame.from_frame(nn.Sequential(*colour)(image)).to(known)
     blended = normalise.inverse(blend_seamless(known, answer, hole))[0].numpy()
     values = np.where(hole.numpy(), blended, picture.array)
-    told = _told(bundle, frame.scale, {"steps": steps, "noise": NOISE, "seed": seed, "device": str(where)})
+    told = _told(bundle, frame.scale, {"steps": steps, "noise": NOISE, "seed": seed, **computed_by(where, image)})
     how = inpainted(bundle.name, bundle.sha256, account(told | {"hole": {"pixels": int(hole.sum())}}))
     held, clipped = _write(out, values, picture, bundle.name, how, choices, force)
     outside = np.broadcast_to(~hole.numpy(), held.shape)

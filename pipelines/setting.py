@@ -50,6 +50,12 @@ def choose_device(device: str) -> Any:
     return torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
 
 
+def computed_by(device: Any, image: Any) -> dict[str, str]:
+    """Entries of a certificate's parameters: the device, and the precision of the search whose `image` (a tensor) it
+    is."""
+    return {"device": str(device), "precision": str(image.dtype).removeprefix("torch.")}
+
+
 def acquisition_of(
     scan: Path,
     grid: Grid,

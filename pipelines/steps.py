@@ -27,6 +27,7 @@ from brgm_med.pipelines.setting import (
     Network,
     Profile,
     choose_device,
+    computed_by,
     perceptual_features,
     say,
     set_up_torch,
@@ -156,7 +157,7 @@ def super_resolve(
             "covariance_mm": CORRELATION_MM,
             "spacing_mm": fine.spacing[0],
             "noise": noise,
-            "device": str(where),
+            **computed_by(where, stack),
         },
         **finding(problem, result, fits),
     }

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from brgm_med.errors import PriorError
 from brgm_med.networks.discriminator import Discriminator
-from brgm_med.ops.precision import native_precision
 from brgm_med.training import loop
 from brgm_med.training.loop import draw, iteration_seed, step_size, train_iteration
 from brgm_med.training.losses import discriminator_loss, generator_loss, path_lengths, path_penalty, r1_penalty
@@ -264,15 +263,6 @@ def test_half_precision_losses_are_close_and_its_regularisers_are_not_half() -> 
     assert half["pixel"] != exact["pixel"]
     assert half["r1"] == exact["r1"]
     assert half["path"] == exact["path"]
-
-
-def test_native_precision_is_half_where_the_processor_has_matrix_units() -> None:
-    known = Path("/proc/cpuinfo")
-    if not known.is_file() or "flags" not in known.read_text():
-        pytest.skip("no x86 flags to compare with")
-    flags = known.read_text().split()
-    expected = torch.bfloat16 if "amx_bf16" in flags else torch.float32
-    assert native_precision(torch.device("cpu")) == expected
 
 
 def test_average_is_exponential_with_the_stated_half_life() -> None:

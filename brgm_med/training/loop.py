@@ -353,7 +353,8 @@ def train(
     better. They go into `state.record["snapshots"]`; the snapshot of the best score is `best.safetensors`.
     Started by torchrun, the processes train together, and only the first writes and reports.
 
-    `precision` (see `train_iteration`) is `native_precision` by default.
+    `precision` (see `train_iteration`) is by default `native_precision`, of processes that train together the more
+    accurate of theirs.
 
     Raises:
         KeyboardInterrupt: after the state was written, when the run was interrupted.
@@ -362,8 +363,10 @@ def train(
     from brgm_med.training.record import Record
 
     check_identity(state, recipe, stacks, out / "state.pt")
-    precision = precision or native_precision(state.device)
     with distributed.process_group(), _interruption() as interrupted, ExitStack() as closing:
+        if precision is None:
+            exact = distributed.anyone(native_precision(state.device) == torch.float32, state.device)
+            precision = torch.float32 if exact else torch.bfloat16
         record, stopped = None, False
         if distributed.rank() == 0:
             every = {"save_every": save_every, "snapshot_every": snapshot_every, "report_every": report_every}
