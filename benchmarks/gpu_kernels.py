@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import product
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -91,15 +90,13 @@ def cases(at: str) -> list[Case]:
         partial(bias_act_comparisons, at, act, clamp, dtype, shape, order, shape[0] != 3)
         for act, clamp, dtype, shape, order in product(ACTS, CLAMPS, DTYPES, [*BIAS_ACT_SHAPES, *more], ORDERS)
     ]
-    epilogues: list[Case] = []
-    for shape, noise, order, dtype in product([*EPILOGUE_SHAPES, *more], NOISES, ORDERS, DTYPES):
-        how = (at, shape, noise, order, dtype)
-        epilogues += [partial(epilogue_comparisons, *how), partial(epilogue_derivatives, *how)]
+    hows = list(product([at], [*EPILOGUE_SHAPES, *more], NOISES, ORDERS, DTYPES))
+    epilogues, derivatives = ([partial(f, *how) for how in hows] for f in (epilogue_comparisons, epilogue_derivatives))
     resamplings = [
         partial(resampled, at, *how) for how in product(DTYPES, ORDERS, RESAMPLINGS, [*RESAMPLED_SHAPES, *more])
     ]
     groups: list[list[Case]] = []
-    for group in (acts, epilogues, resamplings):
+    for group in (epilogues, acts, resamplings, derivatives):
         random.Random(0).shuffle(group)
         groups.append([*group, *(partial(wide, case) for case in group[:20])])
     ordered = sorted((i / len(g), n, i) for n, g in enumerate(groups) for i in range(len(g)))
@@ -146,7 +143,7 @@ def compare(step: Step, chosen: list[Case], until: float) -> None:
                     step.results["stopped"] = f"the device gave up: {text}"
                     break
             step.results["done"] = number
-            if noted - step.left() > 5 or number == len(chosen):
+            if noted - step.left() > 2 or number == len(chosen):
                 noted = step.left()
                 failed = sum(len(row["failures"]) for row in rows.values())
                 say(f"(a) {number} of {len(chosen)} cases, {failed} failures, {sum(launches.values())} launches")
@@ -183,7 +180,7 @@ def sanitize(step: Step) -> None:
     """`compute-sanitizer` (memcheck) over the first cases, where the program exists and the device lets it."""
     program = shutil.which("compute-sanitizer")
     if device().type != "cuda" or program is None:
-        step.results["sanitizer"] = "not run: no GPU" if device().type != "cuda" else "not run: no compute-sanitizer"
+        step.results["sanitizer"] = f"not run: no {'GPU' if device().type != 'cuda' else 'compute-sanitizer'}"
         return
     results, limit = step.path.with_name("sanitized.json"), max(step.left() - 3, 5)
     own = [sys.executable, __file__, "--results", str(results), "--seconds", str(limit), "--small"]
@@ -218,7 +215,7 @@ def page(results: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     options = arguments(__doc__, [("--small", {"action": "store_true"})])
-    step, at = Step(Path(options.results), options.seconds), device()
+    step, at = Step(options.results, options.seconds, begun=options.since), device()
     step.results |= machine()
     if at.type == "cuda":
         step.results["how"] = "The CUDA kernels, compiled by NVRTC, on the GPU"
@@ -229,7 +226,8 @@ def main() -> None:
         step.save()
         return
     chosen = cases(at.type)
-    compare(step, chosen[:SMALL] if options.small else chosen, 0 if options.small else SANITIZED * options.seconds)
+    sanitized = at.type == "cuda" and not options.small
+    compare(step, chosen[:SMALL] if options.small else chosen, SANITIZED * options.seconds if sanitized else 0.0)
     if not options.small:
         sanitize(step)
     step.save()

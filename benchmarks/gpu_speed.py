@@ -1,16 +1,15 @@
 """Step (b) of benchmarks/gpu.py: how fast operations, synthesis and the search of a whole scan are.
 
 Operations are compared with torch's own composed ones, value and gradient together, and with the measured bandwidth:
-the bytes that they must read and write at the least. A synthesis step is an image and its gradient to W+, compared with the
-measured rate of a large matrix product. The search is that of `brgm-med sr`: all slices of the shipped prior's box
-together, given slices 6 mm thick of a head that was drawn from the prior.
+the bytes that they must read and write at the least. A synthesis step is an image and its gradient to W+, compared
+with the measured rate of a large matrix product. The search is that of `brgm-med sr`: all slices of the shipped prior's
+box together, given slices 6 mm thick of a head that was drawn from the prior.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -204,7 +203,7 @@ def page(results: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     options = arguments(__doc__)
-    step, at = Step(Path(options.results), options.seconds), device()
+    step, at = Step(options.results, options.seconds, begun=options.since), device()
     step.results |= machine()
     step.results["bandwidth"] = bandwidth(at)
     step.results["products"] = {

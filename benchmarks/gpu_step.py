@@ -17,7 +17,7 @@ import torch
 
 @dataclass
 class Step:
-    """Results (JSON) of a step that began now and must end `seconds` from now; `path` is replaced as a whole."""
+    """Results (JSON) of a step that must end `seconds` after it has begun; `path` is replaced as a whole."""
 
     path: Path
     seconds: float
@@ -62,6 +62,7 @@ def arguments(description: str | None, extra: Sequence[tuple[str, dict[str, Any]
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--results", type=Path, required=True, help="file for the results (JSON)")
     parser.add_argument("--seconds", type=float, required=True, help="limit")
+    parser.add_argument("--since", type=float, default=time.monotonic(), help="when it began, by the system's clock")
     for name, options in extra:
         parser.add_argument(name, **options)
     return parser.parse_args()

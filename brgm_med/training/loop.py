@@ -158,7 +158,7 @@ def train_iteration(
     reached = distributed.share(round(recipe.batch * recipe.reconstructed)) if playing else count
     with distributed.shared_draws():
         real, position = draw(stacks, count)
-        real = Augmentation(flip=recipe.flip, noise=0.0)(real, recipe.widened).to(state.device)
+        real = Augmentation(flip=recipe.flip, noise=0.0)(real.to(state.device), recipe.widened)
         code = position_code(position, state.generator.c_dim).to(state.device)
         losses, seen = _update_players(state, recipe, real, code, reached, perceptual, precision)
         if playing:
