@@ -14,7 +14,7 @@ from brgm_med.pipelines.cli import main
 from brgm_med.pipelines.picture_preparation import pictures_of, prepare_pictures
 from brgm_med.priors.bundle import load
 from brgm_med.training.export import picture_statistics
-from brgm_med.training.loop import draw
+from brgm_med.training.loop import Recipe, draw
 from brgm_med.transforms.formats import picture
 from tests.test_train_command import same
 
@@ -124,9 +124,9 @@ def test_what_cannot_be_trained_on_is_refused_in_one_line(tmp_path: Path, capsys
 
 
 def test_a_stack_of_one_is_drawn() -> None:
-    images, positions = draw([torch.full((1, 1, 4, 4), float(i)) for i in range(3)], 8)
-    assert images.shape == (8, 1, 4, 4)
-    assert set(positions.tolist()) == {-1.0}
+    drawn = draw([torch.full((1, 1, 4, 4), float(i)) for i in range(3)], 8, Recipe(widened=0.0))
+    assert drawn.image.shape == (8, 1, 4, 4)
+    assert set(drawn.position.tolist()) == {-1.0}
 
 
 def test_statistics_of_pictures_are_principal_components() -> None:

@@ -117,7 +117,8 @@ def test_iterations_have_seeds_of_their_own() -> None:
 
 def test_draw_takes_slices_with_their_positions() -> None:
     stacks = tiny.stacks()
-    images, positions = draw(stacks, 50)
+    drawn = draw(stacks, 50, dataclasses.replace(tiny.RECIPE, widened=0.0))
+    images, positions = drawn.image, drawn.position
     assert images.dtype == positions.dtype == torch.float32
     assert set(positions.tolist()) == {-1.0, -0.5, 0.0, 0.5, 1.0}
     for image, position in zip(images, positions, strict=True):

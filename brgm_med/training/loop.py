@@ -31,13 +31,15 @@ from brgm_med.training.losses import (
     path_penalty,
     r1_penalty,
 )
+from brgm_med.training.sources import Drawn, Sources
 from brgm_med.training.state import TrainState, mean_w, update_average
 
 Features = Callable[[Tensor, Tensor], Tensor]
 """A perceptual distance: two batches [N, C, H, W] -> [N]."""
 
 Stacks = Sequence[Any]
-"""Item h is a head: slices [Y, C, H, W] (Tensor or array, float16 or float32), air -1, from the back to the front."""
+"""Item h is a head: slices [Y, C, H, W] (Tensor or array, float16 or float32), air -1, from the back to the front. Or
+`sources.Sources`, whose slices were each seen through an acquisition model."""
 
 Losses = dict[str, Tensor]
 
@@ -120,11 +122,28 @@ def iteration_seed(seed: int, iteration: int) -> int:
     return int(np.random.SeedSequence([seed, iteration]).generate_state(1, np.uint64)[0] >> 1)
 
 
-def draw(stacks: Stacks, count: int) -> tuple[Tensor, Tensor]:
-    """`count` random slices of random heads: images [count, C, H, W] and positions in [-1, 1], float32 on the CPU.
+@dataclass
+class Slices:
+    """Training slices y [N, C, H, W], which are the generator's images themselves, and positions [N] in [-1, 1]."""
+
+    image: Tensor
+    position: Tensor
+
+    def to(self, device: torch.device) -> Slices:
+        return Slices(self.image.to(device), self.position.to(device))
+
+    def seen(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
+        """Images x [n, C, H, W] as the source of the slices `rows` sees them: as they are."""
+        return x
+
+
+def draw(stacks: Stacks, count: int, recipe: Recipe) -> Slices | Drawn:
+    """`count` random slices of random heads, augmented, float32 on the CPU.
 
     The only slice of a stack of one, such as a picture, is at -1.
     """
+    if isinstance(stacks, Sources):
+        return stacks.draw(count, recipe.widened, recipe.flip)
     heads, places = torch.randint(len(stacks), (count,)).tolist(), torch.rand(count).tolist()
     images, positions = [], []
     for head, place in zip(heads, places, strict=True):
@@ -134,7 +153,8 @@ def draw(stacks: Stacks, count: int) -> tuple[Tensor, Tensor]:
         # A memory-mapped array is copied, and a MetaTensor's bookkeeping left behind.
         images.append((one.as_subclass(Tensor) if isinstance(one, Tensor) else torch.tensor(one)).float())
         positions.append(index / max(len(stack) - 1, 1) * 2 - 1)
-    return torch.stack(images), torch.tensor(positions)
+    image = Augmentation(flip=recipe.flip, noise=0.0)(torch.stack(images), recipe.widened)
+    return Slices(image, torch.tensor(positions))
 
 
 def train_iteration(
@@ -157,12 +177,11 @@ def train_iteration(
     count = distributed.share(recipe.batch, _group(state) if playing else 1)
     reached = distributed.share(round(recipe.batch * recipe.reconstructed)) if playing else count
     with distributed.shared_draws():
-        real, position = draw(stacks, count)
-        real = Augmentation(flip=recipe.flip, noise=0.0)(real.to(state.device), recipe.widened)
-        code = position_code(position, state.generator.c_dim).to(state.device)
-        losses, seen = _update_players(state, recipe, real, code, reached, perceptual, precision)
+        drawn = draw(stacks, count, recipe).to(state.device)
+        code = position_code(drawn.position, state.generator.c_dim)
+        losses, seen = _update_players(state, recipe, drawn, code, reached, perceptual, precision)
         if playing:
-            losses |= _update_critic(state, recipe, real, seen, code, precision)
+            losses |= _update_critic(state, recipe, drawn.image, seen, code, precision)
     found = distributed.floats(losses)
     state.iteration += 1
     state.images += recipe.batch
@@ -187,7 +206,7 @@ def _group(state: TrainState) -> int:
 def _update_players(
     state: TrainState,
     recipe: Recipe,
-    real: Tensor,
+    drawn: Slices | Drawn,
     code: Tensor,
     reached: int,
     perceptual: Features | None,
@@ -195,7 +214,8 @@ def _update_players(
 ) -> tuple[Losses, Tensor]:
     """Update encoder and generator, on the first `reached` images as reconstructions and on samples for the rest.
 
-    Returns the losses, and the generated images as the discriminator saw them (augmented, detached).
+    Returns the losses, and the generated images as the discriminator saw them: through the acquisition models of the
+    slices that they stand beside, augmented, detached.
     """
     g, playing = state.generator, state.images >= recipe.reconstruction_only
     _set_grad(state, players=True)
@@ -204,12 +224,12 @@ def _update_players(
         for group in state.optimisers[name].param_groups:  # momentum helps a descent and harms a game
             group["betas"] = (min(recipe.momentum, 0.5) if playing else recipe.momentum, 0.99)
     losses: Losses = {}
-    loss, fakes = torch.zeros((), device=real.device), []
+    loss, fakes = torch.zeros((), device=code.device), []
     if reached:
-        loss, reconstruction, losses = _reconstruct(state, recipe, real[:reached], perceptual, precision)
+        loss, reconstruction, losses = _reconstruct(state, recipe, drawn, reached, perceptual, precision)
         fakes.append(reconstruction)
-    if reached < len(real):
-        fakes.append(_sample(g, recipe, code[reached:], precision))
+    if reached < len(code):
+        fakes.append(drawn.seen(_sample(g, recipe, code[reached:], precision), slice(reached, None)))
     seen = torch.cat(fakes)
     if playing:
         seen = Augmentation(flip=recipe.flip)(seen, state.probability)
@@ -226,13 +246,20 @@ def _update_players(
 
 
 def _reconstruct(
-    state: TrainState, recipe: Recipe, target: Tensor, perceptual: Features | None, precision: torch.dtype
+    state: TrainState,
+    recipe: Recipe,
+    drawn: Slices | Drawn,
+    reached: int,
+    perceptual: Features | None,
+    precision: torch.dtype,
 ) -> tuple[Tensor, Tensor, Losses]:
-    """The weighted sum of the reconstruction's losses, the reconstruction [N, C, H, W], and the losses by name.
+    """The weighted sum of the reconstruction's losses, the reconstruction of the first `reached` slices as their
+    sources see it [N, C, H, W], and the losses by name.
 
     Every image is given its W+ and, of its noise maps, the coarsest k, k drawn evenly from none to all; the finer ones
     are 0. So each further map only adds what the coarser inputs do not tell, and these tell all that they can.
     """
+    target = drawn.image[:reached]
     latent, means = state.encoder(target.to(precision))
     latent = latent.float()
     ws = latent + recipe.w_noise * torch.randn(latent.shape).to(latent.device)
@@ -241,10 +268,10 @@ def _reconstruct(
     for level, (name, mean) in enumerate(means.items()):
         mean, log_deviation = mean.float(), state.encoder.log_deviation[level]
         given = (kept > level).float()[:, None, None, None]
-        drawn = torch.randn(mean.shape).to(mean.device)
-        maps[name] = given * (mean + log_deviation.exp() * drawn)
+        error = torch.randn(mean.shape).to(mean.device)
+        maps[name] = given * (mean + log_deviation.exp() * error)
         told = told + (given[:, 0, 0, 0] * information(mean, log_deviation)).mean()
-    image = state.generator.synthesis(ws, noise=maps or "none", dtype=precision)
+    image = drawn.seen(state.generator.synthesis(ws, noise=maps or "none", dtype=precision), slice(reached))
     losses = {"pixel": (image - target).abs().mean(), "latent": latent.square().mean(), "information": told}
     loss = recipe.pixel * losses["pixel"] + recipe.latent * losses["latent"] + recipe.information * told
     if perceptual is not None:

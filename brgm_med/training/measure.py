@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.perceptual import LPIPS, PerceptualFeatures
 from brgm_med.posterior import Generator, Posterior, Whitened
 from brgm_med.solvers import Estimate, fit_lbfgs
+from brgm_med.training.sources import Sources
 
 STEPS = 100
 """Evaluations of the generator and its gradient per inversion. The curve still rises there, by about 0.1 dB for
@@ -24,23 +26,42 @@ every ten more, but alike for two snapshots of one prior; benchmarks that state 
 
 
 def invert(
-    generator: Generator, images: Tensor, *, start: Tensor, steps: int = STEPS, noise: str = "none", batch: int = 32
+    generator: Generator,
+    images: Tensor,
+    *,
+    start: Tensor,
+    steps: int = STEPS,
+    noise: str = "none",
+    batch: int = 32,
+    seen: Callable[[Tensor, slice], Tensor] | None = None,
 ) -> Estimate:
-    """The best G(w) for clean images [N, C, H, W]: the MAP over W+ with f = identity and no prior on w.
+    """The best G(w) for clean images [N, C, H, W]: the MAP over W+ with no prior on w, and f = identity or `seen`.
 
     It minimises the squared error and so tells the reach of the generator, not how probable an image is. `start`
     [N, num_ws, w_dim]: the encoder's answer, or a mean w. The generator's noise inputs are off: w alone. (Noise maps
-    are searched as well where `generator` is a `posterior.Whitened` with maps.) `batch` images at a time.
+    are searched as well where `generator` is a `posterior.Whitened` with maps.) `batch` images at a time; `seen`, as
+    `sources.Drawn.seen`, says how the sources of these rows see them.
     """
     parts = []
-    for image, ws in zip(images.split(batch), start.split(batch), strict=True):
-        posterior = Posterior(generator, nn.Identity(), image, (Pixel(1.0),), (), noise=noise)
-        parts.append(fit_lbfgs(posterior, ws, steps=steps))
+    for first in range(0, len(images), batch):
+        rows = slice(first, first + batch)
+        f = nn.Identity() if seen is None else _Seen(seen, slice(first, min(first + batch, len(images))))
+        posterior = Posterior(generator, f, images[rows], (Pixel(1.0),), (), noise=noise)
+        parts.append(fit_lbfgs(posterior, start[rows], steps=steps))
     return Estimate(
         torch.cat([p.ws for p in parts]),
         torch.cat([p.image for p in parts]),
         torch.cat([p.history for p in parts], 1),
     )
+
+
+class _Seen(nn.Module):
+    def __init__(self, seen: Callable[[Tensor, slice], Tensor], rows: slice) -> None:
+        super().__init__()
+        self.seen, self.rows = seen, rows
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.seen(x, self.rows)
 
 
 def all_latents(generator: StyleGAN2, ws: Tensor, maps: dict[str, Tensor]) -> tuple[Whitened, Tensor]:
@@ -139,6 +160,43 @@ def measure(
     found |= {"frechet": frechet_distance(real, fake), "kernel": kernel_distance(real, fake)}
     found["precision"], found["recall"] = precision_recall(real, fake)
     return found
+
+
+def measure_sources(
+    generator: StyleGAN2, encoder: Encoder, sources: Sources, features: LPIPS | None, *, steps: int = 60, count: int = 8
+) -> dict[str, float]:
+    """How well a prior reaches held-out slices of several scanners, each through its own acquisition model.
+
+    `count` slices of every source, spread evenly over heads and positions, are inverted by W+ and by all latent inputs
+    (`steps` evaluations each) from the encoder's answer. PSNR in dB over what is known of a slice, data range 2 (the
+    width of [-1, 1]): NAME_encoded, NAME_wplus, NAME_inversion, and NAME_lpips of the last where `features` is given.
+    `score` is the mean over the sources of inversion - 10 log10(LPIPS), see `score`. Deterministic.
+    """
+    numbers: dict[str, float] = {}
+    for source in sources.sources:
+        if source.tissue is not None:
+            continue
+        drawn = Sources([source]).spread(count).to(generator.mapping.w_avg.device)
+        with torch.no_grad():
+            start, maps = encoder(drawn.image)
+            answer = drawn.seen(generator.synthesis(start, maps))
+        wplus = invert(generator, drawn.image, start=start, steps=steps, seen=drawn.seen).image
+        every, coordinates = all_latents(generator, start, maps)
+        inversion = drawn.seen(invert(every, drawn.image, start=coordinates, steps=steps, seen=drawn.seen).image)
+        for name, image in (("encoded", answer), ("wplus", drawn.seen(wplus)), ("inversion", inversion)):
+            error = (image - drawn.image).square().sum((1, 2, 3)) / drawn.known.sum((1, 2, 3))
+            numbers[f"{source.name}_{name}"] = float((10 * (4 / error).log10()).mean())
+        if features is not None:
+            numbers[f"{source.name}_lpips"] = float(lpips(inversion, drawn.image, (-1.0, 1.0), features).mean())
+    parts = [
+        score(
+            {"inversion_psnr": value}
+            | ({"inversion_lpips": numbers[lp]} if (lp := f"{name[:-10]}_lpips") in numbers else {})
+        )
+        for name, value in numbers.items()
+        if name.endswith("_inversion")
+    ]
+    return numbers | {"score": sum(parts) / len(parts)}
 
 
 def score(measured: dict[str, float]) -> float:
