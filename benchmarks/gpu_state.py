@@ -48,15 +48,17 @@ def split(state: TrainState, folder: Path, limit: int = LIMIT) -> list[Path]:
     for old in folder.glob("*.partial"):
         old.unlink()
     parts = [folder / f"state-{number + 1}" for number in range(-(-len(content) // limit))]
+    files = [folder / SNAPSHOT, *parts]
     for number, part in enumerate(parts):
         (folder / f"{part.name}.partial").write_bytes(content[number * limit : (number + 1) * limit])
-    state.save_snapshot(folder / f"{SNAPSHOT}.new")
-    for old in set(folder.glob("state-[0-9]*")) - set(parts):
-        old.unlink()
-    for part in parts:  # at once, so that a kill leaves the old files or the new ones
-        os.replace(folder / f"{part.name}.partial", part)
-    os.replace(folder / f"{SNAPSHOT}.new", folder / SNAPSHOT)
-    return [folder / SNAPSHOT, *parts]
+    state.save_snapshot(folder / "new")
+    os.replace(folder / "new", folder / f"{SNAPSHOT}.partial")
+    for old in folder.glob("state-*"):
+        if old not in parts and old.suffix != ".partial":
+            old.unlink()
+    for file in files:  # one right after the other, so that a kill leaves the old files or the new ones
+        os.replace(folder / f"{file.name}.partial", file)
+    return files
 
 
 def join(folder: Path, architecture: Architecture) -> TrainState:
@@ -64,7 +66,7 @@ def join(folder: Path, architecture: Architecture) -> TrainState:
 
     Raises PriorError where parts are missing or do not belong together.
     """
-    parts = sorted(folder.glob("state-[0-9]*"), key=lambda part: int(part.name.removeprefix("state-")))
+    parts = sorted(folder.glob("state-*"), key=lambda part: int(part.name.removeprefix("state-")))
     content = b"".join(part.read_bytes() for part in parts)
     if hashlib.sha256(content[32:]).digest() != content[:32]:
         raise PriorError(f"{folder}: its {len(parts)} files state-* are not one whole state; copy all of them again")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +23,13 @@ from safetensors.torch import load_file
 from brgm_med.ops.precision import native_precision
 from brgm_med.perceptual import LPIPS
 from brgm_med.training import loop
-from brgm_med.training.loop import Features, Recipe, Stacks, train_iteration
+from brgm_med.training.loop import Features, Recipe, train_iteration
+from brgm_med.training.sources import Sources
 from brgm_med.training.state import Architecture, TrainState
 from gpu_state import split
 from gpu_step import Step, arguments, device, machine, say
 from pack import LPIPS_WEIGHTS, SLICES, SNAPSHOT, TRAINING, unpack
+from prefetch import Prefetched
 from rates import finish
 
 BATCHES = (16, 32, 64, 128, 256, 512)
@@ -57,17 +60,27 @@ def perceptual_term(folder: Path, at: torch.device) -> LPIPS | None:
 
 @dataclasses.dataclass
 class Training:
-    """A state with all that an update takes."""
+    """A state with all that an update takes; `processes` draw its slices ahead."""
 
     state: TrainState
     recipe: Recipe
-    stacks: Stacks
+    sources: Sources
     perceptual: Features | None
     precision: torch.dtype
+    processes: int
+
+    def __post_init__(self) -> None:
+        self.use(self.recipe)
+
+    def use(self, recipe: Recipe) -> None:
+        """Go on with another recipe."""
+        self.recipe = recipe
+        pin = self.state.device.type == "cuda"
+        self.slices = Prefetched(self.sources, recipe, self.state.iteration, self.processes, pin=pin)
 
     def update(self) -> dict[str, float]:
-        """One update of every network. All that knows how."""
-        return train_iteration(self.state, self.recipe, self.stacks, self.perceptual, self.precision)
+        """One update of every network."""
+        return train_iteration(self.state, self.recipe, self.slices, self.perceptual, self.precision)
 
     def cycle(self) -> float:
         """Images a second over as many updates as it takes for every regulariser to come once."""
@@ -82,11 +95,11 @@ def choose_batch(step: Step, training: Training, recipe: Recipe, until: float) -
     """Set the recipe to the largest batch that pays; every update counts as training."""
     rates: dict[str, float] = {}
     step.results["images a second"] = rates
-    chosen = training.recipe = scaled(recipe, recipe.batch)
-    for batch in (b for b in BATCHES if b >= recipe.batch or b == BATCHES[0]):
+    chosen = recipe
+    for batch in BATCHES:
         if step.left() < until:
             break
-        training.recipe = scaled(recipe, batch)
+        training.use(scaled(recipe, batch))
         try:
             training.cycle()
             rates[str(batch)] = training.cycle()
@@ -96,19 +109,19 @@ def choose_batch(step: Step, training: Training, recipe: Recipe, until: float) -
             break
         say(f"(c) batch {batch}: {rates[str(batch)]:.0f} images/s")
         step.save()
-        before = rates.get(str(chosen.batch), 0.0)
-        if chosen.batch != batch and rates[str(batch)] < PAYS * before:
+        if len(rates) > 1 and rates[str(batch)] < PAYS * rates[str(chosen.batch)]:
             break
         chosen = training.recipe
-    training.recipe = chosen
+    training.use(chosen)
 
 
 def waiting(training: Training) -> dict[str, float]:
     """Images a second with data drawn as ever and with one batch that is at hand, and the part that is waited for."""
     ordinary = training.cycle()
-    data = loop.draw(training.stacks, training.recipe.batch)
+    data = loop.draw(training.slices, training.recipe.batch, training.recipe)
     with patch.object(loop, "draw", lambda *_: data):
         at_hand = training.cycle()
+    training.use(training.recipe)  # the slices of the iterations that come now
     return {"images a second": ordinary, "at hand": at_hand, "part": max(0.0, 1 - ordinary / at_hand)}
 
 
@@ -136,7 +149,7 @@ def train(step: Step, training: Training, out: Path, recipe: Recipe) -> None:
     state.record.setdefault("runs", []).append(entry)
     choose_batch(step, training, recipe, 0.8 * step.seconds)
     entry["batch"] = training.recipe.batch
-    if step.left() > 0.5 * step.seconds:
+    if step.left() > 0.3 * step.seconds:
         step.results["waiting"] = waiting(training)
         say(f"(c) waiting for data: {step.results['waiting']['part']:.1%} of the time")
     step.results["batch"] = training.recipe.batch
@@ -178,7 +191,7 @@ def page(results: dict[str, Any]) -> list[str]:
         w = results["waiting"]
         lines += [
             f"Waiting for data: {w['part']:.1%} of the time ({w['images a second']:.0f} images/s, {w['at hand']:.0f} "
-            "with a batch at hand)."
+            f"with a batch at hand; {results.get('processes')} processes draw)."
         ]
     lines += ["", "| batch | images/s |", "|---|---|"]
     lines += [f"| {batch} | {rate:.0f} |" for batch, rate in results.get("images a second", {}).items()]
@@ -220,7 +233,11 @@ def main() -> None:
         "perceptual": "without a perceptual term: no weights were packed" if perceptual is None else "LPIPS on AlexNet",
     }
     step.save()
-    train(step, Training(state, recipe, unpack(options.packed / SLICES), perceptual, precision), options.out, recipe)
+    # One thread each beside this process and the one that queues the gradients' kernels.
+    processes = min(14, max(0, (os.cpu_count() or 1) - 2))
+    step.results["processes"] = processes
+    sources = unpack(options.packed / SLICES)
+    train(step, Training(state, recipe, sources, perceptual, precision, processes), options.out, recipe)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ import torch
 from brgm_med.errors import PriorError
 from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.training.loop import train, train_iteration
+from brgm_med.training.sources import Source, Sources, acquisition_kernel, unpacked
+from brgm_med.training.sources import packed as in_8_bits
 from brgm_med.training.state import TrainState
 from tests import host_compiler, tiny
 
@@ -45,7 +47,7 @@ def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     yield
-    for name in ("pack", "gpu_state", "gpu_training", "gpu_step", "rates"):
+    for name in ("pack", "gpu_state", "gpu_training", "gpu_step", "prefetch", "rates"):
         sys.modules.pop(name, None)
 
 
@@ -55,20 +57,42 @@ def python(*arguments: str | Path, path: list[Path], timeout: float) -> subproce
     return subprocess.run(command, cwd=path[-1], env=environment, capture_output=True, text=True, timeout=timeout)
 
 
-def packed(folder: Path, state: TrainState) -> Path:
+def sources() -> Sources:
+    """Two scanners and label maps, 12 x 12."""
+    stacks = [values(torch.tensor(stack[:, 0], dtype=torch.float32)) for stack in tiny.stacks(heads=5, positions=9)]
+    blurred = acquisition_kernel(2.0, 2.0, 1.5)
+    labels = [torch.zeros(9, 24, 24, dtype=torch.uint8) for _ in range(2)]
+    for stack in labels:
+        stack[:, 6:18, 6:18] = torch.arange(1, 10, dtype=torch.uint8)[:, None, None] % 4
+    tissue = torch.arange(64, dtype=torch.uint8) % 4
+    exact = acquisition_kernel(0.0, 0.0, 1.5)
+    return Sources(
+        [
+            Source("one", 0.6, (blurred, blurred), stacks[:3]),
+            Source("two", 0.2, (exact, exact), stacks[3:]),
+            Source("labels", 0.2, (exact, exact), labels, tissue),
+        ]
+    )
+
+
+def values(stack: torch.Tensor) -> torch.Tensor:
+    return in_8_bits(stack, torch.ones_like(stack, dtype=torch.bool))
+
+
+def folder_for_gpu(folder: Path, state: TrainState) -> Path:
     import pack
 
     folder.mkdir()
-    lost = pack.pack([torch.tensor(s) for s in tiny.stacks()], folder / pack.SLICES, 1.0)
+    lost = pack.pack(sources(), folder / pack.SLICES, 1_000_000)
     state.save_snapshot(folder / pack.SNAPSHOT)
     pack.describe(folder, tiny.ARCHITECTURE, tiny.RECIPE, lost)
     return folder
 
 
-def trained(updates: int) -> TrainState:
-    state, stacks = tiny.state(), tiny.stacks()
+def trained(updates: int, training_set: Sources | None = None) -> TrainState:
+    state, drawn = tiny.state(), training_set or sources()
     for _ in range(updates):
-        train_iteration(state, tiny.RECIPE, stacks)
+        train_iteration(state, tiny.RECIPE, drawn)
     return state
 
 
@@ -88,24 +112,57 @@ except ModuleNotFoundError:
     assert done.stdout.strip() == "all but monai", done.stderr
 
 
-def test_slices_of_8_bits_come_back_within_half_a_step(tmp_path: Path) -> None:
+def test_packed_sources_come_back_with_the_loss_that_is_stated(tmp_path: Path) -> None:
     import pack
 
-    stacks = [torch.tensor(s) for s in tiny.stacks(heads=3, positions=9)]
-    lost = pack.pack(stacks, tmp_path / "whole", 1.0)
-    back = pack.unpack(tmp_path / "whole")
-    assert (lost["slices"], lost["of"]) == (27, 27)
-    for one, other in zip(back, stacks, strict=True):
-        error = (one[:] - other.float()).abs().max()
-        assert error <= lost["step"] / 2 + 1e-6
-        assert len(one) == 9
-    assert 0 < lost["rms error"] < lost["step"]
-    few = pack.pack(stacks, tmp_path / "few", 3 * 5 * 144 * 1.01 / 1e6)
-    assert few["slices"] == 15
-    assert (tmp_path / "few").stat().st_size < 3 * 5 * 144 * 1.01 + 1000
-    for one, other in zip(pack.unpack(tmp_path / "few"), stacks, strict=True):  # from the first to the last
-        for index, slice_ in ((0, other[0]), (-1, other[-1])):
-            assert (one[index] - slice_.float()).abs().max() <= few["step"] / 2 + 1e-6
+    whole = sources()
+    lost = pack.pack(whole, tmp_path / "whole", 1_000_000)
+    assert (lost["one slice in"], lost["slices"], lost["of"]) == (1, 45, 45)
+    errors = []
+    for one, other in zip(pack.unpack(tmp_path / "whole").sources, whole.sources, strict=True):
+        assert (one.name, one.share) == (other.name, other.share)
+        for a, b in zip(one.stacks, other.stacks, strict=True):
+            assert other.tissue is None or torch.equal(a, b)
+            if other.tissue is None:
+                assert torch.equal(a > 0, b > 0)
+                errors.append((unpacked(a)[0] - unpacked(b)[0]).flatten())
+    error = torch.cat(errors)
+    assert error.abs().max() <= pack.DROPPED / 2 / 64 + 1e-6
+    assert lost["rms error"] == pytest.approx(float(error.square().mean().sqrt()), rel=1e-4)
+    assert 0 < lost["rms error"] < 0.03
+
+
+def test_what_does_not_fit_is_thinned_evenly_and_keeps_its_positions(tmp_path: Path) -> None:
+    import pack
+
+    whole = sources()
+    pack.pack(whole, tmp_path / "whole", 1_000_000)
+    size = int(0.7 * (tmp_path / "whole").stat().st_size)
+    lost = pack.pack(whole, tmp_path / "few", size)
+    assert (tmp_path / "few").stat().st_size <= size
+    every = int(lost["one slice in"])
+    assert every > 1
+    few = pack.unpack(tmp_path / "few")
+    for h, stack in enumerate(few.sources[0].stacks):
+        held = [i for i in range(9) if (stack[i] > 0).any()]
+        assert held == list(range(h % every, 9, every))
+    assert torch.equal(few.sources[2].stacks[0], whole.sources[2].stacks[0])
+    torch.manual_seed(0)
+    assert few.draw(64).known.flatten(1).any(1).all()
+    with pytest.raises(PriorError, match="give more"):
+        pack.pack(whole, tmp_path / "none", 500)
+    damaged = (tmp_path / "few").read_bytes()[:-100]
+    (tmp_path / "few").write_bytes(damaged)
+    with pytest.raises(PriorError, match="damaged"):
+        pack.unpack(tmp_path / "few")
+
+
+@pytest.mark.parametrize("processes", [0, 2])
+def test_slices_drawn_ahead_are_those_of_the_trainer(processes: int) -> None:
+    import prefetch
+
+    ahead = prefetch.Prefetched(sources(), tiny.RECIPE, 0, processes)
+    assert not tiny.differing(trained(5, ahead), trained(5))
 
 
 def test_a_state_in_parts_is_joined_and_goes_on(tmp_path: Path) -> None:
@@ -125,8 +182,8 @@ def test_a_state_in_parts_is_joined_and_goes_on(tmp_path: Path) -> None:
             torch.testing.assert_close(after[name], value, rtol=2**-8, atol=0)
         elif not name.endswith("rate"):
             assert torch.equal(after[name], value), name
-    first = train_iteration(back, tiny.RECIPE, tiny.stacks())
-    assert first == pytest.approx(train_iteration(state, tiny.RECIPE, tiny.stacks()), rel=0.02, abs=0.01)
+    first = train_iteration(back, tiny.RECIPE, sources())
+    assert first == pytest.approx(train_iteration(state, tiny.RECIPE, sources()), rel=0.02, abs=0.01)
 
     part = folder / "state-2"
     whole = part.read_bytes()
@@ -183,7 +240,7 @@ def test_the_command_in_a_copy_without_installation(without: Path, tmp_path: Pat
     source = kernel.read_text()
     assert source.count("0.2") == 1
     kernel.write_text(source.replace("0.2", "0.21"))
-    source = packed(tmp_path / "packed", trained(2))
+    source = folder_for_gpu(tmp_path / "packed", trained(2))
 
     command = ["benchmarks/gpu.py", "--out", out, "--packed", source, "--minutes", "1.2"]
     done = python(*command, path=[without, tree], timeout=200)
@@ -228,5 +285,5 @@ def test_the_command_in_a_copy_without_installation(without: Path, tmp_path: Pat
     assert state.images == training["images"][1]
     assert state.record["runs"][-1]["batch"] == training["batch"]
     goal = state.images + 2 * tiny.RECIPE.batch
-    train(state, tiny.RECIPE, tiny.stacks(), run, images=goal, report=lambda line: None)
+    train(state, tiny.RECIPE, sources(), run, images=goal, report=lambda line: None)
     assert state.images == goal
