@@ -186,8 +186,9 @@ class Sources(Sequence[NDArray[np.uint8]]):
             return image, known
         empty = torch.zeros(2 * h, 2 * w, dtype=torch.uint8)
         maps = torch.stack([one if is_labels else empty for one, is_labels in pairs])
-        chosen_labels = labelled[:, None, None, None]
-        return torch.where(chosen_labels, coloured(maps, order, tissue), image), known | chosen_labels
+        rows = labelled.nonzero()[:, 0]
+        image = image.index_copy(0, rows, coloured(maps, order, tissue, rows))
+        return image, known | labelled[:, None, None, None]
 
     def save(self, path: Path, **facts: Any) -> None:
         """One safetensors file; `facts` (JSON) go into its metadata."""
