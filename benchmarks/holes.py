@@ -30,9 +30,9 @@ from brgm_med.metrics import bootstrap_interval, lpips, psnr
 from brgm_med.perceptual import LPIPS
 from brgm_med.pipelines.evaluation.problems import holes
 from brgm_med.pipelines.evaluation.untrained import filled
-from brgm_med.pipelines.inpainting import infer_hole
-from brgm_med.pipelines.preparation import prepare, slices_of
-from brgm_med.pipelines.setting import set_up_torch
+from brgm_med.pipelines.reconstruct.compute import set_up_torch
+from brgm_med.pipelines.reconstruct.hole import infer_hole
+from brgm_med.pipelines.training.heads import prepare, slices_of
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.seams import blend_seamless
 from demo import perceptual_model

@@ -34,9 +34,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from brgm_med.pipelines.setting import set_up_torch
-from brgm_med.pipelines.training import lpips_distance
-from brgm_med.priors.bundle import digest, load
+from brgm_med.files import digest
+from brgm_med.pipelines.reconstruct.compute import set_up_torch
+from brgm_med.pipelines.training.run import lpips_distance
+from brgm_med.priors.bundle import load
 from brgm_med.training import loop
 from brgm_med.training.loop import Recipe
 from brgm_med.training.measure import measure_sources

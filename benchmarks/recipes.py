@@ -34,9 +34,10 @@ from brgm_med.networks.condition import position_code
 from brgm_med.networks.noise import pixels
 from brgm_med.ops.precision import native_precision
 from brgm_med.perceptual import LPIPS
-from brgm_med.pipelines.preparation import prepare, say, slices_of
-from brgm_med.pipelines.setting import set_up_torch
-from brgm_med.pipelines.training import lpips_distance
+from brgm_med.pipelines.console import announce
+from brgm_med.pipelines.reconstruct.compute import set_up_torch
+from brgm_med.pipelines.training.heads import prepare, slices_of
+from brgm_med.pipelines.training.run import lpips_distance
 from brgm_med.posterior import Posterior, Weights, Whitened
 from brgm_med.priors.bundle import DEFAULT, SHIPPED
 from brgm_med.solvers import fit_lbfgs
@@ -176,7 +177,7 @@ def advance(name: str, stage: int, options: argparse.Namespace, data: Any, featu
         found |= worth(state, recipe, stacks, slices, positions, features)
     curve.append({"minutes": busy / 60} | found)
     state.save(file)
-    say(f"{name}  {busy / 60:.1f} min  " + "  ".join(f"{k} {v:.4g}" for k, v in found.items()))
+    announce(f"{name}  {busy / 60:.1f} min  " + "  ".join(f"{k} {v:.4g}" for k, v in found.items()))
 
 
 def curves(out: Path) -> dict[str, list[dict[str, float]]]:
@@ -271,7 +272,7 @@ def main() -> None:
     places = torch.linspace(-1, 1, len(held[0]))[::EVERY].repeat(len(kept))
     data = (stacks, torch.cat(kept), places)
     alone = baseline(*data[1:], features)
-    say("cubic  " + "  ".join(f"{k} {v:.4g}" for k, v in alone.items()))
+    announce("cubic  " + "  ".join(f"{k} {v:.4g}" for k, v in alone.items()))
     for stage in range(1, FIFTHS + 1):
         for name in RECIPES:
             advance(name, stage, options, data, features)

@@ -13,9 +13,10 @@ import argparse
 import json
 from pathlib import Path
 
-from brgm_med.pipelines.setting import set_up_torch
-from brgm_med.pipelines.training import export
-from brgm_med.priors.bundle import DEFAULT, SHIPPED, digest, load
+from brgm_med.files import digest
+from brgm_med.pipelines.reconstruct.compute import set_up_torch
+from brgm_med.pipelines.training.heads import export
+from brgm_med.priors.bundle import DEFAULT, SHIPPED, load
 from brgm_med.training.state import Architecture, TrainState
 
 DESCRIPTION = "Coronal slices of T1-weighted adult heads, 2 mm, 120 heads of IXI (CC BY-SA 3.0). Research only."

@@ -27,8 +27,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from brgm_med import reconstruction
 from brgm_med.gaussian import LinearGaussian
 from brgm_med.metrics import bootstrap_interval, lpips, psnr, ssim
-from brgm_med.pipelines.preparation import prepare, slices_of
-from brgm_med.pipelines.setting import set_up_torch
+from brgm_med.pipelines.reconstruct.compute import set_up_torch
+from brgm_med.pipelines.training.heads import prepare, slices_of
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.reconstruction import consistent, map_slices
 from demo import perceptual_model

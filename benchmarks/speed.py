@@ -28,13 +28,12 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
-from training import matmul_times
-
 import plain
 from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.ops.precision import native_precision
-from brgm_med.pipelines.setting import set_up_torch
+from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from rates import Operations, network
+from training import matmul_times
 
 SECONDS = 6.0  # for which a step is repeated, three times at least
 

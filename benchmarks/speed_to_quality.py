@@ -27,8 +27,8 @@ import plain
 from brgm_med.metrics import lpips, psnr
 from brgm_med.networks.noise import Noise
 from brgm_med.pipelines.evaluation.problems import averages
-from brgm_med.pipelines.preparation import slices_of
-from brgm_med.pipelines.setting import set_up_torch
+from brgm_med.pipelines.reconstruct.compute import set_up_torch
+from brgm_med.pipelines.training.heads import slices_of
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.reconstruction import NOISE, STEPS, TOLERANCE, TRUST, consistent, reconstruct_slices, slices_posterior
 from brgm_med.solvers import fit_lbfgs, fit_map

@@ -21,7 +21,7 @@ import torch
 
 from brgm_med.ops.precision import native_precision
 from brgm_med.perceptual import LPIPS
-from brgm_med.pipelines.setting import set_up_torch
+from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.training.loop import Recipe, train_iteration
 from brgm_med.training.state import Architecture, TrainState
 from brgm_med.weights import lpips_heads

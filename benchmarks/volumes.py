@@ -27,9 +27,9 @@ from scipy.spatial.transform import Rotation
 sys.path.insert(0, str(Path(__file__).parent))
 from brgm_med.metrics import bootstrap_interval, lpips, psnr, ssim
 from brgm_med.perceptual import LPIPS
-from brgm_med.pipelines import super_resolution as sr
-from brgm_med.pipelines.problem import output_grid, pose_problem, with_scan
-from brgm_med.pipelines.setting import set_up_torch
+from brgm_med.pipelines.reconstruct import volume as sr
+from brgm_med.pipelines.reconstruct.compute import set_up_torch
+from brgm_med.pipelines.reconstruct.measurement import output_grid, pose_problem, with_scan
 from brgm_med.posterior import Weights
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.transforms.acquire import AcquisitionModel

@@ -1,8 +1,7 @@
 """Files in, files out: steps as functions on paths, Nipype interfaces of them, and workflows of these.
 
-The steps: `steps.super_resolve`, `steps.degrade`, `inpaint.inpaint`, `training.train`; and `preprocessing`:
-`convert`, `preprocess`, `cut_slices`, `write_dicom`, `evaluate`; `slice_training.train_on_slices`;
-`report.subject_report`, `report.study_report`; `write_back.write_back`. The names below are imported on first use.
+The steps are in `steps`, one file each, but for `training.slices.train_on_slices`, `report.subject_report`,
+`report.study_report` and `workflow.write_back.write_back`. The names below are imported on first use.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from brgm_med.pipelines.interfaces import (
+    from brgm_med.pipelines.workflow.interfaces import (
         Convert,
         Evaluate,
         Preprocess,
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
         WriteBack,
         WriteDicom,
     )
-    from brgm_med.pipelines.workflows import (
+    from brgm_med.pipelines.workflow.workflows import (
         init_brgm_wf,
         init_preprocess_wf,
         init_reconstruct_wf,
@@ -52,7 +51,7 @@ def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = "workflows" if name.startswith("init_") else "interfaces"
-    return getattr(import_module(f"{__name__}.{home}"), name)
+    return getattr(import_module(f"{__name__}.workflow.{home}"), name)
 
 
 def __dir__() -> list[str]:

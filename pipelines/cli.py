@@ -39,11 +39,11 @@ Handler = Callable[[argparse.Namespace], None]
 
 
 def _choices(a: argparse.Namespace) -> Any:
-    from brgm_med.transforms.formats.dicom_derived import Choices
+    from brgm_med.transforms.formats.dicom.derived import Choices
 
     if not a.deidentify:
         return Choices(a.uid_seed, a.keep_private)
-    from brgm_med.pipelines.deidentification import begin
+    from brgm_med.pipelines.results.deidentification import begin
 
     for name in ("uid_seed", "keep_private"):
         if getattr(a, name):
@@ -56,7 +56,7 @@ def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Calla
 
     Raises UsageError for options that only mean volumes.
     """
-    from brgm_med.pipelines.pictures import each
+    from brgm_med.pipelines.steps.pictures import each
     from brgm_med.transforms.formats import kind_of
 
     folder = a.scan.is_dir()
@@ -79,8 +79,8 @@ def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Calla
 
 
 def _sr(a: argparse.Namespace) -> None:
-    from brgm_med.pipelines.pictures import super_resolve_picture
     from brgm_med.pipelines.steps import super_resolve
+    from brgm_med.pipelines.steps.pictures import super_resolve_picture
 
     scans, a.scan = a.scan, a.scan[0]
     if len(scans) == 1 and _on_pictures(a, ONLY_VOLUMES, partial(super_resolve_picture, factor=a.factor)):
@@ -113,8 +113,8 @@ def _sr(a: argparse.Namespace) -> None:
 
 
 def _inpaint(a: argparse.Namespace) -> None:
-    from brgm_med.pipelines.inpaint import inpaint
-    from brgm_med.pipelines.pictures import inpaint_picture, mask_of
+    from brgm_med.pipelines.steps.inpaint import inpaint
+    from brgm_med.pipelines.steps.pictures import inpaint_picture, mask_of
 
     def one(scan: Path, out: Path | None, **options: Any) -> object:
         return inpaint_picture(scan, mask_of(a.mask, scan), out, mask_known=a.mask_known, **options)
@@ -141,7 +141,7 @@ def _inpaint(a: argparse.Namespace) -> None:
 
 
 def _degrade(a: argparse.Namespace) -> None:
-    from brgm_med.pipelines.steps import degrade
+    from brgm_med.pipelines.steps.degrade import degrade
 
     degrade(
         a.scan,
@@ -162,7 +162,7 @@ def _degrade(a: argparse.Namespace) -> None:
 
 
 def _train(a: argparse.Namespace) -> None:
-    from brgm_med.pipelines.training import train
+    from brgm_med.pipelines.steps.train import train
 
     train(
         a.data,
@@ -177,7 +177,8 @@ def _train(a: argparse.Namespace) -> None:
 
 
 def _run(a: argparse.Namespace) -> None:
-    from brgm_med.pipelines.run import Settings, run
+    from brgm_med.pipelines.dataset.run import run
+    from brgm_med.pipelines.dataset.settings import Settings
 
     settings = Settings(a.task, a.prior, a.steps, a.random_seed, a.threads, a.kimg)
     names = ("layout", "series", "mask_pattern", "work", "nprocs", "mem_gb", "stop_on_first_crash", "reports_only")
@@ -205,12 +206,12 @@ def _forced_choice(a: argparse.Namespace) -> None:
 
 
 def _prior(a: argparse.Namespace) -> None:
-    from brgm_med.pipelines.inspect import list_priors, show_prior, verify_prior
+    from brgm_med.pipelines.steps.priors import list_priors, show_prior, verify_prior
 
     if a.action == "list":
         list_priors(a.priors)
     elif a.action == "import":
-        from brgm_med.pipelines.importing import import_prior
+        from brgm_med.pipelines.steps.import_prior import import_prior
 
         import_prior(a.file, a.out, a.name)
     elif a.action == "show":
@@ -220,19 +221,19 @@ def _prior(a: argparse.Namespace) -> None:
 
 
 def _send(a: argparse.Namespace) -> None:
-    from brgm_med.pipelines.sending import send
+    from brgm_med.pipelines.send.send import send
 
     send(a.path, a.to, calling=a.calling, retries=a.retries)
 
 
 def _series(a: argparse.Namespace) -> None:
-    from brgm_med.pipelines.series import list_series
+    from brgm_med.pipelines.steps.series import list_series
 
     list_series(a.place, a.json)
 
 
 def _doctor(_a: argparse.Namespace) -> None:
-    from brgm_med.pipelines.inspect import doctor
+    from brgm_med.pipelines.steps.priors import doctor
 
     doctor()
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from brgm_med.errors import CannotWriteError
-from brgm_med.transforms.formats import replacing
+from brgm_med.files import replacing
 
 HEAD = """# bash completion of brgm-med, written by brgm-med --install-completion
 _brgm_med() {

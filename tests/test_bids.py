@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from brgm_med.errors import InputRefusedError, UsageError
-from brgm_med.pipelines.bids import derived_name, entities, find_plain, find_scans, metadata_of, resolution_label
+from brgm_med.pipelines.dataset.bids import (
+    derived_name,
+    entities,
+    find_plain,
+    find_scans,
+    metadata_of,
+    resolution_label,
+)
 from tests.mr_series import mr_series
 
 

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from brgm_med.errors import PriorError
+from brgm_med.files import digest
 from brgm_med.networks.condition import position_code
 from brgm_med.priors import bundle
 from brgm_med.training.export import encode, export_bundle, inference_config, neighbours, wplus_statistics
@@ -162,7 +163,7 @@ def test_weights_that_are_no_safetensors_are_named(folder: Path) -> None:
     path = folder / "models" / "model.safetensors"
     path.write_bytes(b"not weights, but with the right hash")
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
-    metadata["sha256"]["models/model.safetensors"] = bundle.digest(path)
+    metadata["sha256"]["models/model.safetensors"] = digest(path)
     (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
     prior = bundle.load(str(folder))
     with pytest.raises(PriorError, match=r"model\.safetensors: cannot be read"):
@@ -174,7 +175,7 @@ def test_weights_of_another_version_are_named(folder: Path, name: str) -> None:
     path = folder / "models" / f"{name}.safetensors"
     save_file({"other": torch.zeros(3)}, path)
     metadata = json.loads((folder / "configs" / "metadata.json").read_text())
-    metadata["sha256"][f"models/{name}.safetensors"] = bundle.digest(path)
+    metadata["sha256"][f"models/{name}.safetensors"] = digest(path)
     (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
     prior = bundle.load(str(folder))
     with pytest.raises(PriorError, match=rf"{name}\.safetensors: is not what this version"):

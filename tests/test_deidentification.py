@@ -8,10 +8,11 @@ import pytest
 from pydicom import dcmread
 
 from brgm_med.errors import InputRefusedError, UsageError
-from brgm_med.pipelines.deidentification import begin, withhold
-from brgm_med.pipelines.provenance import account, check_certificate, default_certificate, inpainted, write_json
-from brgm_med.transforms.formats.dicom_deidentify import Deidentifier
-from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices
+from brgm_med.files import write_json
+from brgm_med.pipelines.results.certificate import account, check_certificate, default_certificate, inpainted
+from brgm_med.pipelines.results.deidentification import begin, withhold
+from brgm_med.transforms.formats.dicom.deidentify import Deidentifier
+from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 from tests.dicom_files import save, tiny_image
 from tests.planted import found, plant
 from tests.test_cli import refused, run

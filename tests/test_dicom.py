@@ -23,8 +23,8 @@ from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.pipelines.cli import main
 from brgm_med.transforms import LoadScan, SaveScan, formats
 from brgm_med.transforms.formats import dicom, nifti
-from brgm_med.transforms.formats.dicom_file import codestream_size
-from brgm_med.transforms.formats.dicom_series import find_series, the_series
+from brgm_med.transforms.formats.dicom.file import codestream_size
+from brgm_med.transforms.formats.dicom.series import find_series, the_series
 from tests.dicom_files import (
     PLANES,
     VENDORS,
@@ -294,8 +294,9 @@ def test_degrade_reads_a_folder_and_writes_nifti(tmp_path: Path, capsys: pytest.
 
 def test_the_slice_thickness_is_stated_by_dicom(tmp_path: Path) -> None:
     """Where slices agree on it; a person's word and a sidecar's count more."""
-    from brgm_med.pipelines.setting import acquisition_of
-    from brgm_med.pipelines.sources import default_result, source_record
+    from brgm_med.pipelines.reading import acquisition_of
+    from brgm_med.pipelines.results.certificate import source_record
+    from brgm_med.pipelines.results.choose import default_result
     from brgm_med.transforms.geometry import Grid
 
     folder = series(tmp_path / "in")

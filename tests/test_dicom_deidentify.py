@@ -12,7 +12,7 @@ from pydicom import Dataset, FileDataset, dcmread
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 
 from brgm_med.errors import InputRefusedError
-from brgm_med.transforms.formats.dicom_deidentify import Deidentifier, check
+from brgm_med.transforms.formats.dicom.deidentify import Deidentifier, check
 from tests.dicom_files import ROOT, save, tiny_image
 from tests.planted import DATES, found, plant
 

@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
 from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError
-from brgm_med.pipelines.target import Target
-from brgm_med.pipelines.targets import target_of
-from brgm_med.transforms.formats import dicom_map, for_reading
-from brgm_med.transforms.formats.dicom_deidentify import Deidentifier
-from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, RESAMPLING, Choices, Derivation
-from brgm_med.transforms.formats.dicom_map import Quantity
-from brgm_med.transforms.formats.dicom_series import find_series
+from brgm_med.pipelines.results.choose import target_of
+from brgm_med.pipelines.results.target import Target
+from brgm_med.transforms.formats import for_reading
+from brgm_med.transforms.formats.dicom import map as dicom_map
+from brgm_med.transforms.formats.dicom.deidentify import Deidentifier
+from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, RESAMPLING, Choices, Derivation
+from brgm_med.transforms.formats.dicom.map import Quantity
+from brgm_med.transforms.formats.dicom.series import find_series
 from tests.mr_series import OBLIQUE, blob, mr_series
 
 HOW = Derivation("tried", "Made by a test.", RESAMPLING, "Not for diagnosis.", "Prior none.", "steps: 3\nseed: 4")

@@ -17,7 +17,7 @@ from pydicom.data import get_testdata_file
 from brgm_med.errors import InputRefusedError
 from brgm_med.transforms import formats
 from brgm_med.transforms.formats import dicom
-from brgm_med.transforms.formats.dicom_series import find_series, the_series
+from brgm_med.transforms.formats.dicom.series import find_series, the_series
 from tests.dicom_files import PLANES, VENDORS, enhanced, save, save_all, slices, voxels
 
 SINGLE = (
@@ -157,7 +157,7 @@ def agrees(scan: dicom.DicomScan, theirs: nib.Nifti1Image) -> None:
 @pytest.mark.parametrize("plane", PLANES)
 def test_highdicom_agrees(tmp_path: Path, plane: str) -> None:
     """Where it is installed. Its volume is [slices, rows, columns] in LPS, from the other end of the normal or ours."""
-    from brgm_med.transforms.formats.dicom_geometry import RAS_LPS
+    from brgm_med.transforms.formats.dicom.geometry import RAS_LPS
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

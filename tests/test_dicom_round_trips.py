@@ -16,8 +16,8 @@ from pydicom import dcmread
 
 from brgm_med.errors import InputRefusedError
 from brgm_med.pipelines.cli import main
-from brgm_med.pipelines.preprocessing import write_dicom
-from brgm_med.pipelines.targets import target_of
+from brgm_med.pipelines.results.choose import target_of
+from brgm_med.pipelines.steps.write_dicom import write_dicom
 from brgm_med.transforms.formats import for_reading
 from brgm_med.transforms.load import LoadScan
 from tests.heads import template_head

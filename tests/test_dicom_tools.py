@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 
 from brgm_med.pipelines.cli import main
-from brgm_med.pipelines.problem import output_grid
-from brgm_med.pipelines.targets import target_of
-from brgm_med.transforms.formats import dicom_write, for_reading
-from brgm_med.transforms.formats.dicom_deidentify import Deidentifier
-from brgm_med.transforms.formats.dicom_derived import NO_CHOICES, Choices
-from brgm_med.transforms.formats.dicom_series import the_series
+from brgm_med.pipelines.reconstruct.measurement import output_grid
+from brgm_med.pipelines.results.choose import target_of
+from brgm_med.transforms.formats import for_reading
+from brgm_med.transforms.formats.dicom import write as dicom_write
+from brgm_med.transforms.formats.dicom.deidentify import Deidentifier
+from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
+from brgm_med.transforms.formats.dicom.series import the_series
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.load import LoadScan
 from tests import dicom_files

@@ -12,9 +12,9 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from brgm_med.errors import CannotWriteError, InputRefusedError
-from brgm_med.transforms.formats import dicom_write
-from brgm_med.transforms.formats.dicom_derived import RESAMPLING, Choices, Derivation
-from brgm_med.transforms.formats.dicom_series import Series, the_series
+from brgm_med.transforms.formats.dicom import write as dicom_write
+from brgm_med.transforms.formats.dicom.derived import RESAMPLING, Choices, Derivation
+from brgm_med.transforms.formats.dicom.series import Series, the_series
 from tests import dicom_files
 from tests.mr_series import OBLIQUE, blob, mr_series
 

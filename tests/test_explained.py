@@ -7,7 +7,7 @@ from torch import Tensor
 
 from brgm_med.corruptions import SliceProfile, Together, profile_matrix
 from brgm_med.explained import explained_estimate
-from brgm_med.pipelines.super_resolution import explained_locally
+from brgm_med.pipelines.reconstruct.volume import explained_locally
 from brgm_med.separable import SeparableSystem, stationary_covariance
 
 SHAPE = (24, 20, 24)

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from brgm_med.corruptions import Downsample
 from brgm_med.errors import CannotWriteError, InputRefusedError, PriorError
+from brgm_med.files import digest
 from brgm_med.networks.discriminator import Discriminator, DiscriminatorFeatures
 from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.pipelines import cli
-from brgm_med.pipelines.importing import import_prior
+from brgm_med.pipelines.steps.import_prior import import_prior
 from brgm_med.posterior import brgm_posterior, w_statistics
 from brgm_med.priors import bundle, foreign
 from brgm_med.solvers import fit_map
@@ -185,9 +186,9 @@ def test_the_bundle_says_where_it_comes_from(imported: Path) -> None:
     prior = bundle.load(str(imported))
     source = imported.parent / "xray.pkl"
     assert prior.name == "xray"
-    assert prior.metadata["source"]["sha256"] == bundle.digest(source)
+    assert prior.metadata["source"]["sha256"] == digest(source)
     card = (imported / "docs" / "README.md").read_text()
-    for said in ("xray.pkl", bundle.digest(source), "StyleGAN2-ADA", "16 x 16, grey", "that of the source", "Research"):
+    for said in ("xray.pkl", digest(source), "StyleGAN2-ADA", "16 x 16, grey", "that of the source", "Research"):
         assert said in card
     there = {p.relative_to(imported).as_posix() for p in imported.rglob("*") if p.is_file()}
     assert there == set(prior.metadata["sha256"]) | {"configs/metadata.json"}

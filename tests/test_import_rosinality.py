@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brgm_med.errors import PriorError
-from brgm_med.pipelines.importing import import_prior
+from brgm_med.pipelines.steps.import_prior import import_prior
 from brgm_med.posterior import w_statistics
 from brgm_med.priors import bundle, foreign
 from tests.foreign_files import Call

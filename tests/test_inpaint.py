@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.pipelines.cli import main
-from brgm_med.pipelines.inpaint import inpaint
-from brgm_med.pipelines.inpainting import hole_on
+from brgm_med.pipelines.reconstruct.hole import hole_on
+from brgm_med.pipelines.steps.inpaint import inpaint
 from brgm_med.transforms.geometry import Grid
 from tests.heads import template_head
 

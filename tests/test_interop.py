@@ -99,7 +99,8 @@ def test_bash_completes_commands_options_and_choices(tmp_path: Path, monkeypatch
 
 @pytest.mark.slow
 def test_monai_runs_a_bundle_on_a_scan(tmp_path: Path) -> None:
-    from brgm_med.pipelines.training import export
+    from brgm_med.files import digest
+    from brgm_med.pipelines.training.heads import export
     from brgm_med.priors import bundle
     from tests.test_train_command import save_run
 
@@ -114,7 +115,7 @@ def test_monai_runs_a_bundle_on_a_scan(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "finer_certificate.json").read_text())
-    assert content["prior"]["sha256"] == bundle.digest(tmp_path / "prior/configs/metadata.json")
+    assert content["prior"]["sha256"] == digest(tmp_path / "prior/configs/metadata.json")
     assert content["parameters"]["steps"] == 1
     result = nib.load(tmp_path / "finer.nii.gz")
     assert isinstance(result, nib.Nifti1Image)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
+import pydoc
 import re
 import shutil
 import subprocess
@@ -62,11 +64,19 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 @pytest.mark.parametrize("folder", ["transforms", "pipelines"])
-def test_the_folders_at_the_top_install_inside_the_package_only(folder: str, tmp_path: Path) -> None:
-    assert importlib.import_module(f"brgm_med.{folder}").__file__ == str(ROOT / folder / "__init__.py")
-    bare = run(sys.executable, "-c", f"import {folder}", cwd=tmp_path, ok=False)
-    assert bare.returncode != 0
-    assert "ModuleNotFoundError" in bare.stderr
+def test_the_folders_at_the_top_are_linked_into_the_package(folder: str) -> None:
+    link = ROOT / "brgm_med" / folder
+    assert os.readlink(link) == f"../{folder}"
+    assert importlib.import_module(f"brgm_med.{folder}").__file__ == str(link / "__init__.py")
+
+
+def test_what_bundles_call_is_where_they_say() -> None:
+    """A prior's identity is the hash of its files, these names among them: code moves, the names stay."""
+    config = ROOT / "brgm_med" / "priors" / "brain-t1-coronal" / "configs" / "inference.json"
+    targets = re.findall(r'"_target_": "([^"]+)"', config.read_text())
+    assert "brgm_med.pipelines.steps.super_resolve" in targets
+    for target in targets:
+        assert callable(pydoc.locate(target)), target
 
 
 def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
@@ -96,14 +106,21 @@ def test_the_changelog_has_this_version() -> None:
 
 @pytest.mark.slow
 def test_the_wheel_holds_the_code_and_the_prior_and_installs_alone(tmp_path: Path) -> None:
-    """Built from a copy, so that nothing of an earlier build gets in."""
+    """Built from a copy, so that nothing of an earlier build gets in; and once more from its source archive."""
     copy = tmp_path / "source"
     unwanted = shutil.ignore_patterns(".*", "build", "dist", "demo", "*.egg-info", "__pycache__")
-    shutil.copytree(ROOT, copy, ignore=unwanted)
+    shutil.copytree(ROOT, copy, ignore=unwanted, symlinks=True)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     run(*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", tmp_path, copy, cwd=tmp_path)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
+
+    archives, again = tmp_path / "archives", tmp_path / "again"
+    build = f"from setuptools.build_meta import build_sdist; build_sdist({str(archives)!r})"
+    run(sys.executable, "-c", build, cwd=copy)
+    (archive,) = archives.glob("*.tar.gz")
+    run(*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", again, archive, cwd=tmp_path)
+    assert set(zipfile.ZipFile(next(again.glob("*.whl"))).namelist()) == names
 
     assert {name.split("/")[0] for name in names} == {"brgm_med", f"brgm_med-{__version__}.dist-info"}
     for folder in ("brgm_med", "transforms", "pipelines"):

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from brgm_med.errors import CannotWriteError, InputRefusedError
-from brgm_med.transforms import formats
+from brgm_med.files import check_output, replacing
 from brgm_med.transforms.formats import nifti, nifti_affine
-from brgm_med.transforms.formats.atomic import replacing
 from brgm_med.transforms.formats.nifti_header import DTYPES, read_header
 from tests.bad_scans import AFFINE, oblique_affine, opened, voxels
 from tests.bad_scans import nifti as image_of
@@ -146,11 +145,11 @@ def test_what_could_not_be_read_back_is_not_written(tmp_path: Path, array: NDArr
 def test_an_existing_output_needs_force(tmp_path: Path) -> None:
     path = tmp_path / "a.nii"
     path.write_text("precious")
-    for attempt in (formats.check_output, lambda p: nifti.write(p, voxels(), AFFINE)):
+    for attempt in (check_output, lambda p: nifti.write(p, voxels(), AFFINE)):
         with pytest.raises(InputRefusedError, match="--force"):
             attempt(path)
     assert path.read_text() == "precious"
-    formats.check_output(path, force=True)
+    check_output(path, force=True)
     nifti.write(path, voxels(), AFFINE, force=True)
     np.testing.assert_array_equal(nifti.read(path).array, voxels())
     assert list(tmp_path.iterdir()) == [path]
@@ -191,7 +190,7 @@ def unwritable() -> Iterator[Path]:
 
 
 def test_an_unwritable_folder(unwritable: Path) -> None:
-    for attempt in (formats.check_output, lambda p: nifti.write(p, voxels(), AFFINE)):
+    for attempt in (check_output, lambda p: nifti.write(p, voxels(), AFFINE)):
         with pytest.raises(CannotWriteError, match="Permission denied"):
             attempt(unwritable / "a.nii")
 

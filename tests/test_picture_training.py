@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from brgm_med.pipelines.cli import main
-from brgm_med.pipelines.picture_preparation import pictures_of, prepare_pictures
+from brgm_med.pipelines.training.pictures import pictures_of, prepare_pictures
 from brgm_med.priors.bundle import load
 from brgm_med.training.export import picture_statistics
 from brgm_med.training.loop import Recipe, draw

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.pipelines.cli import main
-from brgm_med.pipelines.importing import import_prior
+from brgm_med.pipelines.steps.import_prior import import_prior
 from brgm_med.posterior import WhitenedLayers
 from brgm_med.transforms.formats import picture
 

@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from brgm_med.errors import InputRefusedError
 from brgm_med.pipelines.cli import main
 from brgm_med.transforms.formats import radiograph, radiograph_write
-from brgm_med.transforms.formats.dicom_derived import MASKING, Choices, Derivation
+from brgm_med.transforms.formats.dicom.derived import MASKING, Choices, Derivation
 from tests.test_pictures import prior as prior
 from tests.test_pictures import run
 from tests.test_radiograph import dicom, pixels, written

@@ -20,17 +20,18 @@ import pytest
 import torch
 
 from brgm_med.errors import InputRefusedError, UsageError
-from brgm_med.pipelines.provenance import super_resolved
 from brgm_med.pipelines.report import Subject, evidence, study_report, subject_report
 from brgm_med.pipelines.report.images import VIEWS, Volume, grey
 from brgm_med.pipelines.report.page import MAX_BYTES, document
 from brgm_med.pipelines.report.study import FAR, robust_z
 from brgm_med.pipelines.report.viewer import small_nifti
 from brgm_med.pipelines.report.words import number, paragraphs, rows
+from brgm_med.pipelines.results.certificate import super_resolved
 from brgm_med.priors import bundle
 from brgm_med.transforms.acquire import degrade, interpolate, thick_slices
-from brgm_med.transforms.formats import dicom, dicom_map
-from brgm_med.transforms.formats.dicom_derived import NO_CHOICES
+from brgm_med.transforms.formats import dicom
+from brgm_med.transforms.formats.dicom import map as dicom_map
+from brgm_med.transforms.formats.dicom.derived import NO_CHOICES
 from brgm_med.transforms.geometry import Grid
 from tests import phantom
 from tests.mr_series import mr_series

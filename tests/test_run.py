@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from brgm_med.errors import CannotWriteError, UsageError
-from brgm_med.pipelines import engines
-from brgm_med.pipelines.run import check_places, node_name
+from brgm_med.pipelines.dataset.run import check_places, node_name
+from brgm_med.pipelines.workflow import engines
 from brgm_med.transforms.geometry import RAS_LPS
 from tests.mr_series import mr_series
 from tests.slurm import cluster, missing
@@ -243,7 +243,7 @@ def test_killed_at_any_moment_and_run_again(study: tuple[Path, dict[str, str]], 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_six_real_heads_one_of_them_truncated(data_dir: Path, tmp_path: Path) -> None:
-    from brgm_med.pipelines.steps import degrade
+    from brgm_med.pipelines.steps.degrade import degrade
     from brgm_med.transforms.prepare import heads_in
 
     root = bids_study(tmp_path / "bids", 0)

@@ -29,7 +29,7 @@ from pynetdicom.presentation import PresentationContext
 
 from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError
 from brgm_med.pipelines.cli import main
-from brgm_med.pipelines.sending import send
+from brgm_med.pipelines.send.send import send
 from tests.dicom_files import save, tiny_image, tiny_series
 from tests.test_cli import COMMAND, refused, run
 

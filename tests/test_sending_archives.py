@@ -21,7 +21,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
-from brgm_med.transforms.formats.dicom_deidentify import Deidentifier
+from brgm_med.transforms.formats.dicom.deidentify import Deidentifier
 from tests.dicom_files import save, tiny_image, tiny_series
 from tests.test_cli import COMMAND
 from tests.test_sending import body, files

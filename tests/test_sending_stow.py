@@ -16,7 +16,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from brgm_med.errors import CannotWriteError
-from brgm_med.pipelines.sending import send
+from brgm_med.pipelines.send.send import send
 from tests.dicom_files import tiny_series
 from tests.test_cli import refused, run
 from tests.test_sending import body, files, free_port

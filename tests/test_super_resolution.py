@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError, UsageError
-from brgm_med.pipelines.steps import degrade, super_resolve
+from brgm_med.pipelines.steps import super_resolve
+from brgm_med.pipelines.steps.degrade import degrade
 from brgm_med.transforms.acquire import AcquisitionModel, fine_grid
 from brgm_med.transforms.geometry import Grid
 from tests.heads import template_head
@@ -104,7 +105,7 @@ def test_without_a_sidecar_the_acquisition_is_assumed_and_said_to_be(folder: Pat
 
 
 def test_an_acquisition_stated_by_flags_wins(folder: Path) -> None:
-    from brgm_med.pipelines.setting import acquisition_of
+    from brgm_med.pipelines.reading import acquisition_of
 
     _, affine, image = opened(folder / "float.nii.gz")
     grid = Grid(image.shape, affine)  # type: ignore[arg-type]
@@ -200,8 +201,8 @@ def test_a_scan_that_lies_elsewhere_is_refused(turned: Path, tmp_path: Path) -> 
 
 
 def test_where_little_is_to_be_gained_it_says_so(turned: Path) -> None:
-    from brgm_med.pipelines.measured import doubtful, read_measured
-    from brgm_med.transforms.formats.dicom_derived import NO_CHOICES
+    from brgm_med.pipelines.reading import doubtful, read_measured
+    from brgm_med.transforms.formats.dicom.derived import NO_CHOICES
 
     degrade(turned / "head.nii.gz", turned / "coronal.nii.gz", thickness=6.0, axis="A", force=True)
     said = {}

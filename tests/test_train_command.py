@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from brgm_med.errors import PriorError, UsageError
-from brgm_med.pipelines.preparation import slices_of, split
-from brgm_med.pipelines.training import export
+from brgm_med.pipelines.training.heads import export, slices_of
+from brgm_med.pipelines.training.run import split
 from brgm_med.priors.bundle import load
 from brgm_med.training.state import Architecture, TrainState
 from brgm_med.transforms.geometry import Grid

@@ -6,6 +6,7 @@ import copy
 import csv
 import dataclasses
 import functools
+import hashlib
 import math
 import os
 import signal
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -312,6 +314,32 @@ def test_state_survives_its_file(tmp_path: Path) -> None:
     assert not differing(state, found)
     assert found.record == state.record
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+
+
+def layout(value: Any, name: str = "") -> list[str]:
+    """A line for every tensor and plain value: name, type and shape. What Adam keeps beside its moments is torch's."""
+    if name.endswith("/param_groups"):
+        return []
+    if isinstance(value, dict):
+        return [line for key, one in value.items() for line in layout(one, f"{name}/{key}")]
+    if isinstance(value, Tensor):
+        return [f"{name} {value.dtype} {tuple(value.shape)}"]
+    assert isinstance(value, int | float), f"{name}: neither a tensor nor a number"
+    return [f"{name} {type(value).__name__}"]
+
+
+def test_a_state_file_has_the_layout_that_it_always_had(tmp_path: Path) -> None:
+    """482 entries, as commit fb88990 wrote them: a state of before a change of the code is read after it."""
+    state = tiny.state()
+    for name, adam in state.optimisers.items():
+        for parameter in getattr(state, name).parameters():
+            parameter.grad = torch.ones_like(parameter)
+        adam.step()
+    state.save(tmp_path / "state.pt")
+    lines = sorted(layout(torch.load(tmp_path / "state.pt", weights_only=True)))
+    assert len(lines) == 482
+    known = "ee3267effa2fa1821b54719550ccf4751303e842f3826748d49394c36c07f6d5"
+    assert hashlib.sha256("\n".join(lines).encode()).hexdigest() == known
 
 
 def test_a_state_that_is_damaged_or_of_other_networks_is_named(tmp_path: Path) -> None:

@@ -13,10 +13,13 @@ import pytest
 from nipype import Node, Workflow
 
 from brgm_med import pipelines
+from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
-from brgm_med.pipelines import Convert, Preprocess, Reconstruct, Slice, WriteBack, engines, init_brgm_wf
-from brgm_med.pipelines.preprocessing import convert, evaluate
-from brgm_med.pipelines.refusals import is_refusal, reason_of
+from brgm_med.pipelines import Convert, Preprocess, Reconstruct, Slice, WriteBack, init_brgm_wf
+from brgm_med.pipelines.steps.compare import evaluate
+from brgm_med.pipelines.steps.convert import convert
+from brgm_med.pipelines.workflow import engines
+from brgm_med.pipelines.workflow.refusals import is_refusal, reason_of
 from brgm_med.priors.bundle import load
 from tests.mr_series import mr_series
 from tests.phantom import rigid
@@ -34,6 +37,12 @@ TINY = {
 
 
 ENDINGS = (".nii.gz", ".json", ".html", "_measured.nii.gz")
+
+
+def test_a_node_is_hashed_with_the_module_that_its_pickled_results_name() -> None:
+    """Else a work directory of before a move gives results without a file, silently, after it."""
+    hashed, _ = Convert().inputs.get_hashval()
+    assert dict(hashed)["software"] == f"{__version__} {Convert.__module__}"
 
 
 def test_nifti_passes_through_and_slice_thickness_is_a_profile(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brgm_med.transforms.formats.dicom_geometry import RAS_LPS
+from brgm_med.transforms.formats.dicom.geometry import RAS_LPS
 
 __all__ = ["RAS_LPS", "Grid", "resample"]
 

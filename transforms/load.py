@@ -19,7 +19,7 @@ class LoadScan(Transform):
     """Read a scan strictly: path -> MetaTensor [1, X, Y, Z], float32; affine float64 (index -> world RAS mm).
 
     DICOM (a folder, DICOMDIR, zip or file of slices) comes in the order of positions, [1, columns, rows, slices], and
-    `series` chooses one of several volumes (see `dicom_series.the_series`). `affine` chooses between a NIfTI file's
+    `series` chooses one of several volumes (see `dicom.series.the_series`). `affine` chooses between a NIfTI file's
     "sform" and "qform"; "auto" refuses two that disagree by more than 0.1 mm at a corner. Of the header, `meta` keeps
     facts to look at (`dtype`, `slope`, `inter`, `sform_code`, `qform_code`, `description`) and, for `SaveScan`, which
     file, form and series it came from (`filename_or_obj`, `form`, `series` where one was chosen). Raises

@@ -6,9 +6,6 @@ import hashlib
 import signal
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +15,13 @@ from monai.transforms import Compose, Transform
 from torch import Tensor
 
 from brgm_med.errors import BrgmError, InputRefusedError, PriorError
-from brgm_med.priors.bundle import digest
-from brgm_med.transforms.formats import endings, for_reading, replacing
+from brgm_med.files import digest, replacing
+from brgm_med.processes import die_with_parent, share
+from brgm_med.transforms.formats import endings, for_reading
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.intensity import estimate
 from brgm_med.transforms.load import LoadScan
 from brgm_med.transforms.meta import grid_of, like
-from brgm_med.transforms.processes import die_with_parent
 from brgm_med.transforms.register import resample_cubic, rigid_pose
 from brgm_med.transforms.slices import CoronalSlices
 from brgm_med.transforms.template import Template
@@ -235,30 +232,17 @@ def prepare_heads(
             heads[index]
             advance()
     else:
-        _share(missing, min(workers, len(missing)), (paths, run, box), advance)
+        share(
+            [(index,) for index in missing],
+            _work,
+            min(workers, len(missing)),
+            lambda _: advance(),
+            broken="a process that registers heads was ended from outside, perhaps for want of memory; run the same "
+            "command again, with fewer --threads",
+            begin=_begin,
+            arguments=(paths, run, box),
+        )
     return heads
-
-
-def _share(indices: list[int], workers: int, given: tuple[Any, ...], advance: Callable[[], None]) -> None:
-    """Have `workers` processes prepare the heads `indices`; `advance` after each. `given` is for `_begin`."""
-    others = set(active_children())
-    # Not forked: torch's and SimpleITK's threads do not survive that.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, given)
-    try:
-        for future in as_completed([pool.submit(_work, index) for index in indices]):
-            future.result()
-            advance()
-    except BrokenProcessPool as error:
-        raise BrgmError(
-            "a process that registers heads was ended from outside, perhaps for want of memory; run the same command "
-            "again, with fewer --threads"
-        ) from error
-    except BaseException:  # refused or interrupted: what is under way is of no use, and files are written whole
-        for child in set(active_children()) - others:
-            child.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
 
 
 _worker: dict[str, Any] = {}

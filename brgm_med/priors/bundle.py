@@ -11,7 +11,6 @@ has no statistics of encoded pictures, and perhaps no discriminator, either.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brgm_med.errors import PriorError
+from brgm_med.files import digest
 
 if TYPE_CHECKING:
     import torch
@@ -58,12 +58,6 @@ def find(prior: str) -> Path:
             return folder
     known = ", ".join(names()) or "none"
     raise PriorError(f"{prior}: no such prior; give the folder of one, or a shipped name ({known})")
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file, hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

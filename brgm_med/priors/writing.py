@@ -2,12 +2,47 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 from pathlib import Path
 from typing import Any
 
+from brgm_med._version import __version__
+from brgm_med.files import digest
 from brgm_med.networks.stylegan2 import StyleGAN2
-from brgm_med.priors.bundle import digest
+
+SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+
+
+def describe(name: str, description: str) -> dict[str, Any]:
+    """What MONAI's schema of a bundle's metadata asks for, but for `network_data_format`."""
+    version = importlib.metadata.version
+    return {
+        "schema": SCHEMA,
+        "name": name,
+        "version": __version__,
+        "changelog": {__version__: description},
+        "monai_version": version("monai"),
+        "pytorch_version": version("torch"),
+        "numpy_version": version("numpy"),
+        "required_packages_version": {
+            "brgm-med": __version__,
+            "nibabel": version("nibabel"),
+            "safetensors": version("safetensors"),
+        },
+        "supported_apps": {},
+        "task": "Prior of coronal slices of heads, for their Bayesian reconstruction",
+        "description": description,
+        "authors": f"trained by brgm-med {__version__}",
+        "copyright": "see LICENSE",
+        "data_type": "nibabel",
+        "image_classes": "coronal slices of registered heads; air -1, mean of the brain 0",
+        "intended_use": "research only, not for diagnosis",
+        "references": [
+            "Marinescu, Moyer, Golland. Bayesian Image Reconstruction using Deep Generative Models. arXiv:2012.04567",
+            "Karras et al. Analyzing and Improving the Image Quality of StyleGAN. arXiv:1912.04958",
+        ],
+    }
 
 
 def data_format(generator: StyleGAN2, pixels: str, modality: str) -> dict[str, Any]:

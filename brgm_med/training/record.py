@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from brgm_med.files import overwriting
 from brgm_med.networks.condition import position_code
 from brgm_med.training import distributed
 from brgm_med.training.state import TrainState
@@ -191,9 +191,7 @@ def _write(path: Path, rows: list[dict[str, Any]], columns: tuple[str, ...] = ()
         path.unlink(missing_ok=True)
         return
     names = list(dict.fromkeys([*columns, *(key for row in rows for key in row)]))
-    partial = path.with_name(path.name + ".partial")
-    with open(partial, "w", newline="") as file:
+    with overwriting(path) as partial, open(partial, "w", newline="") as file:
         writer = csv.DictWriter(file, names, restval="")
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(partial, path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from brgm_med.errors import PriorError
+from brgm_med.files import overwriting
 from brgm_med.networks.discriminator import Discriminator, Encoder
 from brgm_med.networks.stylegan2 import StyleGAN2
 
@@ -117,12 +117,8 @@ class TrainState:
         state: dict[str, Any] = {name: module.state_dict() for name, module in self._modules().items()}
         state |= {f"adam_{name}": optimiser.state_dict() for name, optimiser in self.optimisers.items()}
         state |= {name: getattr(self, name) for name in _FACTS}
-        partial = path.with_name(path.name + ".partial")
-        with open(partial, "wb") as file:
+        with overwriting(path) as partial, open(partial, "wb") as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
 
     def load(self, path: Path) -> None:
         """Take up the state of `path`, to the last bit.
@@ -157,9 +153,8 @@ class TrainState:
             if not key.endswith("resample_filter")
         }
         facts = {"iteration": self.iteration, "images": self.images, "probability": self.probability}
-        partial = path.with_name(path.name + ".partial")
-        save_file(tensors, partial, {key: str(value) for key, value in facts.items()})
-        os.replace(partial, path)
+        with overwriting(path) as partial:
+            save_file(tensors, partial, {key: str(value) for key, value in facts.items()})
 
     def load_snapshot(self, path: Path) -> None:
         """Start from what `save_snapshot` wrote. Raises PriorError for a file that is none, or of other networks."""

@@ -10,6 +10,8 @@ from typing import Any
 
 from brgm_med._version import __version__
 from brgm_med.errors import CannotWriteError, PriorError, UsageError
+from brgm_med.files import replacing, write_json
+from brgm_med.pipelines.console import say
 from brgm_med.pipelines.evaluation import table
 from brgm_med.pipelines.evaluation.figures import along_levels, grid, pyplot
 from brgm_med.pipelines.evaluation.markdown import report
@@ -20,10 +22,7 @@ from brgm_med.pipelines.evaluation.problems import Problem, default_levels
 from brgm_med.pipelines.evaluation.subjects import EVERY, Range, Source, find
 from brgm_med.pipelines.evaluation.supervised import IMAGES
 from brgm_med.pipelines.evaluation.table import Row
-from brgm_med.pipelines.provenance import write_json
-from brgm_med.pipelines.setting import say
 from brgm_med.priors.bundle import PriorBundle, load
-from brgm_med.transforms.formats import replacing
 
 SHOWN = 3
 """Of the first so many subjects, pictures are kept."""

@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 
 from brgm_med.errors import UsageError
+from brgm_med.files import replacing
 from brgm_med.pipelines.evaluation.comparison import BETTER, mean, paired
 from brgm_med.pipelines.evaluation.markdown import levels_of, scores_of
 from brgm_med.pipelines.evaluation.table import Row
-from brgm_med.transforms.formats import replacing
 
 SIZE, COLUMNS = 1.35, 13
 """Inches that a picture is wide, and how many are side by side."""

@@ -22,7 +22,7 @@ from brgm_med.pipelines.evaluation.problems import Problem, problems
 from brgm_med.pipelines.evaluation.setting import Setting
 from brgm_med.pipelines.evaluation.subjects import Source
 from brgm_med.pipelines.evaluation.table import Row
-from brgm_med.pipelines.setting import set_up_torch
+from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.weights import lpips_features, lpips_heads
 

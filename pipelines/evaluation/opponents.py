@@ -9,13 +9,14 @@ from pathlib import Path
 
 from brgm_med.corruptions import SliceProfile
 from brgm_med.errors import PriorError, UsageError
+from brgm_med.files import write_json
+from brgm_med.pipelines.console import say
 from brgm_med.pipelines.evaluation import principal, supervised
 from brgm_med.pipelines.evaluation.measure import problem_of
 from brgm_med.pipelines.evaluation.methods import TRAINED
 from brgm_med.pipelines.evaluation.problems import Problem
 from brgm_med.pipelines.evaluation.subjects import Range, Source, find, stacks
-from brgm_med.pipelines.provenance import write_json
-from brgm_med.pipelines.setting import say, set_up_torch
+from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.priors.bundle import PriorBundle
 
 LEARNT = "trained.json"

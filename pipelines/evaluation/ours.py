@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from brgm_med.consistency import project
 from brgm_med.corruptions import Mask
 from brgm_med.pipelines.evaluation.setting import Method, Setting
-from brgm_med.pipelines.pictures import STEPS, map_picture
+from brgm_med.pipelines.reconstruct.picture import STEPS, map_picture
 from brgm_med.reconstruction import TRUST, consistent, linear_mean, map_slices, unexplained
 
 

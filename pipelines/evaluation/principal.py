@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from brgm_med.corruptions import Mask, SliceProfile
 from brgm_med.errors import PriorError, UsageError
+from brgm_med.files import replacing
 from brgm_med.gaussian import LinearGaussian
 from brgm_med.pipelines.evaluation.setting import Method, Setting
-from brgm_med.transforms.formats import replacing
 
 COMPONENTS = 1500
 FILE = "pca.safetensors"

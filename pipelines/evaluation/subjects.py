@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from brgm_med.errors import InputRefusedError, PriorError, UsageError
-from brgm_med.pipelines.picture_preparation import framed, holds_pictures
+from brgm_med.pipelines.training.pictures import framed, holds_pictures
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.transforms.formats import for_reading, pictures_in
 from brgm_med.transforms.prepare import heads_in, prepare_heads, read_kept

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from brgm_med._version import __version__
 from brgm_med.corruptions import SliceProfile
 from brgm_med.errors import PriorError
+from brgm_med.files import replacing
+from brgm_med.pipelines.console import say
 from brgm_med.pipelines.evaluation.interpolation import interpolated, resampled, sample_positions
 from brgm_med.pipelines.evaluation.setting import Method, Setting
-from brgm_med.pipelines.setting import say
-from brgm_med.transforms.formats import replacing
 
 BLOCKS, CHANNELS = 8, 48
 IMAGES = 40_000

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
-from brgm_med.errors import BrgmError, InputRefusedError
-from brgm_med.transforms.formats import replacing
-from brgm_med.transforms.processes import die_with_parent
+from brgm_med.errors import InputRefusedError
+from brgm_med.files import replacing
+from brgm_med.processes import share
 
 Row = dict[str, str]
 
@@ -55,23 +52,21 @@ def completed(
     rows = read(table)
     if not jobs:
         return rows
-    others = set(active_children())
-    pool = ProcessPoolExecutor(min(workers, len(jobs)), get_context("spawn"), die_with_parent)
-    try:
-        for number, done in enumerate(as_completed([pool.submit(job, *arguments) for arguments in jobs]), 1):
-            new = done.result()
-            rows = sorted(rows + new, key=order)
-            write(table, rows)
-            print(f"{number} of {len(jobs)}: {tell(new)}", flush=True)
-    except BrokenProcessPool as error:
-        raise BrgmError(
-            "a process was ended from outside, perhaps for want of memory; run the same command again, with fewer "
-            "--workers"
-        ) from error
-    except BaseException:  # refused or interrupted: rows are written whole, and what is under way is done again
-        for child in set(active_children()) - others:
-            child.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+    done = 0
+
+    def add(new: list[Row]) -> None:
+        nonlocal rows, done
+        done += 1
+        rows = sorted(rows + new, key=order)
+        write(table, rows)
+        print(f"{done} of {len(jobs)}: {tell(new)}", flush=True)
+
+    share(
+        jobs,
+        job,
+        min(workers, len(jobs)),
+        add,
+        broken="a process was ended from outside, perhaps for want of memory; run the same command again, with fewer "
+        "--workers",
+    )
     return rows

@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from brgm_med._version import __version__
 from brgm_med.errors import UsageError, refuse
+from brgm_med.files import check_output, replacing
+from brgm_med.pipelines.console import say
 from brgm_med.pipelines.forced_choice.key import LETTERS, key_of
 from brgm_med.pipelines.report.page import data_block, document, e
-from brgm_med.pipelines.setting import say
-from brgm_med.transforms.formats import check_output, for_reading, pictures_in, replacing
+from brgm_med.transforms.formats import for_reading, pictures_in
 from brgm_med.transforms.formats.picture import Picture
 from brgm_med.transforms.formats.picture_codec import encode
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
+from brgm_med.files import check_output, replacing
 from brgm_med.pipelines.forced_choice.key import LETTERS, Ballot, Key, read_ballots, read_key
 from brgm_med.pipelines.forced_choice.votes import Share, against_equal_choice, fleiss_kappa, shares
-from brgm_med.transforms.formats import check_output, replacing
 
 FEW = 5
 """Below so many raters, or so many images for each method, what is said of them is called rough."""

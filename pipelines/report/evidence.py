@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 
 from brgm_med.errors import BrgmError, InputRefusedError, PriorError
+from brgm_med.files import digest
 from brgm_med.pipelines.report.images import Volume
 from brgm_med.pipelines.report.words import at
-from brgm_med.pipelines.sources import result_record, source_record
-from brgm_med.priors.bundle import digest, find
+from brgm_med.pipelines.results.certificate import result_record, source_record
+from brgm_med.priors.bundle import find
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.formats import for_reading
 from brgm_med.transforms.formats.nifti import decode
@@ -157,7 +158,7 @@ def inferred_on(
             raise InputRefusedError(f"{measured}: holds values outside [0, 1]; give the map of what was measured")
         return 1 - image.clamp(0, 1)
     if mask is not None:
-        from brgm_med.pipelines.inpainting import hole_on
+        from brgm_med.pipelines.reconstruct.hole import hole_on
 
         header, stored = for_reading(mask).read_stored(mask, "auto")
         same(mask, source_record(mask, header)["sha256"], certificate, "mask")

@@ -14,10 +14,10 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from brgm_med._version import __version__
-from brgm_med.pipelines.provenance import STATEMENT
+from brgm_med.files import check_output, replacing
 from brgm_med.pipelines.report.page import asset, banner, document, e, table
 from brgm_med.pipelines.report.words import at, number
-from brgm_med.transforms.formats import check_output, replacing
+from brgm_med.pipelines.results.certificate import STATEMENT
 
 FEWEST = 5
 """Of fewer values than this none is called unusual."""
@@ -69,7 +69,7 @@ def study_report(out: Path, subjects: Sequence[Subject], *, title: str = "Study"
     """Write the table of `subjects`, in their order, to `out` (HTML) and beside it, ending in .csv, as CSV.
 
     Columns that no certificate fills are left out. Links to the subjects' reports are relative to `out`. A subject
-    whose certificate cannot be read is shown with that as its reason. Raises as `formats.check_output` does.
+    whose certificate cannot be read is shown with that as its reason. Raises as `files.check_output` does.
     """
     sheet = out.with_suffix(".csv")
     check_output(out, force)

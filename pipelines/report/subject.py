@@ -8,10 +8,11 @@ from typing import Any
 
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError, UsageError
-from brgm_med.pipelines.provenance import STATEMENT
+from brgm_med.files import check_output, replacing
 from brgm_med.pipelines.report.page import MAX_BYTES, asset, banner, document, e, section, table
 from brgm_med.pipelines.report.words import paragraphs, rows
-from brgm_med.transforms.formats import check_output, replacing, stem
+from brgm_med.pipelines.results.certificate import STATEMENT
+from brgm_med.transforms.formats import stem
 
 SCRIPTS = ("flicker.js", "niivue/niivue.umd.js", "viewer.js")
 SPARE = 50_000
@@ -38,7 +39,7 @@ def subject_report(
     a folder, is where the template is looked for if not under the certificate's name; `series` chooses one of several
     volumes of DICOM; `title` names the subject (default: the result's name). The same files make the same bytes.
     Raises InputRefusedError for files that cannot be read or are not those that the certificate names, UsageError
-    where `out` is one of them, and as `formats.check_output` does.
+    where `out` is one of them, and as `files.check_output` does.
     """
     inputs = [path for path in (scan, result, certificate, measured, mask) if path is not None]
     if out.resolve() in (path.resolve() for path in inputs):

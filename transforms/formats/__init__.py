@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.transforms.formats import dicom, nifti, picture, radiograph
-from brgm_med.transforms.formats.atomic import check_new_folder, check_output, new_folder, replacing
-from brgm_med.transforms.formats.dicom_archive import is_zip
-from brgm_med.transforms.formats.dicom_file import is_dicom
+from brgm_med.transforms.formats.dicom.archive import is_zip
+from brgm_med.transforms.formats.dicom.file import is_dicom
 from brgm_med.transforms.formats.picture import default_output
 
 Kind = Literal["volume", "picture"]
@@ -30,16 +29,12 @@ FORMATS: dict[str, ModuleType] = {
 __all__ = [
     "FORMATS",
     "Kind",
-    "check_new_folder",
-    "check_output",
     "default_output",
     "endings",
     "for_reading",
     "for_writing",
     "kind_of",
-    "new_folder",
     "pictures_in",
-    "replacing",
     "stem",
 ]
 
@@ -77,7 +72,7 @@ def kind_of(path: Path | str) -> Kind:
 
 
 def for_reading(path: Path | str, kind: Kind = "volume", series: str | None = None) -> Any:
-    """What reads `path`: a module, or for DICOM volumes a `dicom.Reader` of `series` (see `dicom_series.the_series`).
+    """What reads `path`: a module, or for DICOM volumes a `dicom.Reader` of `series` (see `dicom.series.the_series`).
 
     Raises InputRefusedError for a file of the other kind, and as `kind_of` does; UsageError for `series` of no DICOM.
     """

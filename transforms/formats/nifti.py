@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import CannotWriteError, InputRefusedError, refuse
+from brgm_med.files import replacing
 from brgm_med.transforms.formats import nifti_affine
-from brgm_med.transforms.formats.atomic import replacing
 from brgm_med.transforms.formats.nifti_affine import Affine, Choice, Record
 from brgm_med.transforms.formats.nifti_header import (
     DTYPE_CODES,

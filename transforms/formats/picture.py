@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError, refuse
-from brgm_med.transforms.formats.atomic import replacing
+from brgm_med.files import replacing
 from brgm_med.transforms.formats.picture_codec import CODECS, Codec, Dpi, Pixels, codec_of, decode, encode
 
 KIND = "picture"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from brgm_med.errors import refuse
-from brgm_med.transforms.formats.dicom_file import MAGIC, PREAMBLE, numbers, stored_pixels, strict, transfer_syntax
+from brgm_med.transforms.formats.dicom.file import MAGIC, PREAMBLE, numbers, stored_pixels, strict, transfer_syntax
 from brgm_med.transforms.formats.picture import Picture, Range
 from brgm_med.transforms.formats.picture_codec import MAX_PIXELS, Dpi, start_of
 

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import CannotWriteError, InputRefusedError
+from brgm_med.files import replacing
 from brgm_med.transforms.formats import radiograph
-from brgm_med.transforms.formats.atomic import replacing
-from brgm_med.transforms.formats.dicom_derived import (
+from brgm_med.transforms.formats.dicom.derived import (
     NO_CHOICES,
     Choices,
     Derivation,
@@ -27,7 +27,7 @@ from brgm_med.transforms.formats.dicom_derived import (
     save,
     source_image,
 )
-from brgm_med.transforms.formats.dicom_repeated import shared
+from brgm_med.transforms.formats.dicom.repeated import shared
 from brgm_med.transforms.formats.picture import Picture, Written
 
 if TYPE_CHECKING:

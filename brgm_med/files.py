@@ -1,0 +1,153 @@
+"""Files and folders that are there whole or not at all, JSON files, and the SHA-256 of a file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from brgm_med.errors import CannotWriteError, InputRefusedError
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_output(path: Path, force: bool = False) -> None:
+    """Find out, before any work is done, whether `path` can be written. Leaves nothing behind.
+
+    Raises InputRefusedError where `path` exists and `force` is False, CannotWriteError where it is a folder
+    or its folder is missing or unwritable.
+    """
+    try:
+        if path.is_dir():
+            raise CannotWriteError(f"{path}: is a folder; give the name of a file")
+        if os.path.lexists(path) and not force:
+            raise InputRefusedError(f"{path}: exists already; choose another name or add --force")
+        if not path.parent.is_dir():
+            raise CannotWriteError(f"{path}: cannot be written, there is no folder {path.parent}; make it first")
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise CannotWriteError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
+
+
+@contextmanager
+def replacing(path: Path, force: bool = False) -> Iterator[Path]:
+    """Give a new, empty file beside `path` to fill; on leaving, flush it to the disk and rename it to `path`.
+
+    On any error, interruption included, the new file is removed and `path` is as it was. Raises as
+    `check_output` does, and CannotWriteError for an OSError inside (such as a full disk).
+    """
+    check_output(path, force)
+    temporary = path.with_name(f".brgm-{secrets.token_hex(8)}.part")
+    try:
+        try:
+            temporary.open("xb").close()
+            yield temporary
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            _sync(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise CannotWriteError(f"{path}: cannot be written ({why}); free space or choose another folder") from error
+
+
+def write_json(path: Path, content: dict[str, Any], force: bool) -> None:
+    """Atomically; raises as `replacing` does."""
+    with replacing(path, force) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def overwriting(path: Path) -> Iterator[Path]:
+    """Give the name of a file beside `path` to write; on leaving, flush it to the disk and rename it to `path`.
+
+    For a file that one process writes over and over: a part that was left by an interruption has the same name,
+    `path`'s and `.partial`, and is written over too. Raises OSError.
+    """
+    partial = path.with_name(path.name + ".partial")
+    yield partial
+    _sync(partial)
+    os.replace(partial, path)
+
+
+def check_new_folder(path: Path, replaced: str | None = None) -> None:
+    """Find out whether the folder `path` can be made. Leaves nothing behind; raises as `check_output` does.
+
+    `replaced`: a folder of nothing but files whose names end so may exist, and will be replaced.
+    """
+    if os.path.lexists(path):
+        if replaced is None:
+            raise InputRefusedError(f"{path}: exists already; choose another name")
+        try:
+            ours = path.is_dir() and not path.is_symlink() and all(_named(p, replaced) for p in path.iterdir())
+        except OSError as error:
+            raise CannotWriteError(f"{path}: cannot be read ({error.strerror}); choose another name") from error
+        if not ours:
+            raise CannotWriteError(f"{path}: is not a folder of {replaced} files only; choose another name")
+        path = path.with_name(f".brgm-{secrets.token_hex(8)}.part")
+    check_output(path)
+
+
+def _named(path: Path, ending: str) -> bool:
+    return path.name.lower().endswith(ending) and path.is_file() and not path.is_symlink()
+
+
+@contextmanager
+def new_folder(path: Path, replaced: str | None = None) -> Iterator[Path]:
+    """Give a new, empty folder beside `path` to fill; on leaving, flush its files to the disk and rename it to `path`.
+
+    On any error, interruption included, nothing is left, and a folder that was to be replaced is as it was. Raises as
+    `check_new_folder` does, and CannotWriteError for an OSError inside.
+    """
+    check_new_folder(path, replaced)
+    temporary = path.with_name(f".brgm-{secrets.token_hex(8)}.part")
+    try:
+        try:
+            temporary.mkdir()
+            yield temporary
+            for inside in temporary.rglob("*"):
+                _sync(inside)
+            _put_in_place(temporary, path)
+            _sync(path.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise CannotWriteError(f"{path}: cannot be written ({why}); free space or choose another folder") from error
+
+
+def _put_in_place(new: Path, path: Path) -> None:
+    """Rename the folder `new` to `path`; what stood there steps aside, and back again if that fails."""
+    if not os.path.lexists(path):
+        os.rename(new, path)
+        return
+    aside = path.with_name(f".brgm-{secrets.token_hex(8)}.old")
+    os.rename(path, aside)
+    try:
+        os.rename(new, path)
+    except BaseException:
+        os.rename(aside, path)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

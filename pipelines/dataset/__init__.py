@@ -1,0 +1,1 @@
+"""The BIDS App: a dataset in, a dataset of derivatives out."""

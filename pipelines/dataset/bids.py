@@ -1,0 +1,290 @@
+"""BIDS names: which scans a data set holds, what their derivatives are called, and the files that make these one.
+
+Names are those of BIDS 1.10: entities `key-value`, in the order of its derivatives, then a suffix. Masks of lesions are
+`label-lesion_mask`, as its derivatives call them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from brgm_med._version import __version__
+from brgm_med.errors import InputRefusedError, UsageError
+from brgm_med.files import replacing
+from brgm_med.pipelines.results.certificate import STATEMENT
+from brgm_med.transforms.formats import stem
+
+VERSION = "1.10.0"
+SUFFIX = "T1w"
+MASK = "mask"
+NATIVE = "native"
+RAW = "raw"
+"""How BIDS URIs call the data set that is reconstructed."""
+NAME = re.compile(r"((?:[a-z]+-[A-Za-z0-9+]+_)+)([A-Za-z0-9]+)\.nii(\.gz)?")
+IGNORED = ("*_measured.nii.gz", "*.html", "*.csv", "figures/", "logs/", "/prior/")
+"""What is no BIDS: maps, reports, logs, and a prior that was trained. Images are never ignored."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan to work on. `place` is where it is, `series` which of several DICOM volumes, `metadata` its JSON files'
+    content. Its derivative is `destination`, a name in the output folder without an ending, and `sidecar` what the JSON
+    file beside that says. `group` are the scans of one subject. `problem` says why it cannot be worked on."""
+
+    place: Path
+    destination: str
+    group: str
+    sidecar: dict[str, Any]
+    series: str = ""
+    metadata: dict[str, Any] = field(default_factory=dict)
+    mask: Path | None = None
+    problem: str | None = None
+
+
+def entities(name: str) -> dict[str, str] | None:
+    """The entities of a file's name, in order, `suffix` last; None where it is no BIDS name of NIfTI."""
+    found = NAME.fullmatch(name)
+    if found is None:
+        return None
+    pairs = [part.split("-", 1) for part in found[1].rstrip("_").split("_")]
+    return {pair[0]: pair[1] for pair in pairs} | {"suffix": found[2]}
+
+
+def derived_name(source: str, resolution: str, description: str) -> str:
+    """The source's name with `res-` and `desc-`, without its ending; all its entities are kept, so none collide."""
+    found = entities(source)
+    assert found is not None
+    suffix = found.pop("suffix")
+    pairs = found | {"res": resolution, "desc": description}
+    return "_".join([*(f"{key}-{value}" for key, value in pairs.items()), suffix])
+
+
+def metadata_of(root: Path, scan: Path) -> dict[str, Any]:
+    """What the JSON files say of `scan`, nearer ones last (BIDS's inheritance principle).
+
+    Raises InputRefusedError for one that is damaged.
+    """
+    own = entities(scan.name) or {}
+    parts = scan.relative_to(root).parts[:-1]
+    folders = [root.joinpath(*parts[:n]) for n in range(len(parts) + 1)]
+    content: dict[str, Any] = {}
+    for folder in folders:
+        matching = []
+        for file in folder.glob(f"*{own.get('suffix', SUFFIX)}.json"):
+            name = file.name.removesuffix(".json")
+            pairs = dict(part.split("-", 1) for part in name.split("_")[:-1] if "-" in part)
+            if all(own.get(key) == value for key, value in pairs.items()):
+                matching.append((len(pairs), file.name, file))
+        for *_, file in sorted(matching):
+            try:
+                found = json.loads(file.read_text())
+            except (OSError, ValueError) as error:
+                raise InputRefusedError(f"{file}: is no readable JSON ({error}); mend or remove it") from error
+            if isinstance(found, dict):
+                content |= found
+    return content
+
+
+def masks_of(root: Path, scan: Path, pattern: str | None) -> list[Path]:
+    """The masks that say where the hole in `scan` is.
+
+    `pattern` is a path from `root` with wildcards, in which {sub}, {ses} ... are the scan's entities and {stem} its
+    name without ending; without one, files *_label-lesion*_mask of the same subject, in `root` and in its derivatives,
+    none of whose entities (but those that describe a mask) differ from the scan's.
+    """
+    own = entities(scan.name) or {}
+    if pattern is not None:
+        try:
+            wanted = pattern.format(**own, stem=stem(scan))
+        except (KeyError, IndexError, ValueError) as error:
+            raise UsageError(f"--mask-pattern {pattern}: {scan.name} has no {error}") from error
+        return sorted(p for p in root.glob(wanted) if p.is_file())
+    found = []
+    for place in (root, *sorted(p for p in (root / "derivatives").glob("*") if p.is_dir())):
+        for mask in sorted((place / f"sub-{own.get('sub')}").rglob(f"*label-lesion*_{MASK}.nii*")):
+            theirs = entities(mask.name) or {}
+            same = {k: v for k, v in theirs.items() if k not in ("label", "suffix", "desc", "space", "res")}
+            if theirs and theirs.get("space", "orig") == "orig" and all(own.get(k) == v for k, v in same.items()):
+                found.append(mask)
+    return found
+
+
+def find_scans(
+    root: Path, *, task: str, spacing: float, labels: Sequence[str] = (), mask_pattern: str | None = None
+) -> list[Scan]:
+    """The T1-weighted scans of the BIDS data set at `root`, of the subjects `labels` (all), by name.
+
+    `spacing` is the prior's, mm: the result's is the finest of this and the scan's.
+
+    Raises UsageError for labels that are not there, InputRefusedError where there is no data set or no scan.
+    """
+    if not (root / "dataset_description.json").is_file():
+        raise InputRefusedError(
+            f"{root}: holds no dataset_description.json, so it is no BIDS data set; give one, or add --layout plain"
+        )
+    subjects = {p.name.removeprefix("sub-"): p for p in sorted(root.glob("sub-*")) if p.is_dir()}
+    wanted = [label.removeprefix("sub-") for label in labels] or list(subjects)
+    for label in wanted:
+        if label not in subjects:
+            raise UsageError(f"--participant-label {label}: {root} has no sub-{label}")
+    found = []
+    for label in wanted:
+        files = [*subjects[label].glob("anat/*"), *subjects[label].glob("ses-*/anat/*")]
+        for file in sorted(f for f in files if (entities(f.name) or {}).get("suffix") == SUFFIX):
+            found.append(_scan(root, file, task, spacing, mask_pattern))
+    if not found:
+        raise InputRefusedError(f"{root}: holds no *_{SUFFIX}.nii.gz of the subjects asked for; check the names")
+    return _each_once(found)
+
+
+def _scan(root: Path, file: Path, task: str, spacing: float, mask_pattern: str | None) -> Scan:
+    relative = file.relative_to(root)
+    finest = finest_of(file, spacing)
+    resolution = resolution_label(task, finest)
+    destination = (relative.parent / derived_name(file.name, resolution, task)).as_posix()
+    problem, mask, metadata = None, None, {}
+    try:
+        metadata = metadata_of(root, file)
+    except InputRefusedError as error:
+        problem = str(error).replace(f"{root}/", "")
+    sources = [f"bids:{RAW}:{relative.as_posix()}"]
+    if task == "inpaint" and problem is None:
+        masks = masks_of(root, file, mask_pattern)
+        if len(masks) == 1:
+            mask = masks[0]
+            sources.append(f"bids:{RAW}:{mask.relative_to(root).as_posix()}")
+        else:
+            names = ", ".join(m.relative_to(root).as_posix() for m in masks) or "none"
+            problem = f"{file.name}: one mask of its hole is needed, found: {names}; see --mask-pattern"
+    stripped = bool(metadata.get("SkullStripped", False))
+    sidecar: dict[str, Any] = {"Description": STATEMENT, "Sources": sources, "SkullStripped": stripped}
+    sidecar["Resolution"] = "the scan's own voxels"
+    if resolution != NATIVE:
+        sidecar["Resolution"] = f"{finest:.3g} mm along every axis of the scan"
+    return Scan(file, destination, f"sub-{(entities(file.name) or {})['sub']}", sidecar, "", metadata, mask, problem)
+
+
+def resolution_label(task: str, spacing: float) -> str:
+    """`res-`: native where voxels stay what they are, else the result's spacing, such as 2mm or 0p94mm."""
+    return NATIVE if task == "inpaint" else f"{spacing:.3g}mm".replace(".", "p")
+
+
+def finest_of(scan: Path, spacing: float) -> float:
+    """The finest of `spacing` and the scan's own, mm; `spacing` if the scan cannot be read (it is refused later)."""
+    from brgm_med.transforms.formats import nifti
+
+    try:
+        affine = nifti.read_header(scan).affine
+    except InputRefusedError:
+        return spacing
+    return min(spacing, *(math.dist(column, (0, 0, 0)) for column in affine[:3, :3].T))
+
+
+def _each_once(scans: Iterable[Scan]) -> list[Scan]:
+    """Of scans that would have one derivative (.nii and .nii.gz of one name), none: nobody knows which is meant."""
+    listed = list(scans)
+    names = [scan.destination for scan in listed]
+    text = "another scan has this name too, with another ending; rename one"
+    return [
+        scan if names.count(scan.destination) == 1 else replace(scan, problem=f"{scan.place.name}: {text}")
+        for scan in listed
+    ]
+
+
+def find_plain(
+    root: Path,
+    *,
+    task: str,
+    series: str | None = None,
+    mask_pattern: str | None = None,
+    without: Sequence[Path] = (),
+) -> list[Scan]:
+    """Every NIfTI file below `root`, and every folder or zip right in it that holds DICOM, by name; none in `without`.
+
+    A mask is what `mask_pattern` finds, a path from `root` in which {stem} is the scan's name without ending (default:
+    {stem}_mask.nii.gz beside the scan); masks are no scans. Raises InputRefusedError where there is nothing.
+    """
+    from brgm_med.transforms.formats import endings
+    from brgm_med.transforms.formats.dicom import is_volume
+    from brgm_med.transforms.formats.dicom.archive import is_zip
+
+    if not root.is_dir():
+        raise InputRefusedError(f"{root}: is no folder; give one of NIfTI files, or of folders of DICOM")
+    hidden = [p.resolve() for p in without]
+
+    def wanted_place(path: Path) -> bool:
+        return not any(path.resolve().is_relative_to(p) for p in hidden)
+
+    files = sorted(p for p in root.rglob("*") if p.name.endswith(endings("volume")) and p.is_file() and wanted_place(p))
+    others = sorted(p for p in root.iterdir() if (p.is_dir() or is_zip(p)) and wanted_place(p) and is_volume(p))
+    masks: dict[Path, list[Path]] = {}
+    for file in [*files, *others]:
+        relative = file.relative_to(root).parent / "{stem}_mask.nii.gz"
+        wanted = (mask_pattern or relative.as_posix()).replace("{stem}", stem(file))
+        masks[file] = sorted(p for p in root.glob(wanted) if p.is_file())
+    taken = {mask for found in masks.values() for mask in found}
+    scans = []
+    for file in [*files, *others]:
+        if file in taken:
+            continue
+        relative = file.relative_to(root)
+        where = (relative.parent / f"{stem(file)}_{task}").as_posix()
+        problem = None
+        sidecar: dict[str, Any] = {"Description": STATEMENT, "Sources": [relative.as_posix()]}
+        if task == "inpaint":
+            if len(masks[file]) != 1:
+                names = ", ".join(m.relative_to(root).as_posix() for m in masks[file]) or "none"
+                problem = f"{file.name}: one mask of its hole is needed, found: {names}; see --mask-pattern"
+            else:
+                sidecar["Sources"].append(masks[file][0].relative_to(root).as_posix())
+        mask = masks[file][0] if task == "inpaint" and problem is None else None
+        metadata: dict[str, Any] = {}
+        beside = file.with_name(f"{stem(file)}.json")
+        if file.is_file() and beside.is_file():
+            try:
+                content = json.loads(beside.read_text())
+                metadata = content if isinstance(content, dict) else {}
+            except (OSError, ValueError) as error:
+                problem = f"{beside.name}: is no readable JSON ({error}); mend or remove it"
+        chosen = (series or "") if file in others else ""
+        scans.append(Scan(file, where, where, sidecar, chosen, metadata, mask, problem))
+    if not scans:
+        raise InputRefusedError(f"{root}: holds no scan, neither NIfTI nor folders of DICOM; check the name")
+    return _each_once(scans)
+
+
+def describe_dataset(out: Path, root: Path, name: str) -> None:
+    """`dataset_description.json` and `.bidsignore` of the derivatives in `out`, made from the data set at `root`."""
+    content = {
+        "Name": name,
+        "BIDSVersion": VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [
+            {
+                "Name": "brgm-med",
+                "Version": __version__,
+                "Description": "Bayesian reconstruction with a deep generative prior. Derived images, for research, "
+                "not for diagnosis.",
+            }
+        ],
+        "SourceDatasets": [{"URL": Path(os.path.relpath(root, out)).as_posix()}],
+        "DatasetLinks": {RAW: Path(os.path.relpath(root, out)).as_posix()},
+    }
+    write_if_new(out / "dataset_description.json", json.dumps(content, indent=2) + "\n")
+    write_if_new(out / "README", f"{STATEMENT}\n\nMade by brgm-med {__version__}; logs/CITATION.md says how.\n")
+    write_if_new(out / ".bidsignore", "\n".join(IGNORED) + "\n")
+
+
+def write_if_new(path: Path, text: str) -> None:
+    """Write `text`, atomically, unless the file says so already. Raises CannotWriteError."""
+    if path.is_file() and path.read_text() == text:
+        return
+    with replacing(path, force=True) as temporary:
+        temporary.write_text(text)

@@ -1,0 +1,21 @@
+"""The settings of a study."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Task = Literal["sr", "inpaint", "train"]
+Level = Literal["participant", "group"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is done to every scan. Equal settings give equal derivatives, whichever engine runs them."""
+
+    task: Task = "sr"
+    prior: str = "brain-t1-coronal"
+    steps: int | None = None
+    seed: int = 0
+    threads: int = 1
+    kimg: float = 100.0

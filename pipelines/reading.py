@@ -1,0 +1,147 @@
+"""A scan as it is read: values, grid, its acquisition and the origin of that."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from brgm_med.errors import InputRefusedError
+from brgm_med.pipelines.console import say
+from brgm_med.transforms.formats import for_reading, stem
+from brgm_med.transforms.formats.dicom.derived import Choices
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from brgm_med.transforms.acquire import AcquisitionModel
+    from brgm_med.transforms.formats.dicom.series import Series
+    from brgm_med.transforms.formats.nifti_header import NiftiHeader
+    from brgm_med.transforms.geometry import Grid
+
+Profile = Literal["box", "gaussian", "trapezoid"]
+
+
+def acquisition_of(
+    scan: Path,
+    grid: Grid,
+    thickness: float | None,
+    gap: float | None,
+    profile: Profile | None,
+    series: Series | None = None,
+) -> tuple[AcquisitionModel, str]:
+    """The acquisition model and where it comes from: flags, else the sidecar beside the scan, else the header.
+
+    Of DICOM, the header states the slices' thickness (`stated_by`).
+
+    Raises InputRefusedError for a damaged sidecar and UsageError for flags that contradict the scan.
+    """
+    from brgm_med.transforms.acquire import AcquisitionModel
+
+    if not (thickness is None and gap is None and profile is None):
+        return AcquisitionModel.from_flags(grid, thickness, gap, profile or "box"), "stated on the command line"
+    sidecar = sidecar_of(scan, stem(scan))
+    if sidecar.is_file():
+        try:
+            content = json.loads(sidecar.read_text())
+        except (OSError, ValueError) as error:
+            raise InputRefusedError(f"{sidecar}: is no readable JSON ({error}); mend or remove it") from error
+        if isinstance(content, dict):
+            model = AcquisitionModel.from_sidecar(content, grid, str(sidecar))
+            if model is not None:
+                return model, "stated in the JSON file beside the scan"
+    stated = stated_by(series, grid)
+    if stated is not None:
+        return stated, "stated in the DICOM header"
+    origin = "assumed from the header's spacing"
+    if series is not None and series.thickness is not None:  # stated, and not positive
+        origin += f"; its Slice Thickness is {series.thickness:g}"
+    return AcquisitionModel.from_header(grid), origin
+
+
+def series_of(header: NiftiHeader) -> Series | None:
+    """The DICOM series that a scan was read from; None for NIfTI."""
+    return getattr(header, "series", None)
+
+
+def stated_by(series: Series | None, grid: Grid) -> AcquisitionModel | None:
+    """A box profile as wide as DICOM's Slice Thickness (PS3.3 C.7.6.2.1.1), where it is stated, across the slices."""
+    from brgm_med.transforms.acquire import AcquisitionModel
+
+    if series is None or series.thickness is None or not series.thickness > 0:
+        return None
+    return AcquisitionModel((*grid.spacing[:2], series.thickness), "box", 2, True)
+
+
+def sidecar_of(path: Path, stem: str) -> Path:
+    """The JSON file beside a scan: same name, `.json`."""
+    return path.with_name(f"{stem}.json")
+
+
+WITHHELD = "withheld (de-identified)"
+
+
+def called(path: Path, choices: Choices) -> str:
+    """The name of an input file, for logs and records; withheld where the output is de-identified."""
+    return WITHHELD if choices.transform is not None else path.name
+
+
+Flags = tuple[float | None, float | None, Profile | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """`values` [1, X, Y, Z] on `grid`, its acquisition `model`, and where that comes from, in words."""
+
+    path: Path
+    header: NiftiHeader
+    values: Tensor
+    grid: Grid
+    model: AcquisitionModel
+    origin: str
+
+    @property
+    def acquisition(self) -> dict[str, Any]:
+        """For the certificate."""
+        entry = self.model.to_sidecar(self.grid)["BrgmMedAcquisition"]
+        return {**entry, "Origin": self.origin, "Stated": self.model.stated}
+
+
+def read_measured(
+    path: Path, series: str | None, affine: Literal["auto", "sform", "qform"], flags: Flags, choices: Choices
+) -> Measured:
+    """Read a scan and say how it is taken to have been acquired, with warnings where its header is suspicious.
+
+    `flags`: slice thickness, gap (mm) and profile, where a person states them. Raises as `formats` and
+    `acquisition_of` do.
+    """
+    source = for_reading(path, series=series).read(path, affine)
+
+    import torch
+
+    from brgm_med.transforms.geometry import Grid
+    from brgm_med.transforms.suspicion import suspicions
+
+    grid = Grid(source.header.shape, source.affine)
+    model, origin = acquisition_of(path, grid, *flags, series_of(source.header))
+    widths = " x ".join(f"{t:g}" for t in model.thickness)
+    spacing = " x ".join(f"{s:g}" for s in grid.spacing)
+    name = called(path, choices)
+    say(f"{name}: {spacing} mm, {model.profile} profile {widths} mm ({origin})")
+    for clause in suspicions(source.array, grid, model):
+        say(f"warning: {name}: {clause}")
+    return Measured(path, source.header, torch.from_numpy(source.array)[None], grid, model, origin)
+
+
+def doubtful(scan: Measured, finest: float) -> str | None:
+    """Why a prior of coronal slices of `finest` mm is not expected to beat interpolation on one scan; None: it is."""
+    if max(scan.grid.spacing) <= finest:
+        return f"it is as fine as the prior ({finest:g} mm) along every axis; nothing finer can be inferred"
+    axis = max(range(3), key=lambda a: scan.model.thickness[a])
+    if scan.grid.world_axis(axis) == 1 and scan.model.thickness[axis] > 1.5 * min(scan.model.thickness):
+        return (
+            "its slices are coronal, as the prior's are, and what is missing lies between them; "
+            "do not expect more than from cubic interpolation with data consistency"
+        )
+    return None

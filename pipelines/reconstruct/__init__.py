@@ -1,0 +1,1 @@
+"""Reconstruction of arrays: arrays in, arrays out, no file."""

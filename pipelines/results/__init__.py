@@ -1,0 +1,1 @@
+"""Results: the files that are written, and what they say of themselves."""

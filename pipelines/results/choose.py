@@ -1,0 +1,88 @@
+"""Where a result goes, and in which format: from the scan's format, the output's name and the user's choices."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from brgm_med.errors import InputRefusedError, UsageError
+from brgm_med.pipelines.reading import series_of
+from brgm_med.pipelines.results.dicom import SeriesTarget
+from brgm_med.pipelines.results.nifti import NiftiTarget
+from brgm_med.pipelines.results.target import OutputType, Target
+from brgm_med.transforms.formats import for_writing, stem
+from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
+from brgm_med.transforms.formats.dicom.mr import is_mr
+from brgm_med.transforms.formats.dicom.series import Series, the_series
+
+if TYPE_CHECKING:
+    from brgm_med.transforms.formats.dicom.series import Series
+    from brgm_med.transforms.formats.nifti_header import NiftiHeader
+
+
+def target_of(
+    scan: Path,
+    out: Path | None,
+    header: NiftiHeader,
+    *,
+    like: Path | None = None,
+    series: str | None = None,
+    dtype: OutputType = "float32",
+    choices: Choices = NO_CHOICES,
+    force: bool = False,
+) -> Target:
+    """Where the result of `scan` goes: to `out`, by default beside it, `_brgm` after its name; MR in DICOM stays DICOM.
+
+    A name without the ending of a format means a folder of DICOM files, with the patient and the study of `scan`, or,
+    for NIfTI, of the DICOM series at `like` (of several, that called `series`).
+
+    Raises UsageError where the name, `like` and the scan do not go together; InputRefusedError as `the_series` does.
+    """
+    own = series_of(header)
+    if own is not None and like is not None:
+        raise UsageError(f"--like: {scan} is DICOM and says itself whose it is; leave it out")
+    to_dicom = own is not None or like is not None
+    out = out or default_result(scan, ".nii.gz" if not to_dicom or (own is not None and not is_mr(own)) else "")
+    target: Target
+    if stem(out) != out.name or not to_dicom:
+        for_writing(out)
+        if choices.transform is not None:
+            raise UsageError(f"--deidentify: is for DICOM output; {out} is to be NIfTI; leave one of the two out")
+        if like is not None:
+            raise UsageError(f"--like: is for DICOM output; {out} is to be NIfTI; leave one of the two out")
+        target = NiftiTarget(out, header, dtype, force)
+        if target.map_path.resolve() == scan.resolve():
+            raise UsageError(f"{out}: {scan} stands where its map is to go; choose another name")
+        return target
+    if own is None:
+        assert like is not None
+        own = the_series(like, series)
+        check_same_place(scan, header, like, own)
+        target = SeriesTarget(out, own, choices, header, force)
+    else:
+        target = SeriesTarget(out, own, choices, None, force)
+    for given in (scan, *([] if like is None else [like])):
+        for made in (target.path, target.map_path):
+            a, b = given.resolve(), made.resolve()
+            if a == b or a in b.parents or b in a.parents:
+                what = f"the output's folder and {given} must not lie in one another"
+                raise UsageError(f"{made}: {what}; choose another")
+    return target
+
+
+def check_same_place(scan: Path, header: NiftiHeader, like: Path, series: Series) -> None:
+    """Refuse, with InputRefusedError, a series that does not hold the middle of `scan`: it is of something else."""
+    middle = header.affine @ [*((n - 1) / 2 for n in header.shape), 1]
+    index = (np.linalg.inv(series.affine) @ middle)[:3]
+    if not all(-0.5 <= i <= n - 0.5 for i, n in zip(index, series.shape, strict=True)):
+        raise InputRefusedError(f"{like}: lies elsewhere in space than {scan}; give the series that it was made from")
+
+
+def default_result(scan: Path, ending: str = ".nii.gz") -> Path:
+    """Beside the scan, its name + `_brgm` + `ending`; beside the folder of a DICOMDIR."""
+    place = scan.resolve().parent if scan.name.upper() == "DICOMDIR" else scan
+    place = Path(os.path.abspath(place))  # "." has no name
+    return place.with_name(f"{stem(place)}_brgm{ending}")

@@ -1,0 +1,107 @@
+"""A result as a folder of DICOM files: a derived series."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brgm_med.errors import InputRefusedError
+from brgm_med.files import check_new_folder
+from brgm_med.pipelines.results.target import Held, taken_back
+from brgm_med.transforms.formats.dicom import map as dicom_map
+from brgm_med.transforms.formats.dicom import write as dicom_write
+from brgm_med.transforms.formats.dicom.deidentify import check as check_identity
+from brgm_med.transforms.formats.dicom.map import MEASURED, Quantity
+from brgm_med.transforms.formats.dicom.mr import Scale, Voxels, check_source
+
+if TYPE_CHECKING:
+    from brgm_med.transforms.formats.dicom.derived import Choices, Derivation
+    from brgm_med.transforms.formats.dicom.series import Series
+    from brgm_med.transforms.formats.nifti_affine import Affine
+    from brgm_med.transforms.formats.nifti_header import NiftiHeader
+
+
+@dataclass(frozen=True, eq=False)
+class SeriesTarget:
+    """A folder of DICOM files, with patient and study of `like`: the scan itself, or another series than `scan`."""
+
+    path: Path
+    like: Series
+    choices: Choices
+    scan: NiftiHeader | None
+    force: bool
+
+    @property
+    def map_path(self) -> Path:
+        return self.path.with_name(f"{self.path.name}_{MEASURED.name}")
+
+    def check(self) -> None:
+        check_source(self.like)
+        for path in (self.path, self.map_path):
+            check_new_folder(path, dicom_write.ENDING if self.force else None)
+        if self.choices.transform is not None:
+            for header in self.like.headers:
+                check_identity(header, "the series")
+
+    def kept_as(self, known: NDArray[np.generic], header: NiftiHeader) -> np.dtype:
+        low, high = known.min(), known.max()
+        for kind in (header.dtype, np.dtype(np.uint16), np.dtype(np.int16)):
+            fits = kind in (np.uint16, np.int16) and np.iinfo(kind).min <= low and high <= np.iinfo(kind).max
+            if fits and np.array_equal(np.rint(known), known):
+                return kind.newbyteorder("=")
+        raise InputRefusedError(
+            f"{header.path}: its voxels are no integers of 16 bits (or its slices are rescaled differently), so DICOM "
+            "cannot keep them as they are; let the output's name end in .nii.gz"
+        )
+
+    def write(
+        self, array: NDArray[np.floating], affine: Affine, how: Derivation, label: str, thickness: float | None = None
+    ) -> Held:
+        made_from = None
+        if self.scan is not None:
+            real = self.scan.dtype.kind == "f"
+            made_from = dicom_write.Elsewhere(None if real else Scale(self.scan.slope, self.scan.inter))
+        held = dicom_write.write(
+            self.path,
+            array,
+            affine,
+            self.like,
+            how,
+            self.choices,
+            thickness=thickness,
+            made_from=made_from,
+            force=self.force,
+        )
+        self._forget_map()
+        return Held(*held)
+
+    def write_stored(
+        self, stored: NDArray[np.generic], header: NiftiHeader, how: Derivation, label: str
+    ) -> NDArray[np.generic]:
+        own = self.scan is None
+        scale, thickness = Scale(header.slope, header.inter), self.like.thickness if own else None
+        voxels = Voxels(cast("NDArray[np.integer]", stored), scale, header.affine, thickness)
+        dicom_write.write_stored(self.path, voxels, self.like, how, self.choices, made_here=own, force=self.force)
+        self._forget_map()
+        return stored
+
+    def write_map(
+        self, array: NDArray[np.floating], affine: Affine, how: Derivation, what: Quantity = MEASURED
+    ) -> Path:
+        path = self.path.with_name(f"{self.path.name}_{what.name}")
+        with taken_back(self):
+            dicom_map.write(path, array, affine, self.path, what, how, self.choices, self.force)
+        return path
+
+    def _forget_map(self) -> None:
+        if self.force:
+            shutil.rmtree(self.map_path, ignore_errors=True)
+
+    def remove(self) -> None:
+        for path in (self.path, self.map_path):
+            shutil.rmtree(path, ignore_errors=True)

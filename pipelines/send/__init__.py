@@ -1,0 +1,1 @@
+"""Sending of DICOM files to an archive."""

@@ -1,0 +1,103 @@
+"""DICOM instances, and an archive's answers about them, whichever way they are sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from brgm_med.errors import InputRefusedError, refuse
+from brgm_med.transforms.formats.dicom.file import is_dicom
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+UNDEFINED = 0xFFFFFFFF  # a length; pydicom itself misses the delimiter at its end
+MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR, which is of the medium it lies on (PS3.10, section 8)
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A DICOM file, and what its file meta information (PS3.10, section 7.1) says of it."""
+
+    path: Path
+    sop_class: str
+    uid: str
+    syntax: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an archive answered about one instance; `later`: it may be stored if it is sent again."""
+
+    stored: bool
+    text: str
+    later: bool = False
+
+
+class UnreachableError(Exception):
+    """The archive took no instance at all, or no more of them; `later`: it may if it is asked again."""
+
+    def __init__(self, text: str, later: bool) -> None:
+        super().__init__(text)
+        self.later = later
+
+
+Answers = Generator[tuple[Instance, Answer], None, None]
+Sender = Callable[[Sequence[Instance]], Answers]
+"""Sends instances in any order, giving each one's answer; raises UnreachableError."""
+
+
+def answer(code: int) -> Answer:
+    """The meaning of a status of C-STORE (PS3.4 B.2.3, PS3.7 C), which STOW-RS reports too (PS3.3 C.14.1.1).
+
+    Never the archive's own comment: that may speak of the patient.
+    """
+    from pynetdicom.status import STORAGE_SERVICE_CLASS_STATUS, code_to_category
+
+    meaning = f"0x{code:04X} {STORAGE_SERVICE_CLASS_STATUS.get(code, ('', 'unknown status'))[1]}".strip()
+    if code == 0:
+        return Answer(True, "stored")
+    if code_to_category(code) == "Warning":
+        return Answer(True, f"stored, with a warning ({meaning})")
+    # Processing failure, resource limitation, out of resources.
+    return Answer(False, f"refused ({meaning})", code in (0x0110, 0x0213) or code >> 8 == 0xA7)
+
+
+def instances_in(path: Path) -> tuple[list[Instance], int]:
+    """The DICOM instances at `path` (a file, or a folder and all below) by name, and how many files are none.
+
+    Raises InputRefusedError where there is none, and for one that is truncated or damaged.
+    """
+    if not path.exists():
+        refuse(path, "no such file or folder", "check the name")
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    found = []
+    for file in filter(is_dicom, files):
+        try:
+            meta = _meta_of_whole(file)
+            names = ("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID")
+            sop_class, uid, syntax = (str(meta[name].value) for name in names)
+        except Exception as error:  # pydicom has many for damaged files
+            raise InputRefusedError(f"{file}: is truncated or damaged; copy or export it again") from error
+        if sop_class != MEDIA_DIRECTORY:
+            found.append(Instance(file, sop_class, uid, syntax))
+    if not found:
+        refuse(path, "holds no DICOM file that can be sent", "give DICOM files (PS3.10)")
+    return found, len(files) - len(found)
+
+
+def _meta_of_whole(file: Path) -> Dataset:
+    """The file meta information of a file that holds all it declares. Raises any exception for one that does not."""
+    from pydicom import dcmread
+    from pydicom.dataelem import RawDataElement
+
+    dataset = dcmread(file, defer_size=1024)
+    end = 0
+    if not dataset.file_meta.TransferSyntaxUID.is_deflated:
+        raw = [e for e in dataset.values() if isinstance(e, RawDataElement) and e.length != UNDEFINED]
+        end = max((e.value_tell + e.length for e in raw), default=0)
+    if end > file.stat().st_size:
+        raise EOFError
+    return dataset.file_meta

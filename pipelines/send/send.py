@@ -1,0 +1,79 @@
+"""Sending DICOM files to an archive: how often it is tried, and what came of it.
+
+A file goes as it is, in its own transfer syntax; nothing is re-encoded. Names of files and folders may hold names of
+patients, so a file is called by its SOP Instance UID here. The two ways to send are `c_store` and `stow`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from brgm_med.errors import CannotWriteError, UsageError
+from brgm_med.pipelines.console import progress
+from brgm_med.pipelines.send.protocol import Answer, Instance, Sender, UnreachableError, instances_in
+
+RETRIES = 3
+
+
+def sender_to(target: str, calling: str) -> Sender:
+    """`target` is AET@host:port (C-STORE) or http(s)://.../studies (STOW-RS). Raises UsageError for another one."""
+    from brgm_med.pipelines.send import c_store, stow
+
+    if "://" in target:
+        return partial(stow.send, stow.check(target))
+    return partial(c_store.send, c_store.Peer.of(target, calling))
+
+
+def send(path: Path, target: str, *, calling: str = "BRGM-MED", retries: int = RETRIES, pause: float = 1.0) -> int:
+    """Store every DICOM file at `path` in the archive `target`; returns how many were stored.
+
+    One line for each on stdout, once what became of it is settled. What may succeed later is tried `retries` times
+    more, after `pause` seconds, four times as many, and so on. Raises CannotWriteError unless all are stored.
+    """
+    from brgm_med.pipelines.console import say
+
+    if retries < 0:
+        raise UsageError("--retries: must not be negative")
+    sender = sender_to(target, calling)
+    waiting, skipped = instances_in(path)
+    count = len(waiting)
+    say(f"{count} to send to {target}" + (f", {skipped} skipped (no DICOM instances)" if skipped else ""))
+    lost: Counter[str] = Counter()
+    with progress("sent", count) as advance:
+
+        def settle(instance: Instance, result: Answer) -> None:
+            print(f"{instance.uid}: {result.text}", flush=True)
+            advance("" if not lost.total() else f"{lost.total()} not stored")
+
+        for attempt in range(retries + 1):
+            last = attempt == retries
+            if attempt:
+                seconds = pause * 4 ** (attempt - 1)
+                say(f"{len(waiting)} not stored yet; next attempt in {seconds:g} s")
+                time.sleep(seconds)
+            answered, unreachable = {}, None
+            try:
+                with closing(sender(waiting)) as answers:  # an interruption ends the association too
+                    for instance, result in answers:
+                        answered[instance] = result
+                        if result.stored or last or not result.later:
+                            lost.update([] if result.stored else [result.text])
+                            settle(instance, result)
+            except UnreachableError as error:
+                unreachable = error
+            silent = [i for i in waiting if i not in answered]
+            if silent and (last or (unreachable and not unreachable.later)):
+                lost[str(unreachable)] += len(silent)
+                silent = []
+            waiting = silent + [i for i, result in answered.items() if not result.stored and result.later]
+            if last or not waiting:
+                break
+    if lost:
+        reasons = ", ".join(f"{number} {text}" for text, number in lost.most_common())
+        raise CannotWriteError(f"{path}: {lost.total()} of {count} were not stored at {target}: {reasons}")
+    say(f"stored {count} of {count} at {target}")
+    return count

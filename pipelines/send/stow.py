@@ -1,0 +1,95 @@
+"""STOW-RS, the Store transaction of DICOMweb (PS3.18, section 10.5), through dicomweb-client.
+
+User name and password are taken from ~/.netrc, and a certificate authority of one's own from REQUESTS_CA_BUNDLE, as
+requests does: neither belongs on a command line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from brgm_med.errors import UsageError
+from brgm_med.pipelines.send.protocol import Answer, Answers, Instance, UnreachableError, answer
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+TIMEOUT = (10, 120)
+WHOLE = 1 << 60
+"""The size of a request's chunks: chunked transfer is refused by some archives."""
+TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
+FOR_ALL = (401, 403, 404, 405, 407)
+
+
+def check(url: str) -> str:
+    """`url`, if it can be one of STOW-RS. Raises UsageError."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError as error:
+        raise UsageError(f"--to: is no URL ({error})") from error
+    if parts.username is not None:
+        raise UsageError("--to: the URL holds a user name; put that and the password into ~/.netrc")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise UsageError(f"--to {url}: must be http(s)://host/.../studies, or AET@host:port")
+    if not parts.path.rstrip("/").endswith("/studies") or parts.query or parts.fragment:
+        raise UsageError(f"--to {url}: must end in /studies, the Store resource of DICOMweb")
+    return url.rstrip("/")
+
+
+def send(url: str, instances: Sequence[Instance]) -> Answers:
+    """Store instances, one in each request, so that each has an answer of its own. Raises UnreachableError."""
+    from dicomweb_client.api import DICOMwebClient
+    from requests import HTTPError, RequestException, Timeout
+    from requests.exceptions import ConnectionError, JSONDecodeError, SSLError
+
+    json = {"Accept": "application/dicom+json"}
+    client = DICOMwebClient(url.removesuffix("/studies"), headers=json, timeout=TIMEOUT, chunk_size=WHOLE)  # type: ignore[arg-type]
+    client.set_http_retry_params(retry=False)
+    for instance in instances:
+        try:
+            # Not `store_instances`, which decodes a data set and writes it anew: without group lengths, for example.
+            response = client._http_post_multipart_application_dicom(url, [instance.path.read_bytes()])
+            yield instance, _meaning(response, instance.uid)
+        except HTTPError as error:
+            yield instance, _refusal(error, instance.uid)
+        except SSLError as error:
+            raise UnreachableError("because the archive's certificate is not trusted", later=False) from error
+        except (ConnectionError, Timeout) as error:
+            raise UnreachableError(f"for want of a connection to {urlsplit(url).netloc}", later=True) from error
+        except (JSONDecodeError, KeyError, TypeError, ValueError, SyntaxError):
+            yield instance, Answer(False, "unconfirmed (the archive's answer cannot be read)")
+        except RequestException as error:
+            raise UnreachableError(f"because the request failed ({type(error).__name__})", later=False) from error
+        except OSError:
+            yield instance, Answer(False, "could not be read", later=True)
+
+
+def _meaning(response: Dataset, uid: str) -> Answer:
+    """What a Store Instances Response (PS3.18, table 10.5.3-1) says of the one instance that was sent."""
+    for failed in response.get("FailedSOPSequence") or []:
+        if failed.get("ReferencedSOPInstanceUID", uid) == uid:
+            return answer(int(failed.get("FailureReason") or 0x0110))
+    for stored in response.get("ReferencedSOPSequence") or []:
+        if stored.get("ReferencedSOPInstanceUID") == uid:
+            return answer(int(stored.get("WarningReason") or 0))
+    return Answer(False, "unconfirmed (the archive's answer does not name it)")
+
+
+def _refusal(error: Exception, uid: str) -> Answer:
+    """Of a 4xx or 5xx response: 409 holds a Store Instances Response too. Raises UnreachableError for all alike."""
+    from pydicom import Dataset
+
+    response = error.response  # type: ignore[attr-defined]
+    status = response.status_code
+    if status in FOR_ALL:
+        raise UnreachableError(f"because the archive answered HTTP {status} ({response.reason})", later=False)
+    try:
+        told = _meaning(Dataset.from_json(response.json()), uid)
+    except Exception:  # no such body
+        told = None
+    if told is not None and not told.stored and "0x" in told.text:
+        return told
+    return Answer(False, f"refused (HTTP {status} {response.reason})", later=status in TEMPORARY)

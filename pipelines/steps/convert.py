@@ -1,0 +1,77 @@
+"""The step `convert`: NIfTI or DICOM in, NIfTI and a JSON file that states the acquisition out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from brgm_med._version import __version__
+from brgm_med.errors import InputRefusedError
+from brgm_med.files import check_output, replacing, write_json
+from brgm_med.pipelines.reading import series_of, sidecar_of, stated_by
+from brgm_med.transforms.formats import for_reading, nifti, stem
+
+if TYPE_CHECKING:
+    from brgm_med.transforms.acquire import AcquisitionModel
+    from brgm_med.transforms.formats.nifti_header import NiftiHeader
+
+
+def convert(
+    scan: Path,
+    folder: Path,
+    *,
+    series: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> tuple[Path, Path]:
+    """Bring the scan at `scan` into `folder` as NIfTI, with a JSON file beside it; returns both paths.
+
+    NIfTI passes through as a symbolic link, once its voxels have been read; DICOM, of which `series` chooses one of
+    several volumes, keeps its stored integers. The JSON file holds `metadata` (such as a BIDS sidecar's) and, where
+    these or the DICOM header state one, the acquisition that `reading.acquisition_of` reads: a
+    `BrgmMedAcquisition` as it is, else BIDS's or DICOM's Slice Thickness (mm) as a box profile across the slices.
+    Raises InputRefusedError for whatever cannot be read, and CannotWriteError.
+    """
+    header, stored = for_reading(scan, series=series or None).read_stored(scan, "auto")
+    out = folder / (scan.name if series_of(header) is None else f"{stem(scan)}.nii.gz")
+    if series_of(header) is None:
+        check_output(out, force)
+        with replacing(out, force) as temporary:
+            temporary.unlink()
+            os.symlink(os.path.abspath(scan), temporary)
+    else:
+        label = f"brgm-med {__version__}: converted from DICOM, research only"
+        nifti.write_stored(out, stored, header, label, force)
+    content = dict(metadata or {})
+    if "BrgmMedAcquisition" not in content:
+        content |= stated_acquisition(header, content)
+    sidecar = sidecar_of(out, stem(out))
+    try:
+        write_json(sidecar, content, force)
+    except ValueError as error:  # JSON has no NaN, but Python reads it
+        raise InputRefusedError(f"{scan}: its sidecar holds a number that JSON has not ({error}); mend it") from error
+    return out, sidecar
+
+
+def stated_acquisition(header: NiftiHeader, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The sidecar's entry for what the DICOM header, else BIDS metadata, state of the slices; empty for nothing.
+
+    Raises InputRefusedError for a Slice Thickness that is no length.
+    """
+    thickness = metadata.get("SliceThickness")
+    if series_of(header) is None and thickness is None:
+        return {}
+    from brgm_med.transforms.acquire import SAME, AcquisitionModel
+    from brgm_med.transforms.geometry import Grid
+
+    grid = Grid(header.shape, header.affine)
+    model: AcquisitionModel | None = stated_by(series_of(header), grid)
+    if model is None and thickness is not None:
+        if not isinstance(thickness, int | float) or not 0 < thickness < float("inf"):
+            raise InputRefusedError(f"{header.path}: its sidecar's SliceThickness is {thickness!r}, no length; mend it")
+        spacing = sorted(grid.spacing)
+        if spacing[2] > spacing[1] * (1 + SAME):  # else nothing tells which axis the slices are along
+            model = AcquisitionModel.from_flags(grid, float(thickness))
+    return {} if model is None else model.to_sidecar(grid)

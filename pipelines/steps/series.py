@@ -1,0 +1,74 @@
+"""`brgm-med series`: which DICOM volumes there are, what each is, why one cannot be used. No one's name is shown."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from brgm_med.errors import InputRefusedError
+from brgm_med.transforms.formats.dicom.archive import named_by_zip
+from brgm_med.transforms.formats.dicom.series import find_series
+
+if TYPE_CHECKING:
+    from brgm_med.transforms.formats.dicom.stack import Stack
+
+UPRIGHT = 0.999
+"""A slice normal whose largest cosine is below this is oblique."""
+
+
+def list_series(path: Path, as_json: bool = False) -> None:
+    """Print the volumes at `path`: a table, or JSON. Raises InputRefusedError where nothing there is DICOM."""
+    found = find_series(path)
+    with named_by_zip():
+        volumes = [describe(stack, path) for stack in found.stacks]
+    if as_json:
+        content = {"volumes": volumes, "dicom_files_without_a_place": found.others, "files_not_dicom": found.skipped}
+        print(json.dumps(content, indent=2))
+        return
+    rows: list[tuple[str, ...]] = [("series", "modality", "description", "voxels", "mm", "slices are", "")]
+    for v in volumes:
+        size = " x ".join(str(n) for n in v["shape"])
+        spacing = " x ".join(f"{s:.3g}" for s in v["spacing"] or ())
+        note = f"cannot be used: {v['problem']}" if v["problem"] else v["part"]
+        cells = (v["series"], v["modality"], v["description"], size, spacing, v["orientation"] or "", note)
+        rows.append(tuple("".join(c for c in cell if c.isprintable()) for cell in cells))  # nothing may move the cursor
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)] + [0]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    if found.others or found.skipped:
+        print(f"Beside these: {found.others} DICOM files that are no slices, {found.skipped} files that are no DICOM.")
+
+
+def describe(stack: Stack, place: Path) -> dict[str, Any]:
+    """What a volume is. `series` is what `--series` takes; `problem` is None where its geometry is one."""
+    header, spacing, problem = stack.header, None, None
+    try:
+        _, affine = stack.placed()
+        spacing = [round(float(s), 6) for s in np.linalg.norm(affine[:3, :3], axis=0)]
+    except InputRefusedError as error:
+        problem = str(error).removeprefix(f"{place if place.is_dir() else place.parent}/")
+    return {
+        "series": stack.name,
+        "uid": str(header.get("SeriesInstanceUID", "")),
+        "number": header.get("SeriesNumber"),
+        "modality": str(header.get("Modality") or ""),
+        "description": str(header.get("SeriesDescription") or ""),
+        "part": stack.part,
+        "shape": [int(header.get(k) or 0) for k in ("Columns", "Rows")] + [len(stack.slices)],
+        "spacing": spacing,
+        "orientation": _orientation(stack),
+        "files": len({s.file for s in stack.slices}),
+        "problem": problem,
+    }
+
+
+def _orientation(stack: Stack) -> str | None:
+    first = stack.slices[0]
+    if first.directions is None:
+        return None
+    normal = np.abs(first.normal)
+    name = ("sagittal", "coronal", "axial")[int(np.argmax(normal))]
+    return name if normal.max() >= UPRIGHT else f"oblique {name}"

@@ -1,0 +1,72 @@
+"""The step `write_dicom`: a result in NIfTI as a derived series of the DICOM that it came from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from brgm_med.pipelines.results.certificate import account, inpainted, super_resolved
+from brgm_med.pipelines.results.target import taken_back
+from brgm_med.transforms.formats import nifti
+
+Task = Literal["sr", "inpaint"]
+OF_FILES = frozenset(
+    [
+        "statement",
+        "source",
+        "further_scans",
+        "mask",
+        "result",
+        "measured_map",
+        "consistency",
+        "coronal_slices_searched",
+        "outside_the_hole",
+    ]
+)
+"""What a certificate says of files, and of what they hold when read back. It is not told in the images themselves."""
+
+
+def write_dicom(
+    result: Path,
+    source: Path,
+    out: Path,
+    *,
+    certificate: Path,
+    task: Task = "sr",
+    series: str | None = None,
+    uid_seed: str | None = None,
+    force: bool = False,
+) -> Path | None:
+    """The `result` (NIfTI) of the MR series at `source` as a derived DICOM series, in the new folder `out`.
+
+    `certificate` is the result's: what it says of the work goes into the images. Values are rounded as `dicom.write`
+    says (the certificate speaks of the NIfTI file). Where there is a map of what was measured beside `result`, it
+    becomes a folder beside `out`. CT and PET have no derived series: None is returned and nothing written. With
+    `uid_seed` the same result gives the same files, to the last bit. Raises as `results.choose.target_of`.
+    """
+    from brgm_med.pipelines.results.dicom import SeriesTarget
+    from brgm_med.pipelines.results.nifti import measured_beside
+    from brgm_med.transforms.formats.dicom.derived import Choices
+    from brgm_med.transforms.formats.dicom.mr import is_mr
+    from brgm_med.transforms.formats.dicom.series import the_series
+
+    own = the_series(source, series or None)
+    if not is_mr(own):
+        return None
+    told = {k: v for k, v in json.loads(certificate.read_text()).items() if k not in OF_FILES}
+    derivation = super_resolved if task == "sr" else inpainted
+    how = derivation(told["prior"]["name"], told["prior"]["sha256"], account(told))
+    target = SeriesTarget(out, own, Choices(uid_seed=uid_seed), None, force)
+    target.check()
+    if task == "sr":
+        scan = nifti.read(result)
+        target.write(scan.array, scan.affine, how, "")
+    else:
+        header, stored = nifti.read_stored(result)
+        target.write_stored(stored.astype(target.kept_as(stored, header)), header, how, "")
+    if measured_beside(result).is_file():
+        with taken_back(target):
+            measured = nifti.read(measured_beside(result))
+            target.write_map(measured.array, measured.affine, how)
+    return out

@@ -1,0 +1,1 @@
+"""Training of a prior, from prepared heads, pictures or slices."""

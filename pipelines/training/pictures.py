@@ -1,0 +1,183 @@
+"""A run's pictures: a folder of them in; RUN/pictures.safetensors, all in the prior's frame, and their record out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from brgm_med._version import __version__
+from brgm_med.errors import InputRefusedError, PriorError
+from brgm_med.files import digest, overwriting, write_json
+from brgm_med.pipelines.console import announce
+from brgm_med.pipelines.training.run import finished_state, run, split
+from brgm_med.priors.writing import describe
+from brgm_med.training import distributed
+from brgm_med.training.export import export_pictures
+from brgm_med.training.loop import Recipe
+from brgm_med.training.state import Architecture
+from brgm_med.transforms.formats import endings, for_reading, pictures_in
+from brgm_med.transforms.formats.picture import Picture
+from brgm_med.transforms.frame import Frame
+from brgm_med.transforms.intensity import Normalisation
+
+SIZE = (64, 64)
+"""Rows and columns of a prior of pictures."""
+
+FILE = "pictures.safetensors"
+Part = Literal["pictures", "held_out"]
+
+
+def holds_pictures(data: Path, without: Path) -> bool:
+    """Whether the folder `data` is one of pictures, and not of volumes; the folder `without` aside.
+
+    Raises InputRefusedError where it holds both.
+    """
+    if not data.is_dir():
+        return False
+    run = without.resolve()
+    names = [p.name.lower() for p in data.rglob("*") if p.is_file() and not p.resolve().is_relative_to(run)]
+    volumes = any(name.endswith(endings("volume")) for name in names)
+    try:
+        pictures = bool(_paths(data, without))
+    except InputRefusedError:
+        pictures = False
+    if volumes and pictures:
+        raise InputRefusedError(f"{data}: holds volumes and pictures; give a folder of one kind")
+    return pictures
+
+
+def prepare_pictures(data: Path, out: Path, count: int | None, held_out: int | None) -> None:
+    """Bring the pictures of `data` that are used into the prior's frame, -1 to 1, and write them into `out`.
+
+    Grey if all are, else RGB. Raises PriorError where `out` was trained on others, InputRefusedError for a picture
+    that cannot be read.
+    """
+    paths = _paths(data, out)
+    first, after = split(len(paths), count, held_out, "pictures")
+    paths = paths[: first + after]
+    entries = [{"name": path.name, "sha256": digest(path)} for path in paths]
+    record = {"frame": list(SIZE), "pictures": entries[:first], "held_out": entries[first:]}
+    if (out / "state.pt").is_file() and (out / "prepared.json").is_file() and prepared_pictures(out) != record:
+        raise PriorError(
+            f"{out}: was trained on other pictures; give the same --data, --heads and --held-out again, "
+            "or another --out"
+        )
+    images = [framed(for_reading(path, "picture").read(path), SIZE).half() for path in paths]
+    channels = max(len(image) for image in images)
+    stack = torch.stack([image.expand(channels, -1, -1) for image in images])
+    with overwriting(out / FILE) as partial:
+        save_file({"pictures": stack}, partial)
+    write_json(out / "prepared.json", record, force=True)
+    announce(f"prepared {len(paths)} pictures, {'grey' if channels == 1 else 'RGB'}")
+
+
+def framed(picture: Picture, shape: tuple[int, int]) -> Tensor:
+    """A picture -> [C, *shape], its own range being -1 to 1; what does not fit the frame is cut off."""
+    values = Normalisation.of_range(*picture.range).forward(torch.from_numpy(picture.array)[None])
+    return Frame.fit(picture.shape, shape, "crop").to_frame(values)[0]
+
+
+def prepared_pictures(run: Path) -> dict[str, Any]:
+    """The `prepared.json` of a run of pictures. Raises PriorError where there is none, or of something else."""
+    try:
+        record: dict[str, Any] = json.loads((run / "prepared.json").read_text())
+        if all(isinstance(one["name"], str) for part in ("pictures", "held_out") for one in record[part]):
+            return record
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    raise PriorError(f"{run / 'prepared.json'}: missing, damaged or not of pictures; use another --out")
+
+
+def pictures_of(run: Path, part: Part = "pictures") -> list[Tensor]:
+    """The pictures of a run that are trained on, or held out: each a stack of one, [1, C, 64, 64], float16.
+
+    Raises PriorError where the file is missing or damaged.
+    """
+    count = len(prepared_pictures(run)["pictures"])
+    try:
+        stack = load_file(run / FILE)["pictures"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise PriorError(f"{run / FILE}: missing or damaged; run brgm-med train again") from error
+    return list((stack[:count] if part == "pictures" else stack[count:]).split(1))
+
+
+def _paths(data: Path, without: Path) -> list[Path]:
+    run = without.resolve()
+    return [p for p in pictures_in(data) if not p.resolve().is_relative_to(run)]
+
+
+CARD = """# {name}
+
+A prior of pictures of 64 x 64 pixels, trained by brgm-med {version} on {count} pictures of {data} (named
+in configs/metadata.json), without mirror images. Research only, not for diagnosis.
+
+It was shown {images} images. Pictures were cut to their central square and made 64 x 64; finer detail
+is not known to it.
+"""
+
+
+def architecture(channels: int) -> Architecture:
+    """The three networks for 64 x 64 pictures of 1 (grey) or 3 (RGB) channels, without a condition."""
+    return Architecture(
+        base_shape=(4, 4),
+        c_dim=0,
+        generator_channels=(128, 128, 96, 48, 24),
+        discriminator_channels=(128, 128, 64, 32, 16),
+        encoder_channels=(128, 96, 64, 48, 24),
+        image_channels=channels,
+    )
+
+
+def train_pictures(
+    data: Path,
+    out: Path,
+    *,
+    kimg: float,
+    count: int | None,
+    held_out: int | None,
+    seed: int,
+    lpips_weights: Path | None,
+) -> None:
+    """`steps.train` for pictures: on the first `count` of them, by name. Without flips: a chest has its heart on the
+    left."""
+    with distributed.process_group():
+        if distributed.rank() == 0:
+            prepare_pictures(data, out, count, held_out)
+        distributed.anyone(False, distributed.device())  # the others wait
+        stacks, measured = pictures_of(out), pictures_of(out, "held_out")
+        recipe, networks = Recipe(seed=seed, flip=False), architecture(stacks[0].shape[1])
+        text = f"{len(stacks)} pictures, {len(measured)} held out, {torch.get_num_threads()} threads"
+        run(out, networks, recipe, stacks, measured, kimg=kimg, lpips_weights=lpips_weights, text=text)
+        if distributed.rank() == 0:
+            finish(data, out)
+
+
+def finish(data: Path, out: Path) -> None:
+    """Write the prior of the run `out` into `out/prior`."""
+    announce("writing the prior")
+    stacks, record = pictures_of(out), prepared_pictures(out)
+    networks = architecture(stacks[0].shape[1])
+    state, metrics = finished_state(out, networks)
+    count = len(record["pictures"])
+    text = f"Trained by brgm-med {__version__} on {count} pictures of {data.name}. Research only."
+    described = describe(out.name, text)
+    described["required_packages_version"].pop("nibabel")
+    metadata = described | {
+        "task": "Prior of pictures, for their Bayesian reconstruction",
+        "data_type": "tensor",
+        "image_classes": "pictures, -1 to 1",
+        "normalisation": "-1 and 1 are the ends of each picture's own range",
+        "pictures": [one["name"] for one in record["pictures"]],
+        "held_out": [one["name"] for one in record["held_out"]],
+        "eval_metrics": metrics,
+    }
+    card = CARD.format(name=out.name, version=__version__, count=count, data=data.name, images=state.images)
+    licence = "As the training data's.\n"
+    export_pictures(state, networks, stacks, out / "prior", metadata=metadata, card=card, licence=licence)
+    announce(f"wrote {out / 'prior'}; use it with brgm-med sr --prior {out / 'prior'}")

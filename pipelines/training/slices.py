@@ -1,0 +1,114 @@
+"""Training on heads that were registered and sliced already, one file each (see `steps.preprocess.cut_slices`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from brgm_med._version import __version__
+from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError
+
+ENDING = "_slices.safetensors"
+MACHINE = ("seconds", "runs")
+"""What a training record says of the machine. It is left out, so that the same run gives the same prior anywhere."""
+
+
+def train_on_slices(
+    slices: Sequence[Path],
+    out: Path,
+    *,
+    kimg: float,
+    template: str = "brain-t1-coronal",
+    held_out: int | None = None,
+    architecture: Mapping[str, Any] | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+    lpips_weights: Path | None = None,
+) -> Path:
+    """Train a prior on `slices` until `kimg` thousand have been shown; returns its bundle, `out/prior`.
+
+    `template` is the prior to whose template the heads were registered: the new one has the same. The last `held_out`
+    files (default: a tenth, of four heads or more) measure the snapshots. `architecture` changes fields of
+    `training.state.Architecture`. An interrupted run goes on in `out`. Where nothing is held out, the bundle is the
+    same to the last bit for the same slices, seed and threads; else the best snapshot is chosen, and these are taken by
+    the clock. Raises InputRefusedError for slices that do not fit the template's box, UsageError for too few heads,
+    PriorError for a damaged prior or run.
+    """
+    from dataclasses import replace
+
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from brgm_med.pipelines.console import announce
+    from brgm_med.pipelines.reconstruct.compute import set_up_torch
+    from brgm_med.pipelines.training.run import finished_state, run, split
+    from brgm_med.priors.bundle import load
+    from brgm_med.priors.writing import describe
+    from brgm_med.training.export import export_bundle
+    from brgm_med.training.loop import Recipe
+    from brgm_med.training.state import Architecture
+
+    first, after = split(len(slices), None, held_out)
+    if first < 2:
+        raise UsageError(f"{first} head to train on: a prior takes two or more")
+    try:
+        networks = replace(Architecture(), **{k: _frozen(v) for k, v in (architecture or {}).items()})
+    except TypeError as error:
+        raise UsageError(f"architecture: {error}") from error
+    bundle = load(template)
+    x, y, z = bundle.grid_shape
+    stacks = []
+    for path in slices:
+        try:
+            stack = load_file(path)["stack"]
+        except (OSError, KeyError, SafetensorError) as error:
+            raise InputRefusedError(f"{path}: holds no slices ({error}); cut them again") from error
+        if stack.shape != (y, 1, z, x):
+            found = " x ".join(str(n) for n in stack.shape)
+            raise InputRefusedError(f"{path}: {found} voxels are not those of {bundle.name}'s box; register it to that")
+        stacks.append(stack)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWriteError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
+    set_up_torch(threads)
+    text = f"{first} heads x {y} slices, {after} held out"
+    held = stacks[first:]
+    run(out, networks, Recipe(seed=seed), stacks[:first], held, kimg=kimg, lpips_weights=lpips_weights, text=text)
+    state, metrics = finished_state(out, networks)
+    state.record = {k: _timeless(v) for k, v in state.record.items() if k not in MACHINE}
+    names = [path.name.removesuffix(ENDING) for path in slices]
+    card = f"Trained by brgm-med {__version__} on {first} heads, in the space of {bundle.name}. Research only."
+    metadata = describe(out.name, card) | {
+        "grid": bundle.metadata["grid"],
+        "normalisation": "air -1, mean of the template's brain mask 0",
+        "heads": names[:first],
+        "held_out": names[first:],
+        "eval_metrics": metrics,
+        "template_of": {"name": bundle.name, "sha256": bundle.sha256},
+    }
+    announce("writing the prior")
+    export_bundle(
+        state,
+        networks,
+        stacks[:first],
+        out / "prior",
+        metadata=metadata,
+        template=bundle.folder / "template.nii.gz",
+        mask=bundle.folder / "mask.nii.gz",
+        card=card + "\n",
+        licence="As the training data's and the template's.\n",
+    )
+    return out / "prior"
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _timeless(value: Any) -> Any:
+    """Without the seconds that it took."""
+    if isinstance(value, dict):
+        return {k: _timeless(v) for k, v in value.items() if k != "seconds"}
+    return [_timeless(v) for v in value] if isinstance(value, list) else value

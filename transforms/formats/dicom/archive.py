@@ -1,0 +1,182 @@
+"""Where DICOM files are: a file, a folder and all below it, a DICOMDIR, a zip. Nothing outside of it is ever read."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from brgm_med.errors import InputRefusedError, refuse
+from brgm_med.transforms.formats.dicom.file import MAGIC, MEDIA_DIRECTORY, PREAMBLE, is_dicom, strict, transfer_syntax
+
+NAMES = (".dcm", ".ima")
+"""Files of such names are not passed over: a slice that was not copied well would be missed."""
+
+MAX_MEMBERS = 100_000
+MAX_BYTES = 2**33
+MAX_RATIO = 200
+"""Of a zip's members: their number; their unpacked size together; that of each to its packed size, beyond 1 MiB."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """The DICOM files of `place`, sorted, and how many others were skipped. `root` is where they lie unpacked."""
+
+    place: Path
+    root: Path
+    dicom: tuple[Path, ...]
+    skipped: int
+
+
+_unpacked: dict[tuple[str, int, int], Files] = {}
+"""Zips by place, time and size: unpacked once, and removed when the process ends."""
+
+
+def is_zip(path: Path) -> bool:
+    """By its name, as other zips (such as .npz) are not meant."""
+    return path.name.lower().endswith(".zip")
+
+
+def files_in(path: Path) -> Files:
+    """The DICOM files (PS3.10) that `path` is, or holds. Raises InputRefusedError where there is none.
+
+    A DICOMDIR names files beside or below it, and a zip's members are below the zip's own root: `..`, absolute names
+    and links that lead elsewhere are refused. So are zips that unpack to more than 8 GiB, and members beyond 1 MiB that
+    unpack to more than 200 times their size.
+    """
+    if path.is_dir():
+        found = Files(path, path, *_walk(path))
+    elif not path.exists():
+        refuse(path, "no such file or folder", "check the name")
+    elif is_zip(path):
+        found = _zipped(path)
+    elif not is_dicom(path):
+        refuse(path, "is no DICOM file (PS3.10)", "export it again")
+    elif is_directory(path):
+        found = Files(path, path.parent, _referenced(path), 0)
+    else:
+        found = Files(path, path.parent, (path,), 0)
+    if not found.dicom:
+        refuse(path, f"holds no DICOM file ({found.skipped} others)", "give a folder, zip or DICOMDIR of DICOM files")
+    return found
+
+
+def is_directory(path: Path) -> bool:
+    """Whether `path` is a DICOMDIR."""
+    from pydicom.filereader import read_file_meta_info
+
+    with strict(path):
+        return read_file_meta_info(path).get("MediaStorageSOPClassUID") == MEDIA_DIRECTORY
+
+
+@contextmanager
+def named_by_zip() -> Iterator[None]:
+    """Messages name a zip's members by the zip, not by where they are unpacked."""
+    try:
+        yield
+    except InputRefusedError as error:
+        text = str(error)
+        for files in _unpacked.values():
+            text = text.replace(str(files.root), str(files.place))
+        raise InputRefusedError(text) from error
+
+
+def _walk(folder: Path) -> tuple[tuple[Path, ...], int]:
+    """The DICOM files in `folder` and below, by name, and the number of all other files."""
+
+    def unreadable(error: OSError) -> None:
+        refuse(error.filename or folder, f"cannot be read ({error.strerror})", "check the permissions")
+
+    files = (Path(at, name) for at, _, names in os.walk(folder, onerror=unreadable) for name in names)
+    every = sorted(p for p in files if p.is_file())
+    dicom = tuple(p for p in every if is_dicom(p))
+    for other in sorted(set(every) - set(dicom)):
+        if other.suffix.lower() in NAMES and not other.name.startswith("."):
+            refuse(other, "is named like DICOM and is none (PS3.10)", "copy it again, convert it, or remove it")
+    return dicom, len(every) - len(dicom)
+
+
+def _referenced(directory: Path) -> tuple[Path, ...]:
+    """The files that a DICOMDIR names (Referenced File ID, PS3.3 F.3.2.2, PS3.10 section 8.2)."""
+    from pydicom import dcmread
+
+    with strict(directory):
+        transfer_syntax(directory)
+        records = dcmread(directory).DirectoryRecordSequence
+        names = [record.ReferencedFileID for record in records if record.get("ReferencedFileID")]
+    root, found = directory.parent.resolve(), []
+    for name in names:
+        parts = [name] if isinstance(name, str) else list(name)
+        path = directory.parent.joinpath(*parts)
+        if any(p in ("", ".", "..") or set(p) & set("/\\\0") for p in parts) or not _inside(path, root):
+            refuse(directory, f"names a file outside of its folder ({'/'.join(parts)})", "do not trust it")
+        if not path.is_file():
+            refuse(
+                directory,
+                f"names a file that is not there ({'/'.join(parts)})",
+                "copy the whole medium again, or give the folder",
+            )
+        found.append(path)
+    return tuple(sorted(set(found)))
+
+
+def _inside(path: Path, root: Path) -> bool:
+    return path.resolve().is_relative_to(root)
+
+
+def _zipped(path: Path) -> Files:
+    """The DICOM files of a zip, unpacked into a temporary folder of this process, of this user only."""
+    state = path.stat()
+    key = str(path.resolve()), state.st_mtime_ns, state.st_size
+    if key not in _unpacked:
+        root = Path(tempfile.mkdtemp(prefix="brgm-zip-"))
+        atexit.register(shutil.rmtree, root, ignore_errors=True)
+        try:
+            with strict(path), zipfile.ZipFile(path) as archive:
+                _unpacked[key] = Files(path, root, *_unpack(path, archive, root))
+        except InputRefusedError as error:
+            shutil.rmtree(root, ignore_errors=True)
+            text = str(error).replace(str(root), str(path))
+            raise InputRefusedError(text.replace("is truncated or damaged", "is no zip, or a damaged one")) from error
+    return _unpacked[key]
+
+
+def _unpack(path: Path, archive: zipfile.ZipFile, root: Path) -> tuple[tuple[Path, ...], int]:
+    """Unpack the DICOM files of a zip; gives them, and the number of other files. Checks before it writes."""
+    members = [m for m in archive.infolist() if not m.is_dir()]
+    if len(members) > MAX_MEMBERS or sum(m.file_size for m in members) > MAX_BYTES:
+        size = sum(m.file_size for m in members) / 2**30
+        refuse(path, f"unpacks to {len(members)} files of {size:.3g} GiB", "unpack it and give the folder")
+    for member in members:
+        parts = PurePosixPath(member.filename.replace("\\", "/")).parts
+        if ".." in parts or parts[:1] == ("/",) or ":" in parts[0] or "\0" in member.filename:
+            refuse(path, f"has a member outside of itself ({member.filename})", "do not trust it")
+        if member.file_size > max(1 << 20, MAX_RATIO * member.compress_size):
+            refuse(path, f"has a member packed {MAX_RATIO} times or more ({member.filename})", "do not trust it")
+        if member.flag_bits & 1:
+            refuse(path, "is encrypted", "unpack it and give the folder")
+    found, skipped = [], 0
+    for number, member in enumerate(members):
+        with archive.open(member) as source:
+            start = source.read(PREAMBLE + len(MAGIC))
+            name = PurePosixPath(member.filename.replace("\\", "/"))
+            if start[PREAMBLE:] != MAGIC:
+                if name.suffix.lower() in NAMES and not name.name.startswith("."):
+                    refuse(root / name, "is named like DICOM and is none (PS3.10)", "copy it again, or remove it")
+                skipped += 1
+                continue
+            target = root / name
+            if os.path.lexists(target):  # two members of one name: keep both, so that duplicates are seen
+                target = target.with_name(f"{target.name}.{number}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with target.open("xb") as file:
+                file.write(start)
+                shutil.copyfileobj(source, file)  # at most file_size bytes: zipfile stops there
+            found.append(target)
+    return tuple(sorted(found)), skipped

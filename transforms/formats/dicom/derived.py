@@ -1,0 +1,205 @@
+"""What every derived DICOM image says, whatever its kind: whose it is, what it was made from, by whom, and how.
+
+The patient, the study, the frame of reference and all else that stays true come from the source's own headers (see
+`dicom.repeated`). What is said of the derivation: PS3.3 C.7.6.1.1.3 (derivation), C.7.6.1.1.4 (source images), C.12.1
+(SOP Common). pydicom is imported when it is needed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from brgm_med._version import __version__
+from brgm_med.transforms.formats.dicom.deidentify import Deidentifier
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+Transform = Callable[["Dataset"], "Dataset"]
+Code = tuple[str, str]
+"""A code of DICOM's own scheme (DCM, PS3.16 annex D) and its meaning."""
+
+RESAMPLING: Code = ("113085", "Spatial resampling")  # CID 7203, image derivation
+MASKING: Code = ("113047", "Pixel by pixel mask")
+SOURCE: Code = ("121322", "Source image for image processing operation")  # CID 7202, purposes of source images
+PROCESSING: Code = ("109102", "Processing Equipment")  # CID 7005, purposes of contributing equipment
+
+IMPLEMENTATION_UID = "2.25.253079578856551241572512008906299980876"
+MAKER = "brgm-med"
+SERIES_STEP = 1000
+"""What is added to the source's Series Number."""
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """How an image was derived. `title` ends its Series Description, `text` tells a reader, `statement` warns him.
+
+    `tool` says by which prior, by name and hash; `account`, ASCII lines, what the certificate tells of the making.
+    """
+
+    title: str
+    text: str
+    code: Code
+    statement: str
+    tool: str = ""
+    account: str = ""
+
+    @property
+    def comments(self) -> str:
+        """For Image Comments, in any character set: an LT, of at most 10240 characters (PS3.5, table 6.2-1)."""
+        return "\r\n".join(filter(None, [self.statement, *self.account.splitlines()]))[:10240]
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the user may choose of how DICOM is written.
+
+    With `uid_seed` the UIDs follow from the seed and the image, and no time of day is noted, so that the same work
+    gives the same files. `keep_private`: the source's private elements too. `transform` has the last word on every
+    dataset.
+    """
+
+    uid_seed: str | None = None
+    keep_private: bool = False
+    transform: Transform | None = None
+
+
+NO_CHOICES = Choices()
+
+
+def last_word(choices: Choices, how: Derivation) -> Transform:
+    """What `choices` do to every dataset at last; a deidentifier is told which texts are this software's own."""
+    if isinstance(choices.transform, Deidentifier):
+        return choices.transform.keeping(how.title, how.text, how.comments, f"{how.text} {how.tool}".strip())
+    return choices.transform or (lambda dataset: dataset)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """pydicom warns of odd values; those of a source are not for a derived image to complain of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def mark_derived(
+    dataset: Dataset, source: Dataset, how: Derivation, choices: Choices, series_uid: str, kind: str = ""
+) -> None:
+    """Say in `dataset` what is the same for the whole of a derived series: how, by whom, and that it is derived.
+
+    `kind` is Image Type's third value where the source has none. What is said of the source's own derivation stays
+    before what is said of this one.
+    """
+    image_type = source.get("ImageType") or []
+    third = (image_type[2] if not isinstance(image_type, str) and len(image_type) > 2 else "") or kind
+    dataset.ImageType = ["DERIVED", "SECONDARY", third] if third else ["DERIVED", "SECONDARY"]
+    dataset.SeriesInstanceUID = series_uid
+    number = source.get("SeriesNumber")
+    dataset.SeriesNumber = SERIES_STEP + int(number) if number is not None and 0 <= number < 1 << 30 else None
+    described = str(source.get("SeriesDescription") or "").strip()
+    dataset.SeriesDescription = f"{described[: 63 - len(how.title)]} {how.title}".strip()  # LO: 64 characters
+    dataset.ImageComments = how.comments
+    before = str(dataset.get("DerivationDescription") or "").strip()[: 1023 - len(how.text)]  # ST: 1024 characters
+    dataset.DerivationDescription = f"{before} {how.text}".strip()
+    dataset.DerivationCodeSequence = [*dataset.get("DerivationCodeSequence", []), coded(how.code)]
+    dataset.ContentQualification = "RESEARCH"
+    now = None if choices.uid_seed is not None else datetime.now().astimezone()
+    if now is not None:
+        with suppress(ValueError):  # of a source that says no time zone, or a wrong one
+            now = now.astimezone(datetime.strptime(str(dataset.get("TimezoneOffsetFromUTC")), "%z").tzinfo)
+        for name in ("InstanceCreation", "Series", "Content"):
+            setattr(dataset, f"{name}Date", now.strftime("%Y%m%d"))
+            setattr(dataset, f"{name}Time", now.strftime("%H%M%S"))
+    dataset.ContributingEquipmentSequence = [*dataset.get("ContributingEquipmentSequence", []), equipment(how, now)]
+
+
+def equipment(how: Derivation, now: datetime | None) -> Dataset:
+    """This software, for Contributing Equipment Sequence (C.12.1.1.5)."""
+    from pydicom import Dataset
+
+    item = Dataset()
+    item.PurposeOfReferenceCodeSequence = [coded(PROCESSING)]
+    item.Manufacturer = item.ManufacturerModelName = MAKER
+    item.SoftwareVersions = __version__
+    item.ContributionDescription = f"{how.text} {how.tool}".strip()[:1024]
+    if now is not None:
+        item.ContributionDateTime = now.strftime("%Y%m%d%H%M%S%z")
+    return item
+
+
+def source_image(header: Dataset) -> Dataset:
+    """An item of Source Image Sequence that refers to the instance of `header`."""
+    from pydicom import Dataset
+
+    item = Dataset()
+    item.ReferencedSOPClassUID = header.SOPClassUID
+    item.ReferencedSOPInstanceUID = header.SOPInstanceUID
+    item.PurposeOfReferenceCodeSequence = [coded(SOURCE)]
+    return item
+
+
+def coded(code: Code) -> Dataset:
+    """An item of a code sequence (PS3.3, table 8.8-1)."""
+    from pydicom import Dataset
+
+    item = Dataset()
+    item.CodeValue, item.CodeMeaning = code
+    item.CodingSchemeDesignator = "DCM"
+    return item
+
+
+def new_uids(seed: str | None, content: Iterable[bytes], count: int) -> tuple[str, list[str]]:
+    """UIDs of a series and of its `count` instances, 2.25.<UUID as a number> (PS3.5 B.2).
+
+    Random; with a `seed`, made of it and `content`, which must hold all that the files will hold.
+    """
+    if seed is None:
+        root = uuid.uuid4()
+    else:
+        digest = hashlib.sha256(seed.encode() + b"\0")
+        for piece in content:
+            digest.update(piece)
+        root = uuid.UUID(bytes=digest.digest()[:16], version=5)
+    return f"2.25.{root.int}", [f"2.25.{uuid.uuid5(root, str(n)).int}" for n in range(1, count + 1)]
+
+
+def file_meta(dataset: Dataset) -> None:
+    """File meta information of `dataset`: Explicit VR Little Endian, this implementation (PS3.10, section 7.1)."""
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRLittleEndian
+
+    meta = FileMetaDataset()
+    meta.FileMetaInformationVersion = b"\0\1"
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_UID)
+    meta.ImplementationVersionName = f"BRGM_{__version__}"[:16]
+    dataset.file_meta = meta
+
+
+def save(dataset: Dataset, path: Path) -> None:
+    """Write a file with an empty preamble.
+
+    The source's values stay as they are, valid or not: it is not for a derived image to correct a patient's age.
+    """
+    from pydicom.config import disable_value_validation
+
+    file_meta(dataset)
+    with disable_value_validation(), quiet():
+        dataset.save_as(path, enforce_file_format=True)
+
+
+def ds(value: float) -> float:
+    """A decimal string of at most 16 characters (PS3.5, table 6.2-1)."""
+    from pydicom.valuerep import DSfloat
+
+    return DSfloat(float(value), auto_format=True)

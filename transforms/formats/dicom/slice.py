@@ -1,0 +1,100 @@
+"""One slice of DICOM and where it is: a classic image, or a frame of an enhanced one. Needs numpy only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brgm_med.errors import refuse
+from brgm_med.transforms.formats.dicom.file import numbers
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+MARKS: dict[str, tuple[str, str, str]] = {
+    "echo time": ("EchoTime", "MREchoSequence", "EffectiveEchoTime"),
+    "echo": ("EchoNumbers", "MREchoSequence", "EchoNumbers"),
+    "image type": ("ImageType", "MRImageFrameTypeSequence", "FrameType"),
+    "b-value": ("DiffusionBValue", "MRDiffusionSequence", "DiffusionBValue"),
+    "time": ("TemporalPositionIdentifier", "FrameContentSequence", "TemporalPositionIndex"),
+    "trigger time": ("TriggerTime", "CardiacSynchronizationSequence", "NominalCardiacTriggerDelayTime"),
+    "stack": ("StackID", "FrameContentSequence", "StackID"),
+    "acquisition": ("AcquisitionNumber", "FrameContentSequence", "FrameAcquisitionNumber"),
+}
+"""What tells volumes of one series apart: the element of a classic image; functional group and element of a frame."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slice:
+    """A classic image, or one frame of an enhanced one (PS3.3 C.7.6.16), and where it is; None where it is not said.
+
+    `position` [3]: the centre of its first pixel, LPS mm. `directions` [2, 3]: of its rows (along which columns count)
+    and its columns. `spacing` [2]: mm between rows, between columns. `marks`: the values of `MARKS`.
+    """
+
+    file: Path
+    header: Dataset
+    frame: int
+    position: NDArray[np.float64] | None
+    directions: NDArray[np.float64] | None
+    spacing: NDArray[np.float64] | None
+    thickness: float | None
+    marks: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """For messages: the file's name, and which frame of it, counted from 1."""
+        return Path(self.where).name
+
+    @property
+    def where(self) -> str:
+        """As `name`, with the file's path."""
+        enhanced = "SharedFunctionalGroupsSequence" in self.header
+        return f"{self.file}, frame {self.frame + 1}" if enhanced else str(self.file)
+
+    @property
+    def normal(self) -> NDArray[np.float64]:
+        """Rows' direction x columns' direction: with increasing place along it, slices make a right-handed grid."""
+        assert self.directions is not None
+        return np.cross(*self.directions)
+
+
+def slices_of(file: Path, header: Dataset) -> list[Slice]:
+    """The slices of one file. Raises InputRefusedError where its functional groups are not one for every frame."""
+    shared = header.get("SharedFunctionalGroupsSequence")
+    if not shared:
+        return [_slice(file, header, 0, None)]
+    frames = header.get("PerFrameFunctionalGroupsSequence") or []
+    if not frames or len(frames) != int(header.get("NumberOfFrames") or 0):
+        what = f"says that it has {header.get('NumberOfFrames')} frames and describes {len(frames)}"
+        refuse(file, what, "export it again")
+    return [_slice(file, header, i, (frame, shared[0])) for i, frame in enumerate(frames)]
+
+
+def _slice(file: Path, header: Dataset, frame: int, groups: tuple[Dataset, Dataset] | None) -> Slice:
+    def value(classic: str, group: str, keyword: str) -> Any:
+        if groups is None:
+            return header.get(classic)
+        found = next((g[group].value for g in groups if g.get(group)), None)
+        return None if found is None else found[0].get(keyword)
+
+    def array(keyword: str, group: str, count: int) -> NDArray[np.float64] | None:
+        found = numbers(value(keyword, group, keyword))
+        return found if len(found) == count and np.isfinite(found).all() else None
+
+    directions = array("ImageOrientationPatient", "PlaneOrientationSequence", 6)
+    thickness = array("SliceThickness", "PixelMeasuresSequence", 1)
+    return Slice(
+        file,
+        header,
+        frame,
+        array("ImagePositionPatient", "PlanePositionSequence", 3),
+        None if directions is None else directions.reshape(2, 3),
+        array("PixelSpacing", "PixelMeasuresSequence", 2),
+        None if thickness is None or thickness[0] <= 0 else float(thickness[0]),
+        {name: str(found) for name, place in MARKS.items() if (found := value(*place)) not in (None, "")},
+    )

@@ -1,0 +1,113 @@
+"""Slices that belong together: how a DICOM series is divided into volumes, and what one is refused for."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brgm_med.errors import refuse
+from brgm_med.transforms.formats.dicom.file import strict
+from brgm_med.transforms.formats.dicom.geometry import SAME_DIRECTION, affine_of, one_value
+from brgm_med.transforms.formats.dicom.slice import MARKS, Slice
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+IDENTITY = ("PatientID", "PatientName", "PatientBirthDate")
+MAX_VOXELS = 2**30
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Slices that are one volume, if any. `name` is how they are chosen; `part` is what tells them from others."""
+
+    name: str
+    part: str
+    slices: tuple[Slice, ...]
+
+    @property
+    def header(self) -> Dataset:
+        return self.slices[0].header
+
+    def placed(self) -> tuple[list[Slice], NDArray[np.float64]]:
+        """The slices in order, and their affine. Raises InputRefusedError where they are not one volume."""
+        with strict(self.slices[0].file):
+            return self._placed()
+
+    def _placed(self) -> tuple[list[Slice], NDArray[np.float64]]:
+        first = self.slices[0]
+        for one in self.slices:
+            if "MOSAIC" in one.marks.get("image type", ""):
+                what = "is a Siemens mosaic: many slices in one image, at places that DICOM does not tell"
+                refuse(one.file, what, "convert it with dcm2niix")
+            if one.header.get("ConcatenationUID"):
+                refuse(one.file, "is a part of a concatenation (PS3.3 C.7.6.16)", "export it as one file")
+            if "SharedFunctionalGroupsSequence" not in one.header and int(one.header.get("NumberOfFrames") or 1) > 1:
+                refuse(one.file, "holds several frames and nothing that says where they are", "export single slices")
+        for keyword in IDENTITY:
+            one_value(self.slices, keyword, "patient")
+        one_value(self.slices, "FrameOfReferenceUID", "frame of reference")
+        rows, columns = int(self.header.get("Rows") or 0), int(self.header.get("Columns") or 0)
+        if not 0 < rows * columns * len(self.slices) <= MAX_VOXELS:
+            refuse(first.file, f"and its series declare {columns} x {rows} x {len(self.slices)} voxels", "choose less")
+        return affine_of(self.slices)
+
+
+def divided(slices: Sequence[Slice]) -> Iterable[tuple[str, tuple[Slice, ...]]]:
+    """The slices of one series as volumes: what tells each from the others, and its slices.
+
+    Every enhanced file is divided for itself. What is not parallel is separate. Where positions repeat, the first of
+    `MARKS`, or the first two or three together, that tell apart just as many volumes as there are slices at one place,
+    with no place twice in any, divide them; where none do, they stay together (and will be refused).
+    """
+    enhanced = {s.file for s in slices if "SharedFunctionalGroupsSequence" in s.header}
+    whole = [[s for s in slices if s.file == file] for file in sorted(enhanced)]
+    whole.append([s for s in slices if s.file not in enhanced])
+    for group in whole:
+        planes: list[list[Slice]] = []
+        for one in group:
+            same = next((p for p in planes if _parallel(one, p[0])), None)
+            planes.append([one]) if same is None else same.append(one)
+        for plane in planes:
+            yield from _by_marks(plane)
+
+
+def _parallel(a: Slice, b: Slice) -> bool:
+    if a.directions is None or b.directions is None:
+        return True  # it will be refused, beside the others
+    return bool(np.abs(a.directions - b.directions).max() <= SAME_DIRECTION)
+
+
+def _natural(value: str) -> tuple[float, str]:
+    try:
+        return float(value), ""
+    except ValueError:
+        return float("inf"), value
+
+
+def _repeats(slices: Sequence[Slice]) -> int:
+    """How many slices are at one place, at most."""
+    return max(Counter(None if s.position is None else tuple(np.round(s.position, 3)) for s in slices).values())
+
+
+def _by_marks(slices: list[Slice]) -> Iterable[tuple[str, tuple[Slice, ...]]]:
+    most = _repeats(slices)
+    if most == 1 or any("MOSAIC" in s.marks.get("image type", "") for s in slices):
+        return [("", tuple(slices))]
+    for names in (c for count in (1, 2, 3) for c in combinations(MARKS, count)):
+        groups: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
+        for one in slices:
+            groups[tuple(one.marks.get(name, "") for name in names)].append(one)
+        if len(groups) == most and all(_repeats(group) == 1 for group in groups.values()):
+            varying = [i for i in range(len(names)) if len({key[i] for key in groups}) > 1]
+            return [
+                (", ".join(f"{names[i]} {key[i]}" for i in varying), tuple(group))
+                for key, group in sorted(groups.items(), key=lambda kept: [_natural(value) for value in kept[0]])
+            ]
+    return [("", tuple(slices))]
