@@ -125,7 +125,8 @@ def kernels(at: torch.device, launches: dict[str, int]) -> Iterator[None]:
 
 def compare(step: Step, chosen: list[Case], until: float) -> None:
     """Run the cases and note, for each kernel and dtype, comparisons, the largest error and which failed."""
-    at, launches = device(), {}
+    at = device()
+    launches: dict[str, int] = {}
     rows: dict[str, dict[str, Any]] = {}
     step.results |= {"cases": len(chosen), "done": 0, "launches": launches, "rows": rows}
     noted = step.left()

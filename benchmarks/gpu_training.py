@@ -203,8 +203,8 @@ def page(results: dict[str, Any]) -> list[str]:
             values = " | ".join(f"{row[n]:.4f}" if n in row else "" for n in names)
             lines += [f"| {row['images']} | {row['images a second']:.0f} | {values} |"]
     if "files" in results:
-        names = ", ".join(f"{name} ({size / 1e6:.1f} MB)" for name, size in results["files"].items())
-        lines += ["", f"Returned: {names}; `python benchmarks/gpu_state.py FOLDER --run RUN` joins them."]
+        files = ", ".join(f"{name} ({size / 1e6:.1f} MB)" for name, size in results["files"].items())
+        lines += ["", f"Returned: {files}; `python benchmarks/gpu_state.py FOLDER --run RUN` joins them."]
     return lines
 
 
@@ -221,7 +221,7 @@ def main() -> None:
         return
     packed = json.loads((options.packed / TRAINING).read_text())
     recipe = Recipe(**packed["recipe"])
-    sizes = {k: tuple(v) if isinstance(v, list) else v for k, v in packed["architecture"].items()}
+    sizes: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in packed["architecture"].items()}
     state = TrainState.new(Architecture(**sizes), seed=recipe.seed, rate=recipe.rate, device=at)
     state.load_snapshot(options.packed / SNAPSHOT)
     perceptual = perceptual_term(options.packed, at)
