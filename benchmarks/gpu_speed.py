@@ -173,6 +173,8 @@ def page(results: dict[str, Any]) -> list[str]:
         lines += [
             f"A copy moves {results['bandwidth'] / 1e9:.0f} GB/s (read and written); matrix products: {products}."
         ]
+    if results.get("convolutions in TF32"):
+        lines += ["Convolutions of float32 are made in TF32, torch's default; products are not."]
     if "search" in results:
         s = results["search"]
         lines += [
@@ -206,6 +208,7 @@ def main() -> None:
     step, at = Step(options.results, options.seconds, begun=options.since), device()
     step.results |= machine()
     step.results["bandwidth"] = bandwidth(at)
+    step.results["convolutions in TF32"] = at.type == "cuda" and torch.backends.cudnn.allow_tf32
     step.results["products"] = {
         short(p): product_rate(at, p) for p in PRECISIONS if at.type == "cuda" or p != torch.float16
     }

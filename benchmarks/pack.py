@@ -48,24 +48,23 @@ def rounded(stack: Tensor) -> Tensor:
 
 
 def thinned(sources: Sources, every: int) -> Sources:
-    """Images rounded, and of each head one slice in `every`: the others are empty, so that they are never drawn and
-    positions stay as they are. Heads begin with different slices. Label maps, which compress, are whole."""
-    kept = []
+    """Images rounded, and of each head and label map one slice in `every`: the others are empty, so that they are never
+    drawn and positions stay as they are. Heads begin with different slices."""
+    fewer = []
     for source in sources.sources:
-        stacks = source.stacks
-        if source.tissue is None:
-            stacks = [torch.zeros_like(stack) for stack in stacks]
-            for h, (stack, whole) in enumerate(zip(stacks, source.stacks, strict=True)):
-                stack[h % every :: every] = rounded(whole[h % every :: every])
-        kept.append(dataclasses.replace(source, stacks=stacks))
-    return Sources(kept)
+        stacks = [torch.zeros_like(stack) for stack in source.stacks]
+        for h, (stack, whole) in enumerate(zip(stacks, source.stacks, strict=True)):
+            chosen = whole[h % every :: every]
+            stack[h % every :: every] = rounded(chosen) if source.tissue is None else chosen
+        fewer.append(dataclasses.replace(source, stacks=stacks))
+    return Sources(fewer)
 
 
 def compress(sources: Sources, path: Path) -> int:
     """Write `sources`; returns the bytes."""
     with tempfile.TemporaryDirectory() as folder:
         sources.save(Path(folder) / "sources")
-        with open(Path(folder) / "sources", "rb") as plain, lzma.open(path, "wb", preset=6) as file:
+        with open(Path(folder) / "sources", "rb") as plain, lzma.open(path, "wb", preset=4) as file:
             shutil.copyfileobj(plain, file, 1 << 20)
     return path.stat().st_size
 
@@ -82,19 +81,19 @@ def unpack(path: Path) -> Sources:
 
 
 def pack(sources: Sources, path: Path, size: int) -> dict[str, float]:
-    """Write as many slices of every head as go into `size` bytes; returns what was lost.
+    """Write as many slices of every head and label map as go into `size` bytes; returns what was lost.
 
-    Raises PriorError where the label maps alone are larger.
+    Raises PriorError where one of each is too much.
     """
     images = [stack for source in sources.sources if source.tissue is None for stack in source.stacks]
-    sample = images[:: max(1, len(images) // 8)]
-    each = sum(len(lzma.compress(rounded(s).numpy().tobytes())) for s in sample) / max(1, sum(map(len, sample)))
-    longest = max(map(len, images), default=1)
-    every = min(max(1, math.ceil(each * sum(map(len, images)) / size)), longest)
+    longest = max(len(stack) for source in sources.sources for stack in source.stacks)
+    every = min(16, longest)  # tells about how many fit
+    written = compress(thinned(sources, every), path)
+    every = min(max(1, math.ceil(1.02 * every * written / size)), longest)
     while (written := compress(thinned(sources, every), path)) > size:
         if every == longest:
             path.unlink()
-            raise PriorError(f"one slice of each head and the label maps take {written / 1e6:.1f} MB; give more")
+            raise PriorError(f"one slice of each head and label map takes {written / 1e6:.1f} MB; give more")
         every = min(max(every + 1, math.ceil(every * written / size)), longest)
     chosen = [stack[h % every :: every] for h, stack in enumerate(images)]
     error = sum(float((rounded(s).double() - s.double()).square().sum()) for s in chosen)
