@@ -82,8 +82,6 @@ def compare_operations(step: Step, at: torch.device, until: float) -> None:
         for precision in [torch.bfloat16, torch.float32, torch.float16][: 3 if at.type == "cuda" else 2]:
             x = torch.randn(shape, device=at).to(precision).to(memory_format=torch.channels_last).requires_grad_()
             for name, ours, composed, least in operations(shape, at, precision):
-                if step.left() < until:
-                    return
                 dy = torch.ones_like(ours(x))
 
                 def both(f: Callable[[Tensor], Tensor], x: Tensor = x, dy: Tensor = dy) -> Callable[[], object]:
@@ -94,6 +92,9 @@ def compare_operations(step: Step, at: torch.device, until: float) -> None:
                 row |= {"ours": mine, "composed": theirs, "of bandwidth": least / mine / step.results["bandwidth"]}
                 rows.append(row)
                 say(f"(b) {name} {list(shape)} {short(precision)}: {mine * 1e6:.0f} us, torch {theirs * 1e6:.0f} us")
+                if step.left() < until:
+                    step.save()
+                    return
             step.save()
 
 
@@ -219,8 +220,6 @@ def main() -> None:
         *((n, lambda n=n: time_synthesis(step, n, at, 0.05 * options.seconds)) for n in ("prior", *NETWORKS)),
     ]
     for name, part in parts:
-        if step.left() < 0.05 * options.seconds:
-            break
         try:
             part()
         except Exception as error:  # one part that fails leaves the others theirs
@@ -228,6 +227,8 @@ def main() -> None:
             step.results.setdefault("failures", []).append(f"{name}: {type(error).__name__}: {text}")
             say(f"(b) {name} failed: {type(error).__name__}: {text}")
         step.save()
+        if step.left() < 0.05 * options.seconds:
+            break
 
 
 if __name__ == "__main__":
