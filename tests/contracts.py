@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from brgm_med.consistency import check_linear
 from brgm_med.errors import InputRefusedError
+from tests.ops_cases import ORDERS, images, ordered
 
 # A corruption.
 
@@ -29,23 +30,23 @@ def adjoint(f: Callable[[Tensor], Tensor], shape: Sequence[int], u: Tensor) -> T
 
 def adjoint_is_exact(f: Callable[[Tensor], Tensor], shape: Sequence[int], device: str = "cpu") -> None:
     """<A x, u> = <x, A^T u> for random x and u, to rounding in float64."""
-    x = _normal(shape, 0).to(device)
+    x = images(shape, seed=0).to(device)
     y = f(x)
-    u = _normal(y.shape, 1).to(device)
+    u = images(y.shape, seed=1).to(device)
     difference = (y * u).sum() - (x * adjoint(f, shape, u)).sum()
     assert abs(float(difference)) <= 1e-12 * float(y.norm() * u.norm() + x.norm() * u.norm())
 
 
-def linear_map(f: nn.Module, shape: Sequence[int], images: int | None = 0, device: str = "cpu") -> None:
+def linear_map(f: nn.Module, shape: Sequence[int], batch: int | None = 0, device: str = "cpu") -> None:
     """The contract of a corruption `f` of images of `shape`, whose first axis is the batch.
 
     Linear, with an exact adjoint; the measurement has the image's type and device; the image is not changed; nothing is
-    trained or saved; a float64 copy exists. `images` is the axis of the measurement that counts the images of a batch:
+    trained or saved; a float64 copy exists. `batch` is the axis of the measurement that counts the images of a batch:
     each is measured alone. None: neighbouring images share a measurement.
     """
     f = copy.deepcopy(f).to(device)
     adjoint_is_exact(f, shape, device)
-    x, z = _normal(shape, 2).to(device), _normal(shape, 3).to(device)
+    x, z = images(shape, seed=2).to(device), images(shape, seed=3).to(device)
     before = x.clone()
     y = f(x)
     torch.testing.assert_close(f(2 * x - 3 * z), 2 * y - 3 * f(z), rtol=1e-9, atol=1e-9)
@@ -57,14 +58,10 @@ def linear_map(f: nn.Module, shape: Sequence[int], images: int | None = 0, devic
     torch.testing.assert_close(single, copy.deepcopy(f).double()(x.float().double()).float(), rtol=1e-4, atol=1e-4)
     assert not list(f.parameters())
     assert not f.state_dict()
-    if images is not None:
-        assert y.shape[images] == len(x) > 1
+    if batch is not None:
+        assert y.shape[batch] == len(x) > 1
         for i in range(len(x)):
-            torch.testing.assert_close(y.narrow(images, i, 1), f(x[i : i + 1]), rtol=0, atol=1e-13)
-
-
-def _normal(shape: Sequence[int], seed: int) -> Tensor:
-    return torch.randn(tuple(shape), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+            torch.testing.assert_close(y.narrow(batch, i, 1), f(x[i : i + 1]), rtol=0, atol=1e-13)
 
 
 # A format.
@@ -133,25 +130,6 @@ def refused(read: Callable[[Path], Any], path: Path, says: str = "") -> None:
 
 # An operation.
 
-LAYOUTS = ("first", "last", "turned")
-"""Orders in memory: rows of one channel together, channels of one pixel together, the batch innermost."""
-
-
-def in_order(x: Tensor, order: str) -> Tensor:
-    """x with the same values in another order in memory. Images [N, C, H, W] may have their channels last."""
-    if order == "last":
-        if x.ndim != 4:
-            return x.contiguous()
-        return torch.empty(x.shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last).copy_(x)
-    return x.transpose(0, -1).contiguous().transpose(0, -1) if order == "turned" else x.contiguous()
-
-
-def random_images(
-    shape: Sequence[int], dtype: torch.dtype = torch.float64, order: str = "first", seed: int = 0
-) -> Tensor:
-    """Standard normal numbers of a seed, rounded to `dtype`, in an order of LAYOUTS."""
-    return in_order(_normal(shape, seed).to(dtype), order)
-
 
 def derivatives(function: Callable[..., Tensor], inputs: Sequence[Tensor], fast: bool = False) -> None:
     """First and second derivatives of `function` are those of finite differences, in float64."""
@@ -168,8 +146,8 @@ def operation(function: Callable[..., Tensor], composed: Callable[..., Tensor], 
     memory; an empty batch gives an empty result and gradients of the inputs' shapes, those of the other inputs 0.
     """
     derivatives(function, inputs)
-    for order in LAYOUTS:
-        arguments = [in_order(inputs[0], order), *inputs[1:]]
+    for order in ORDERS:
+        arguments = [ordered(inputs[0], order), *inputs[1:]]
         values, gradients = zip(*(_value_and_gradients(f, arguments) for f in (function, composed)), strict=True)
         torch.testing.assert_close(*values, rtol=1e-12, atol=1e-12)
         for ours, plain in zip(*gradients, strict=True):
@@ -187,5 +165,5 @@ def operation(function: Callable[..., Tensor], composed: Callable[..., Tensor], 
 def _value_and_gradients(f: Callable[..., Tensor], inputs: Sequence[Tensor]) -> tuple[Tensor, tuple[Tensor, ...]]:
     leaves = [t.detach().requires_grad_() for t in inputs]
     y = f(*leaves)
-    weights = _normal(y.shape, 9).to(y)
+    weights = images(y.shape, seed=9).to(y)
     return y.detach(), torch.autograd.grad((y * weights).sum(), leaves)

@@ -39,12 +39,12 @@ PROFILES = ("box", "gaussian", "trapezoid")
 
 
 class Example(NamedTuple):
-    """`corruption` of images of `shape`; `images`: the axis along which its measurement counts the images of a batch
+    """`corruption` of images of `shape`; `batch`: the axis along which its measurement counts the images of a batch
     (the first axis of `shape`), or None where neighbouring images share a measurement."""
 
     corruption: nn.Module
     shape: tuple[int, ...]
-    images: int | None = 0
+    batch: int | None = 0
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -130,10 +130,10 @@ COMPOSED = {
 VOLUMES = {
     "slice profile": Example(scan(), (2, 9, 10, 8)),
     "slice profile, masked": Example(nn.Sequential(scan(), Mask(some(9, 4, 3))), (2, 9, 10, 8)),
-    "stack as volume": Example(StackAsVolume(), (4, 2, 5, 6), images=1),
-    "blurred stack": Example(blur(), (7, 1, 8, 6), images=None),
-    "blurred and coarse stack": Example(nn.Sequential(blur(), Downsample(2)), (5, 1, 8, 6), images=None),
-    "several scans": Example(Together([oblique(0), oblique(1)], [1.0, 3.0]), (1, *SOURCE.shape), images=None),
+    "stack as volume": Example(StackAsVolume(), (4, 2, 5, 6), batch=1),
+    "blurred stack": Example(blur(), (7, 1, 8, 6), batch=None),
+    "blurred and coarse stack": Example(nn.Sequential(blur(), Downsample(2)), (5, 1, 8, 6), batch=None),
+    "several scans": Example(Together([oblique(0), oblique(1)], [1.0, 3.0]), (1, *SOURCE.shape), batch=None),
     **{f"oblique scan {seed}": Example(oblique(seed), (2, *SOURCE.shape)) for seed in range(9)},
     **{f"oblique scan {seed}, linear": Example(oblique(seed, "linear"), (2, *SOURCE.shape)) for seed in range(9)},
 }

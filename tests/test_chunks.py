@@ -10,7 +10,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from brgm_med.chunks import Chunked
 from brgm_med.networks.noise import Noise
 from brgm_med.networks.stylegan2 import StyleGAN2
-from tests import contracts
+from tests.ops_cases import images
 
 N = 5
 SIZES = [1, 2, 5, 8]
@@ -29,14 +29,12 @@ def generator() -> StyleGAN2:
 
 @pytest.fixture(scope="module")
 def ws(generator: StyleGAN2) -> Tensor:
-    return contracts.random_images((N, generator.num_ws, 3), torch.float32, seed=1)
+    return images((N, generator.num_ws, 3), torch.float32, seed=1)
 
 
 def maps(generator: StyleGAN2) -> dict[str, Tensor]:
     shapes = generator.noise_shapes.items()
-    return {
-        name: contracts.random_images((N, 1, *shape), torch.float32, seed=k) for k, (name, shape) in enumerate(shapes)
-    }
+    return {name: images((N, 1, *shape), torch.float32, seed=k) for k, (name, shape) in enumerate(shapes)}
 
 
 def noises(generator: StyleGAN2, kind: str) -> Noise:
@@ -92,7 +90,7 @@ def test_it_stands_for_its_generator(generator: StyleGAN2) -> None:
     chunked = Chunked(generator, 2)
     assert (chunked.z_dim, chunked.num_ws, chunked.w_dim) == (4, generator.num_ws, 3)
     assert chunked.image_shape == (16, 16)
-    z = contracts.random_images((3, 4), torch.float32)
+    z = images((3, 4), torch.float32)
     assert torch.equal(chunked.mapping(z), generator.mapping(z))
 
 

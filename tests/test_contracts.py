@@ -29,7 +29,7 @@ def exported() -> set[type[nn.Module]]:
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("example", [pytest.param(e, id=name) for name, e in EXAMPLES.items()])
 def test_a_corruption_is_a_linear_map(example: Example, device: str) -> None:
-    contracts.linear_map(example.corruption, example.shape, example.images, device)
+    contracts.linear_map(example.corruption, example.shape, example.batch, device)
 
 
 def test_every_exported_corruption_has_an_example_of_its_own() -> None:

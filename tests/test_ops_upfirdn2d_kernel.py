@@ -14,13 +14,14 @@ from torch import Tensor
 
 from brgm_med.ops import fir_filter, nvrtc, upfirdn2d, upfirdn2d_cuda
 from brgm_med.ops.upfirdn2d_cuda import SCALARS, TILES, Memory, axis, index_type, instance, launched, pack, unrolled
-from tests.contracts import random_images
 from tests.host_kernels import ARCHITECTURES, STRICT, host_launch, installed, usage
-from tests.resampling import CASES, SHAPES, Case, check, definition, filters
+from tests.ops_cases import DEVICE_SHAPE, ORDERS, ROUNDING, check_resampling, definition, filters, images
+from tests.ops_cases import RESAMPLED_SHAPES as SHAPES
+from tests.ops_cases import RESAMPLINGS as CASES
+from tests.ops_cases import Resampling as Case
 
 __all__ = ["host_launch", "installed"]
 
-ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 HOT = [case for case in CASES if unrolled((case[0],) * 2, (case[1],) * 2, case[3])]
 
 
@@ -102,10 +103,10 @@ def test_an_empty_batch_launches_nothing_and_a_long_axis_is_left_to_the_referenc
 
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("dtype", SCALARS)
-@pytest.mark.parametrize("order", ["first", "last", "turned"])
+@pytest.mark.parametrize("order", ORDERS)
 def test_every_thread_of_the_kernels_on_the_host(dtype: torch.dtype, order: str) -> None:
     for case, shape in product(CASES, SHAPES):
-        check(upfirdn2d, random_images(shape, dtype, order), filters(case[3])[0], case, ROUNDING[dtype])
+        check_resampling(upfirdn2d, images(shape, dtype, order), filters(case[3])[0], case, ROUNDING[dtype])
 
 
 @pytest.mark.usefixtures("kernels")
@@ -113,7 +114,7 @@ def test_every_thread_of_the_kernels_on_the_host(dtype: torch.dtype, order: str)
 def test_every_thread_with_indices_of_64_bits(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upfirdn2d_cuda, "index_type", lambda *_: "long long")
     for order in ("first", "last"):
-        check(upfirdn2d, random_images((2, 8, 5, 7), torch.float32, order), filters(case[3])[0], case, 1e-5)
+        check_resampling(upfirdn2d, images((2, 8, 5, 7), torch.float32, order), filters(case[3])[0], case, 1e-5)
 
 
 @pytest.mark.usefixtures("host_launch")
@@ -122,7 +123,7 @@ def test_images_that_lie_further_apart_than_32_bits_count(tmp_path: Path) -> Non
     apart = 2**32 + 64
     memory = torch.from_file(str(tmp_path / "holes"), shared=True, size=apart + 64, dtype=torch.float16)
     x = memory.as_strided((2, 1, 5, 7), (apart, 35, 7, 1))
-    x.copy_(random_images((2, 1, 5, 7), torch.float16))
+    x.copy_(images((2, 1, 5, 7), torch.float16))
     y = launched(x, fir_filter(), (2, 2), (1, 1), (2, 1, 2, 1), False, 4.0, (14, 10))
     assert y is not None
     exact = definition(x.double(), fir_filter(), 2, 1, (2, 1, 2, 1), False, 4.0)
@@ -172,11 +173,11 @@ def test_every_kernel_compiles_for_every_architecture(arch: str) -> None:
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("dtype", SCALARS)
-@pytest.mark.parametrize("order", ["first", "last", "turned"])
+@pytest.mark.parametrize("order", ORDERS)
 def test_the_kernels_on_a_gpu(dtype: torch.dtype, order: str) -> None:
-    for case, shape in product(CASES, [*SHAPES, (3, 64, 33, 35)]):
-        x = random_images(shape, dtype, order).to("cuda")
-        check(upfirdn2d, x, filters(case[3])[0], case, ROUNDING[dtype])
+    for case, shape in product(CASES, [*SHAPES, DEVICE_SHAPE]):
+        x = images(shape, dtype, order).to("cuda")
+        check_resampling(upfirdn2d, x, filters(case[3])[0], case, ROUNDING[dtype])
     assert nvrtc.refusal() is None
 
 
@@ -185,7 +186,7 @@ def test_more_than_2_to_the_31_elements_on_a_gpu() -> None:
     if torch.cuda.get_device_properties(0).total_memory < 24 * 2**30:
         pytest.skip("needs 24 GiB")
     x = torch.zeros(3, 1, 26755, 26755, dtype=torch.bfloat16, device="cuda")
-    corner: Tensor = random_images((1, 1, 40, 50), torch.bfloat16).to("cuda")
+    corner: Tensor = images((1, 1, 40, 50), torch.bfloat16).to("cuda")
     x[2:, :, -40:, -50:] = corner
     y = upfirdn2d(x, fir_filter(), padding=(1, 2, 1, 2))
     exact = definition(corner.double(), fir_filter().to("cuda"), 1, 1, (1, 2, 1, 2), False, 1.0)

@@ -116,7 +116,7 @@ def _save(context: Any, arguments: tuple[Any, ...], y: Tensor) -> None:
     _, coefficients, noise = arguments
     _, by_coefficients, by_noise = context.needs_input_grad
     context.save_for_backward(y, coefficients if by_noise else None, noise if by_coefficients else None)
-    context.noises = None if noise is None else len(noise)
+    context.noises = None if noise is None else len(noise)  # 0 of an empty batch
 
 
 def _derive(context: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
