@@ -11,6 +11,7 @@ from torch import Tensor
 
 from brgm_med.ops import fir_filter, upfirdn2d
 from brgm_med.ops.upfirdn2d import adjoint_padding
+from tests.contracts import derivatives
 from tests.ops_cases import ORDERS, check_resampling, definition, filters, images
 from tests.ops_cases import RESAMPLED_SHAPES as SHAPES
 from tests.ops_cases import RESAMPLINGS as CASES
