@@ -80,3 +80,11 @@ def test_no_test_imports_another() -> None:
             if any(part.startswith("test_") for name in origin + names for part in name.split(".")):
                 importing[path.name] = ast.unparse(node)
     assert importing == {}
+
+
+def test_folders_of_tests_are_those_of_the_package() -> None:
+    """A test lies where what it tests lies: tests/ops for brgm_med/ops, files at the top for modules of brgm_med."""
+    for folder in {path.parent.relative_to(TESTS) for path in TESTS.rglob("test_*.py")} - {Path("benchmarks")}:
+        room = ROOT / "brgm_med" / folder
+        assert room.is_dir() or room.with_suffix(".py").is_file(), folder
+        assert (TESTS / folder / "__init__.py").is_file(), folder

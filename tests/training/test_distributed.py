@@ -86,7 +86,7 @@ def test_two_processes_equal_one_with_the_whole_batch(tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [*launcher, "-m", "tests.test_distributed", str(tmp_path / "two")],
+        [*launcher, "-m", "tests.training.test_distributed", str(tmp_path / "two")],
         cwd=ROOT,
         env=environment,
         capture_output=True,

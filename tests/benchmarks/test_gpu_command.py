@@ -22,8 +22,8 @@ from brgm_med.training.sources import Source, Sources, acquisition_kernel, unpac
 from brgm_med.training.sources import packed as in_8_bits
 from brgm_med.training.state import TrainState
 from tests import host_compiler, tiny
+from tests.house import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 ABSENT = ["monai", "nibabel", "nipype", "pydicom", "SimpleITK", "lpips", "torchvision", "highdicom", "pytest"]
 BLOCKING = f"""
 import sys
