@@ -266,7 +266,7 @@ def main() -> None:
         run.mkdir(exist_ok=True)
         for file in ("template.nii.gz", "mask.nii.gz"):
             shutil.copyfile(SHIPPED / DEFAULT / file, run / file)
-        prepare(options.data, run, 120, 15, 1)
+        prepare(options.data, run, 120, 15)
     stacks, held = slices_of(run), slices_of(run, "held_out")
     kept = [held[h][::EVERY] for h in range(len(held))]
     places = torch.linspace(-1, 1, len(held[0]))[::EVERY].repeat(len(kept))

@@ -207,38 +207,6 @@ def save_models(folder: Path, state: TrainState, statistics: WPlusStatistics) ->
     half(vars(statistics), "w_statistics.safetensors")
 
 
-def save_texts(folder: Path, card: str, licence: str, config: dict[str, Any]) -> None:
-    """Card, licence and `configs/inference.json`, into a bundle's `folder`."""
-    (folder / "docs" / "README.md").write_text(card)
-    (folder / "LICENSE").write_text(licence)
-    (folder / "configs" / "inference.json").write_text(json.dumps(config, indent=2) + "\n")
-
-
-def export_pictures(
-    state: TrainState,
-    architecture: Architecture,
-    stacks: Sequence[Tensor],
-    out: Path,
-    *,
-    metadata: dict[str, Any],
-    card: str,
-    licence: str,
-    rank: int = 512,
-) -> None:
-    """`export_bundle` of a prior of pictures: no grid, template or linear prior. `stacks`: item i is [1, C, H, W].
-
-    Raises ValueError for fewer than two pictures.
-    """
-    latents, maps = encode(state, stacks)
-    statistics = picture_statistics(latents[:, 0], len(maps), rank)
-    with new_bundle(out) as folder:
-        save_models(folder, state, statistics)
-        save_texts(folder, card, licence, networks_config(architecture))
-        form = data_format(state.average, "pixels, -1 to 1", "n/a")
-        training = {"images": state.images, **state.record}
-        seal(folder, {**metadata, "network_data_format": form, "training": training})
-
-
 def export_bundle(
     state: TrainState,
     architecture: Architecture,
@@ -246,28 +214,38 @@ def export_bundle(
     out: Path,
     *,
     metadata: dict[str, Any],
-    template: Path,
-    mask: Path,
     card: str,
     licence: str,
+    template: Path | None = None,
+    mask: Path | None = None,
     rank: int = 512,
 ) -> None:
     """Write the averaged generator, discriminator and W+ statistics as a MONAI bundle into the new folder `out`.
 
-    `stacks`: item h holds head h's slices [Y, C, H, W]. `metadata` needs `name` and `grid` ({"shape", "affine"});
-    everything else in it is carried along. Whatever stood at `out` is replaced only once the new folder is complete;
-    until then, and where this is killed, the names at `out` are `UNFINISHED`.
+    Of heads, item h of `stacks` holds head h's slices [Y, C, H, W], `template` and `mask` are NIfTI files of their
+    space, and `metadata` needs `name` and `grid` ({"shape", "affine"}). Of pictures, item i is [1, C, H, W], and there
+    is neither template nor grid nor linear prior. Everything else in `metadata` is carried along. Whatever stood at
+    `out` is replaced only once the new folder is complete; until then, and where this is killed, the names at `out` are
+    `UNFINISHED`. Raises ValueError for fewer than two pictures.
     """
-    positions = len(stacks[0])
-    chosen = neighbours(positions)
-    place = torch.linspace(-1, 1, positions)[torch.from_numpy(chosen)]
-    with new_bundle(out) as folder:
-        found = wplus_statistics(*encode(state, stacks, chosen.tolist()), place, architecture.c_dim, rank)
-        save_models(folder, state, found)
-        save_file(stored(LinearGaussian.fit(stacks, LINEAR_RANK)), folder / "models" / "linear.safetensors")
-        shutil.copyfile(template, folder / "template.nii.gz")
-        shutil.copyfile(mask, folder / "mask.nii.gz")
-        save_texts(folder, card, licence, inference_config(architecture))
+    if template is None:
+        latents, maps = encode(state, stacks)
+        statistics = picture_statistics(latents[:, 0], len(maps), rank)
+        config, form = networks_config(architecture), data_format(state.average, "pixels, -1 to 1", "n/a")
+    else:
+        pairs = neighbours(len(stacks[0]))
+        position = torch.linspace(-1, 1, len(stacks[0]))[torch.from_numpy(pairs)]
+        statistics = wplus_statistics(*encode(state, stacks, pairs.tolist()), position, architecture.c_dim, rank)
+        config = inference_config(architecture)
         form = data_format(state.average, "coronal slice, air -1, brain 0", "MR")
+    with new_bundle(out) as folder:
+        save_models(folder, state, statistics)
+        if template is not None and mask is not None:
+            save_file(stored(LinearGaussian.fit(stacks, LINEAR_RANK)), folder / "models" / "linear.safetensors")
+            shutil.copyfile(template, folder / "template.nii.gz")
+            shutil.copyfile(mask, folder / "mask.nii.gz")
+        (folder / "docs" / "README.md").write_text(card)
+        (folder / "LICENSE").write_text(licence)
+        (folder / "configs" / "inference.json").write_text(json.dumps(config, indent=2) + "\n")
         training = {"images": state.images, **state.record}
         seal(folder, {**metadata, "network_data_format": form, "training": training})

@@ -92,9 +92,9 @@ class Drawn:
     kernels: tuple[Tensor, Tensor]
 
     def to(self, device: torch.device) -> Drawn:
+        image, position, known = (t.to(device, non_blocking=True) for t in (self.image, self.position, self.known))
         rows, columns = self.kernels
-        parts = (self.image, self.position, self.known)
-        return Drawn(*(p.to(device, non_blocking=True) for p in parts), (rows.to(device), columns.to(device)))
+        return Drawn(image, position, known, (rows.to(device), columns.to(device)))
 
     def seen(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
         """What the sources of the slices `rows` see of images x [n, 1, H, W]: m (f x), and y's own -1 outside m."""
@@ -191,7 +191,8 @@ class Sources(Sequence[NDArray[np.uint8]]):
 
     def save(self, path: Path, **facts: Any) -> None:
         """One safetensors file; `facts` (JSON) go into its metadata."""
-        tensors, entries = {}, []
+        tensors: dict[str, Tensor] = {}
+        entries = []
         for i, source in enumerate(self.sources):
             tensors |= {f"{i}.rows": source.kernels[0].clone(), f"{i}.columns": source.kernels[1].clone()}
             tensors |= {f"{i}.{h:03d}": stack.contiguous() for h, stack in enumerate(source.stacks)}

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
+from brgm_med.files import make_folder
 from brgm_med.pipelines.dataset.bids import Scan, write_if_new
 from brgm_med.pipelines.workflow.refusals import reason_of
-from brgm_med.pipelines.workflow.write_back import CERTIFICATE, POSE, log_of, make_folder
+from brgm_med.pipelines.workflow.write_back import CERTIFICATE, POSE, log_of
 
 if TYPE_CHECKING:
     from brgm_med.pipelines.dataset.settings import Settings

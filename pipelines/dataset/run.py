@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from brgm_med.errors import BrgmError, CannotWriteError, UsageError
+from brgm_med.files import make_folder
 from brgm_med.pipelines.console import say
 from brgm_med.pipelines.dataset import bids
 from brgm_med.pipelines.dataset.bids import Scan
@@ -18,7 +19,7 @@ from brgm_med.pipelines.dataset.outcomes import cite, outcomes, renew_report, wr
 from brgm_med.pipelines.dataset.settings import Level, Settings
 from brgm_med.pipelines.workflow import engines
 from brgm_med.pipelines.workflow.refusals import write_refusal
-from brgm_med.pipelines.workflow.write_back import make_folder, note
+from brgm_med.pipelines.workflow.write_back import note
 
 if TYPE_CHECKING:
     from nipype import Workflow

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from brgm_med._version import __version__
-from brgm_med.errors import CannotWriteError, PriorError, UsageError
-from brgm_med.files import replacing, write_json
+from brgm_med.errors import PriorError, UsageError
+from brgm_med.files import make_folder, replacing, write_json
 from brgm_med.pipelines.console import say
 from brgm_med.pipelines.evaluation import table
 from brgm_med.pipelines.evaluation.figures import along_levels, grid, pyplot
@@ -70,7 +70,8 @@ def evaluate(asked: Evaluation) -> list[Row]:
         say("warning: no weights for LPIPS here, which is left out (brgm-med doctor tells how to get them)")
     methods = {p.level: _methods(asked, p, bundle, alex is not None) for p in posed}
     chains = {known(name) for names in methods.values() for name in names}
-    out = _folder(asked.out)
+    out = asked.out
+    make_folder(out)
     opponents = asked.opponents or out / "opponents"
     _same_as_before(asked, bundle)
     sources = find(asked.data, asked.subjects, out, bundle, asked.workers)
@@ -153,14 +154,6 @@ def _told(new: list[Row]) -> str:
         pairs = [sum(float(r[s] or "nan") for r in rows) / len(rows) for s in ("PSNR", "LPIPS")]
         parts.append(f"{method} {pairs[0]:.2f}/{pairs[1]:.3f}")
     return f"{new[0]['subject']} {new[0]['level']}: {'  '.join(parts)}"
-
-
-def _folder(out: Path) -> Path:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotWriteError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
-    return out
 
 
 def _same_as_before(asked: Evaluation, bundle: PriorBundle) -> None:
