@@ -13,11 +13,11 @@ from brgm_med.errors import PriorError, UsageError
 from brgm_med.files import make_folder, replacing, write_json
 from brgm_med.pipelines.console import say
 from brgm_med.pipelines.evaluation import table
+from brgm_med.pipelines.evaluation.baselines import Lesson, refuse_learnt, train_missing
 from brgm_med.pipelines.evaluation.figures import along_levels, grid, pyplot
 from brgm_med.pipelines.evaluation.markdown import report
 from brgm_med.pipelines.evaluation.measure import Job, measure, perceptual, problem_of
 from brgm_med.pipelines.evaluation.methods import default_methods, known, unavailable
-from brgm_med.pipelines.evaluation.opponents import Lesson, refuse_learnt, train_missing
 from brgm_med.pipelines.evaluation.problems import Problem, default_levels
 from brgm_med.pipelines.evaluation.subjects import EVERY, Range, Source, find
 from brgm_med.pipelines.evaluation.supervised import IMAGES
@@ -33,7 +33,7 @@ STATEMENT = "Derived images, for research, not for diagnosis."
 @dataclass(frozen=True)
 class Evaluation:
     """What is asked. `levels` and `methods` None: the defaults of the task. `subjects` and `train` are ranges of the
-    data's sorted file names; opponents that learn are trained on `train`, unless they are in `opponents` already."""
+    data's sorted file names; baselines that learn are trained on `train`, unless they are in `baselines` already."""
 
     data: Path
     out: Path
@@ -43,7 +43,7 @@ class Evaluation:
     methods: Sequence[str] | None = None
     subjects: Range = (None, None)
     train: Range | None = None
-    opponents: Path | None = None
+    baselines: Path | None = None
     images: int = IMAGES
     trained: str = "sr-4"
     every: int = EVERY
@@ -72,12 +72,12 @@ def evaluate(asked: Evaluation) -> list[Row]:
     chains = {known(name) for names in methods.values() for name in names}
     out = asked.out
     make_folder(out)
-    opponents = asked.opponents or out / "opponents"
+    baselines = asked.baselines or out / "baselines"
     _same_as_before(asked, bundle)
     sources = find(asked.data, asked.subjects, out, bundle, asked.workers)
     lesson = Lesson(asked.data, asked.train, asked.images, asked.seed, asked.workers)
-    train_missing(opponents, chains, posed, bundle, asked.trained, lesson)
-    refuse_learnt(opponents, chains, sources)
+    train_missing(baselines, chains, posed, bundle, asked.trained, lesson)
+    refuse_learnt(baselines, chains, sources)
 
     place = out / f"{asked.task}.csv"
     held = {(row["level"], row["subject"], row["method"]) for row in table.read(place)}
@@ -87,7 +87,7 @@ def evaluate(asked: Evaluation) -> list[Row]:
             lacking = [m for m in methods[problem.level] if (problem.level, source.path.name, m) not in held]
             if lacking:
                 keep = images_folder(out, asked.task, problem.level) if number < asked.shown else None
-                jobs.append((_job(asked, source, problem.level, tuple(lacking), opponents, keep),))
+                jobs.append((_job(asked, source, problem.level, tuple(lacking), baselines, keep),))
     ranked = {level: number for number, level in enumerate(levels)}
     order = list(dict.fromkeys(m for names in methods.values() for m in names))
 
@@ -127,7 +127,7 @@ def _methods(asked: Evaluation, problem: Problem, bundle: PriorBundle, perceptua
 
 
 def _job(
-    asked: Evaluation, source: Source, level: str, methods: tuple[str, ...], opponents: Path, keep: Path | None
+    asked: Evaluation, source: Source, level: str, methods: tuple[str, ...], baselines: Path, keep: Path | None
 ) -> Job:
     return Job(
         source,
@@ -136,7 +136,7 @@ def _job(
         methods,
         asked.prior,
         asked.every,
-        opponents,
+        baselines,
         asked.trained,
         asked.lpips_weights,
         keep,

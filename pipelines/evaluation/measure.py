@@ -40,7 +40,7 @@ class Job:
     methods: tuple[str, ...]
     prior: str
     every: int
-    opponents: Path
+    baselines: Path
     trained: str
     weights: Path | None
     keep: Path | None
@@ -60,7 +60,7 @@ def measure(job: Job) -> list[Row]:
         (truth.shape[1], truth.shape[2], truth.shape[3]),
         subject.index,
         problem.trained_for,
-        job.opponents,
+        job.baselines,
         alex,
         problem.noise,
         seed,

@@ -1,4 +1,4 @@
-"""Opponents that learn: trained where they are missing, and never asked about what they learnt from."""
+"""Baselines that learn: trained where they are missing, and never asked about what they learnt from."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.priors.bundle import PriorBundle
 
 LEARNT = "trained.json"
-"""In the folder of opponents: the names of the subjects that any of them was trained on."""
+"""In the folder of baselines: the names of the subjects that any of them was trained on."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What opponents may learn from: a range of the `data`'s sorted names (None: nothing), how many images, and how."""
+    """What baselines may learn from: a range of the `data`'s sorted names (None: nothing), how many images, and how."""
 
     data: Path
     subjects: Range | None
@@ -37,7 +37,7 @@ class Lesson:
 def train_missing(
     folder: Path, chains: set[str], posed: Sequence[Problem], bundle: PriorBundle, trained: str, lesson: Lesson
 ) -> None:
-    """Train the opponents that `chains` ask for at the problems `posed` and that `folder` lacks; the one that meets
+    """Train the baselines that `chains` ask for at the problems `posed` and that `folder` lacks; the one that meets
     shifts is that of the problem `trained`. Raises UsageError where there is nothing to learn from."""
     task, _, level = trained.partition("-")
     if task not in ("sr", "slices"):
@@ -54,7 +54,7 @@ def train_missing(
     if lesson.subjects is None:
         names = ", ".join(file.name for file in lacking)
         raise UsageError(f"{folder}: lacks {names}; say with --train FIRST:LAST which of the data they may learn from")
-    say(f"training {len(lacking)} opponents, which are kept in {folder}")
+    say(f"training {len(lacking)} baselines, which are kept in {folder}")
     (folder / "heads").mkdir(parents=True, exist_ok=True)
     sources = find(lesson.data, lesson.subjects, folder / "heads", bundle, lesson.workers)
     learnt = learnt_from(folder) if (folder / LEARNT).exists() else set()
@@ -71,15 +71,15 @@ def train_missing(
 
 
 def learnt_from(folder: Path) -> set[str]:
-    """The names of the subjects that any of the opponents was trained on. Raises PriorError where that is not told."""
+    """The names of the subjects that any of the baselines was trained on. Raises PriorError where that is not told."""
     try:
         return set(json.loads((folder / LEARNT).read_text())["subjects"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise PriorError(f"{folder / LEARNT}: missing or damaged ({error}); give another --opponents") from error
+        raise PriorError(f"{folder / LEARNT}: missing or damaged ({error}); give another --baselines") from error
 
 
 def refuse_learnt(folder: Path, chains: set[str], sources: Sequence[Source]) -> None:
-    """Raise UsageError where an opponent that is asked learnt from the images that it is to reconstruct."""
+    """Raise UsageError where an baseline that is asked learnt from the images that it is to reconstruct."""
     if not any(chain.split("+")[0] in TRAINED for chain in chains):
         return
     shared = sorted(learnt_from(folder) & {source.path.name for source in sources})
