@@ -22,6 +22,7 @@ from brgm_med.pipelines.evaluation.problems import Problem, default_levels
 from brgm_med.pipelines.evaluation.subjects import EVERY, Range, Source, find
 from brgm_med.pipelines.evaluation.supervised import IMAGES
 from brgm_med.pipelines.evaluation.table import Row
+from brgm_med.priors import DEFAULT
 from brgm_med.priors.bundle import PriorBundle, load
 
 SHOWN = 3
@@ -38,7 +39,7 @@ class Evaluation:
     data: Path
     out: Path
     task: str = "sr"
-    prior: str = "brain-t1-coronal"
+    prior: str = DEFAULT
     levels: Sequence[str] | None = None
     methods: Sequence[str] | None = None
     subjects: Range = (None, None)

@@ -18,13 +18,14 @@ from brgm_med.pipelines.console import announce
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.training.heads import NORMALISATION
 from brgm_med.pipelines.training.run import TrainingSet, finished_state, run, split, write_prior
+from brgm_med.priors import DEFAULT
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.training.loop import Recipe
 from brgm_med.training.state import Architecture
 
 ENDING = "_slices.safetensors"
 MACHINE = ("seconds", "runs")
-"""What a training record says of the machine. It is left out, so that the same run gives the same prior anywhere."""
+"""Entries of a training record that are of the machine: left out, so that a run gives the same prior anywhere."""
 
 
 def train_on_slices(
@@ -32,7 +33,7 @@ def train_on_slices(
     out: Path,
     *,
     kimg: float,
-    template: str = "brain-t1-coronal",
+    template: str = DEFAULT,
     held_out: int | None = None,
     architecture: Mapping[str, Any] | None = None,
     threads: int | None = None,
