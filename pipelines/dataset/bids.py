@@ -150,25 +150,27 @@ def _scan(root: Path, file: Path, task: str, spacing: float, mask_pattern: str |
     resolution = resolution_label(task, finest)
     destination = (relative.parent / derived_name(file.name, resolution, task)).as_posix()
     problem, mask, metadata = None, None, {}
+    sources = [relative]
     try:
         metadata = metadata_of(root, file)
+        if task == "inpaint":
+            mask = the_mask(root, file, masks_of(root, file, mask_pattern))
+            sources.append(mask.relative_to(root))
     except InputRefusedError as error:
         problem = str(error).replace(f"{root}/", "")
-    sources = [f"bids:{RAW}:{relative.as_posix()}"]
-    if task == "inpaint" and problem is None:
-        masks = masks_of(root, file, mask_pattern)
-        if len(masks) == 1:
-            mask = masks[0]
-            sources.append(f"bids:{RAW}:{mask.relative_to(root).as_posix()}")
-        else:
-            names = ", ".join(m.relative_to(root).as_posix() for m in masks) or "none"
-            problem = f"{file.name}: one mask of its hole is needed, found: {names}; see --mask-pattern"
-    stripped = bool(metadata.get("SkullStripped", False))
-    sidecar: dict[str, Any] = {"Description": STATEMENT, "Sources": sources, "SkullStripped": stripped}
-    sidecar["Resolution"] = "the scan's own voxels"
-    if resolution != NATIVE:
-        sidecar["Resolution"] = f"{finest:.3g} mm along every axis of the scan"
+    sidecar: dict[str, Any] = {"Description": STATEMENT, "Sources": [f"bids:{RAW}:{s.as_posix()}" for s in sources]}
+    sidecar["SkullStripped"] = bool(metadata.get("SkullStripped", False))
+    native = resolution == NATIVE
+    sidecar["Resolution"] = "the scan's own voxels" if native else f"{finest:.3g} mm along every axis of the scan"
     return Scan(file, destination, f"sub-{(entities(file.name) or {})['sub']}", sidecar, "", metadata, mask, problem)
+
+
+def the_mask(root: Path, scan: Path, masks: Sequence[Path]) -> Path:
+    """The only one of `masks`. Raises InputRefusedError where there are none, or several."""
+    if len(masks) == 1:
+        return masks[0]
+    names = ", ".join(m.relative_to(root).as_posix() for m in masks) or "none"
+    raise InputRefusedError(f"{scan.name}: one mask of its hole is needed, found: {names}; see --mask-pattern")
 
 
 def resolution_label(task: str, spacing: float) -> str:
@@ -236,28 +238,33 @@ def find_plain(
             continue
         relative = file.relative_to(root)
         destination = (relative.parent / f"{stem(file)}_{task}").as_posix()
-        problem = None
-        sidecar: dict[str, Any] = {"Description": STATEMENT, "Sources": [relative.as_posix()]}
-        if task == "inpaint":
-            if len(masks[file]) != 1:
-                names = ", ".join(m.relative_to(root).as_posix() for m in masks[file]) or "none"
-                problem = f"{file.name}: one mask of its hole is needed, found: {names}; see --mask-pattern"
-            else:
-                sidecar["Sources"].append(masks[file][0].relative_to(root).as_posix())
-        mask = masks[file][0] if task == "inpaint" and problem is None else None
-        metadata: dict[str, Any] = {}
-        beside = file.with_name(f"{stem(file)}.json")
-        if file.is_file() and beside.is_file():
-            try:
-                content = json.loads(beside.read_text())
-                metadata = content if isinstance(content, dict) else {}
-            except (OSError, ValueError) as error:
-                problem = f"{beside.name}: is no readable JSON ({error}); mend or remove it"
+        problem, mask, metadata = None, None, {}
+        sources = [relative.as_posix()]
+        try:
+            if task == "inpaint":
+                mask = the_mask(root, file, masks[file])
+                sources.append(mask.relative_to(root).as_posix())
+            metadata = json_beside(file)
+        except InputRefusedError as error:
+            problem = str(error)
+        sidecar: dict[str, Any] = {"Description": STATEMENT, "Sources": sources}
         chosen = (series or "") if file in others else ""
         scans.append(Scan(file, destination, destination, sidecar, chosen, metadata, mask, problem))
     if not scans:
         raise InputRefusedError(f"{root}: holds no scan, neither NIfTI nor folders of DICOM; check the name")
     return _each_once(scans)
+
+
+def json_beside(scan: Path) -> dict[str, Any]:
+    """The content of the JSON file beside a NIfTI file. Raises InputRefusedError for one that is damaged."""
+    beside = scan.with_name(f"{stem(scan)}.json")
+    if not (scan.is_file() and beside.is_file()):
+        return {}
+    try:
+        content = json.loads(beside.read_text())
+    except (OSError, ValueError) as error:
+        raise InputRefusedError(f"{beside.name}: is no readable JSON ({error}); mend or remove it") from error
+    return content if isinstance(content, dict) else {}
 
 
 def describe_dataset(out: Path, root: Path, name: str) -> None:

@@ -23,8 +23,9 @@ from brgm_med.pipelines.training.run import (
     prepared,
     refuse_others,
     split,
-    write_prior,
 )
+from brgm_med.priors.writing import describe
+from brgm_med.training.export import export_bundle
 from brgm_med.training.loop import Recipe
 from brgm_med.training.state import Architecture
 from brgm_med.transforms.average import build_template
@@ -107,29 +108,23 @@ def training_set(run: Path, seed: int) -> TrainingSet:
 
 
 def export(run: Path, out: Path, *, name: str, description: str, licence: str, card: str) -> None:
-    """Write the prior of a run of heads as a bundle into `out`, see `write_prior`.
+    """Write the prior of a run of heads as a bundle into `out` (replaced if it exists).
 
+    It is that of `finished_state`. `licence` is the text of the bundle's LICENSE, `card` of its docs/README.md.
     Raises PriorError where the run has no state yet, or a file of it is damaged.
     """
-    finished, record = finished_state(run, Architecture()), prepared(run, "heads")
-    facts = {
+    state, metrics = finished_state(run, Architecture())
+    record = prepared(run, "heads")
+    metadata = describe(name, description) | {
         "grid": record["grid"],
         "normalisation": NORMALISATION,
         "heads": [head["name"] for head in record["heads"]],
         "held_out": [head["name"] for head in record["held_out"]],
+        "eval_metrics": metrics,
     }
-    write_prior(
-        finished,
-        Architecture(),
-        slices_of(run),
-        out,
-        name=name,
-        description=description,
-        facts=facts,
-        card=card,
-        licence=licence,
-        template=run / "template.nii.gz",
-        mask=run / "mask.nii.gz",
+    space = (run / "template.nii.gz", run / "mask.nii.gz")
+    export_bundle(
+        state, Architecture(), slices_of(run), out, metadata=metadata, card=card, licence=licence, space=space
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +14,9 @@ from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError, PriorError
 from brgm_med.files import digest, overwriting, write_json
 from brgm_med.pipelines.console import announce
-from brgm_med.pipelines.training.run import TrainingSet, finished_state, prepared, refuse_others, split, write_prior
+from brgm_med.pipelines.training.run import LICENCE, TrainingSet, finished_state, prepared, refuse_others, split
+from brgm_med.priors.writing import describe
+from brgm_med.training.export import export_bundle
 from brgm_med.training.loop import Recipe
 from brgm_med.training.state import Architecture
 from brgm_med.transforms.formats import endings, for_reading, pictures_in
@@ -129,17 +130,19 @@ def finish(data: Path, run: Path) -> None:
     """Write the prior of the run into `run/prior`, with a card that says what is known of it."""
     stacks, record = pictures_of(run), prepared(run, "pictures")
     networks = architecture(stacks[0].shape[1])
-    finished = finished_state(run, networks)
+    state, metrics = finished_state(run, networks)
     count = len(record["pictures"])
-    facts = {
-        "required_packages_version": {"brgm-med": __version__, "safetensors": version("safetensors")},
+    text = f"Trained by brgm-med {__version__} on {count} pictures of {data.name}. Research only."
+    described = describe(run.name, text)
+    described["required_packages_version"].pop("nibabel")
+    metadata = described | {
         "task": "Prior of pictures, for their Bayesian reconstruction",
         "data_type": "tensor",
         "image_classes": "pictures, -1 to 1",
         "normalisation": "-1 and 1 are the ends of each picture's own range",
         "pictures": [one["name"] for one in record["pictures"]],
         "held_out": [one["name"] for one in record["held_out"]],
+        "eval_metrics": metrics,
     }
-    text = f"Trained by brgm-med {__version__} on {count} pictures of {data.name}. Research only."
-    card = CARD.format(name=run.name, version=__version__, count=count, data=data.name, images=finished[0].images)
-    write_prior(finished, networks, stacks, run / "prior", name=run.name, description=text, facts=facts, card=card)
+    card = CARD.format(name=run.name, version=__version__, count=count, data=data.name, images=state.images)
+    export_bundle(state, networks, stacks, run / "prior", metadata=metadata, card=card, licence=LICENCE)

@@ -15,9 +15,7 @@ from brgm_med.errors import PriorError, UsageError
 from brgm_med.networks.discriminator import DiscriminatorFeatures
 from brgm_med.perceptual import LPIPS
 from brgm_med.pipelines.console import announce
-from brgm_med.priors.writing import describe
 from brgm_med.training import distributed
-from brgm_med.training.export import export_bundle
 from brgm_med.training.loop import Recipe
 from brgm_med.training.loop import train as run_training
 from brgm_med.training.measure import measure, score, spread
@@ -185,39 +183,6 @@ def finished_state(run: Path, architecture: Architecture) -> tuple[TrainState, d
     measured = [s for s in state.record.get("snapshots", []) if s["images"] == state.images]
     state.record |= {"exported": exported, "images_at_the_end": trained}
     return state, {key: value for s in measured for key, value in s.items() if key not in ("images", "seconds")}
-
-
-def write_prior(
-    finished: tuple[TrainState, dict[str, float]],
-    networks: Architecture,
-    stacks: Sequence[Tensor],
-    out: Path,
-    *,
-    name: str,
-    description: str,
-    facts: dict[str, Any],
-    card: str,
-    licence: str = LICENCE,
-    template: Path | None = None,
-    mask: Path | None = None,
-) -> None:
-    """Write the prior of a finished run (see `finished_state`) as a bundle into `out`, replaced if it exists.
-
-    `card` is the text of its docs/README.md, `licence` of its LICENSE, `facts` further metadata; `template` and `mask`
-    as in `export_bundle`, with whose other arguments this calls it.
-    """
-    state, metrics = finished
-    export_bundle(
-        state,
-        networks,
-        stacks,
-        out,
-        metadata=describe(name, description) | facts | {"eval_metrics": metrics},
-        card=card,
-        licence=licence,
-        template=template,
-        mask=mask,
-    )
 
 
 def run(out: Path, data: TrainingSet, *, kimg: float, lpips_weights: Path | None) -> None:

@@ -17,9 +17,11 @@ from brgm_med.files import make_folder
 from brgm_med.pipelines.console import announce
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.training.heads import NORMALISATION
-from brgm_med.pipelines.training.run import TrainingSet, finished_state, run, split, write_prior
+from brgm_med.pipelines.training.run import TrainingSet, finished_state, run, split
 from brgm_med.priors import DEFAULT
 from brgm_med.priors.bundle import PriorBundle, load
+from brgm_med.priors.writing import describe
+from brgm_med.training.export import export_bundle
 from brgm_med.training.loop import Recipe
 from brgm_med.training.state import Architecture
 
@@ -67,27 +69,18 @@ def train_on_slices(
     state.record = {k: _timeless(v) for k, v in state.record.items() if k not in MACHINE}
     names = [path.name.removesuffix(ENDING) for path in slices]
     card = f"Trained by brgm-med {__version__} on {first} heads, in the space of {bundle.name}. Research only."
-    facts = {
+    metadata = describe(out.name, card) | {
         "grid": bundle.metadata["grid"],
         "normalisation": NORMALISATION,
         "heads": names[:first],
         "held_out": names[first:],
+        "eval_metrics": metrics,
         "template_of": {"name": bundle.name, "sha256": bundle.sha256},
     }
     announce("writing the prior")
-    write_prior(
-        (state, metrics),
-        networks,
-        data.stacks,
-        out / "prior",
-        name=out.name,
-        description=card,
-        facts=facts,
-        card=card + "\n",
-        licence="As the training data's and the template's.\n",
-        template=bundle.folder / "template.nii.gz",
-        mask=bundle.folder / "mask.nii.gz",
-    )
+    texts = {"card": card + "\n", "licence": "As the training data's and the template's.\n"}
+    space = (bundle.folder / "template.nii.gz", bundle.folder / "mask.nii.gz")
+    export_bundle(state, networks, data.stacks, out / "prior", metadata=metadata, space=space, **texts)
     return out / "prior"
 
 
