@@ -41,6 +41,14 @@ def check_output(path: Path, force: bool = False) -> None:
         raise CannotWriteError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless it is there. Raises CannotWriteError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWriteError(f"{path}: cannot be made ({error.strerror}); choose another folder") from error
+
+
 @contextmanager
 def replacing(path: Path, force: bool = False) -> Iterator[Path]:
     """Give a new, empty file beside `path` to fill; on leaving, flush it to the disk and rename it to `path`.

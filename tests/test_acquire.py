@@ -132,7 +132,7 @@ def test_projection_never_leads_away_from_the_truth(coarse: Grid, model: Acquisi
 
 
 def test_a_real_head_is_certified(data_dir: Path) -> None:
-    """One of the choosing heads: float32 and 16-bit output, slices of 5 mm and factor 4."""
+    """One of the validation heads: float32 and 16-bit output, slices of 5 mm and factor 4."""
     import nibabel as nib
 
     path = sorted((data_dir / "ixi-hh-2mm" / "t1").glob("*.nii.gz"))[120]

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from brgm_med.errors import InputRefusedError, UsageError
-from brgm_med.pipelines.report import Subject, evidence, study_report, subject_report
+from brgm_med.pipelines.report import Outcome, evidence, study_report, subject_report
 from brgm_med.pipelines.report.images import VIEWS, Volume, grey
 from brgm_med.pipelines.report.page import MAX_BYTES, document
 from brgm_med.pipelines.report.study import FAR, robust_z
@@ -362,7 +362,7 @@ def test_numbers_in_words() -> None:
     assert paragraphs({}) == []
 
 
-def study(folder: Path) -> list[Subject]:
+def study(folder: Path) -> list[Outcome]:
     subjects = []
     for i, correlation in enumerate((0.80, 0.81, 0.82, 0.79, 0.80, 0.81, 0.55)):
         certificate = folder / f"sub-{i}.json"
@@ -371,10 +371,10 @@ def study(folder: Path) -> list[Subject]:
             json.dumps({"registration": {"correlation": correlation}, "consistency": {"relative_residual": residual}})
         )
         report = folder / "a folder" / f"sub-{i}#.html"
-        subjects.append(Subject(f"sub-{i}", "done", certificate=certificate, report=report))
-    subjects.append(Subject("=<b>cmd</b>", "refused", reason='the file is "truncated" <script>x</script>'))
+        subjects.append(Outcome.done(f"sub-{i}", certificate, report))
+    subjects.append(Outcome("=<b>cmd</b>", "refused", reason='the file is "truncated" <script>x</script>'))
     (folder / "odd.json").write_text("{")
-    subjects.append(Subject("sub-odd", "done", certificate=folder / "odd.json"))
+    subjects.append(Outcome.done("sub-odd", folder / "odd.json"))
     return subjects
 
 

@@ -80,7 +80,7 @@ def find(data: Path, which: Range, out: Path, bundle: PriorBundle, workers: int)
 
 
 def stacks(sources: Sequence[Source], bundle: PriorBundle) -> Sequence[Tensor]:
-    """All slices of each head [Y, 1, H, W], or each picture [1, C, H, W], float16: what opponents are trained on."""
+    """All slices of each head [Y, 1, H, W], or each picture [1, C, H, W], float16: what baselines are trained on."""
     return [source.load(bundle, 1).images.half() for source in sources]
 
 
