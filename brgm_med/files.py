@@ -13,13 +13,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from brgm_med.errors import CannotWriteError, InputRefusedError
+from brgm_med.errors import CannotWriteError, InputRefusedError, refuse
 
 
 def digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def start_of(path: Path, length: int, advice: str) -> tuple[bytes, int]:
+    """The first `length` bytes of a file, and its size in bytes.
+
+    Raises InputRefusedError, with `advice`, for what is no file, and for what cannot be read.
+    """
+    try:
+        if path.is_dir():
+            refuse(path, "is a folder", advice)
+        if not path.exists():
+            refuse(path, "no such file", "check the name")
+        if not path.is_file():
+            refuse(path, "is not a regular file", advice)
+        with path.open("rb") as file:
+            return file.read(length), os.fstat(file.fileno()).st_size
+    except OSError as error:
+        refuse(path, f"cannot be read ({error.strerror})", "check the name and the permissions")
 
 
 def check_output(path: Path, force: bool = False) -> None:

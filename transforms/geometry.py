@@ -9,10 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brgm_med.transforms.formats.dicom.geometry import RAS_LPS
-
-__all__ = ["RAS_LPS", "Grid", "resample"]
-
 
 @dataclass(frozen=True, eq=False)
 class Grid:

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brgm_med.errors import InputRefusedError
-from brgm_med.transforms.geometry import RAS_LPS, Grid, resample
+from brgm_med.transforms.formats.affine import RAS_LPS
+from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.intensity import estimate
 from brgm_med.transforms.meta import grid_of, like
 from brgm_med.transforms.template import Pose, Template

@@ -14,7 +14,6 @@ from monai.utils import ensure_tuple
 
 from brgm_med.transforms import formats
 from brgm_med.transforms.formats.nifti import OutputType
-from brgm_med.transforms.formats.nifti_affine import Choice
 
 
 class SaveScan(Transform):
@@ -33,7 +32,7 @@ class SaveScan(Transform):
         path: Path | str,
         like: Path | str | None = None,
         *,
-        affine: Choice = "auto",
+        affine: str = "auto",
         dtype: OutputType = "float32",
         description: str | None = None,
         force: bool = False,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,8 @@ from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError, ref
 from brgm_med.files import replacing
 from brgm_med.transforms.formats.picture_codec import CODECS, Codec, Dpi, Pixels, codec_of, decode, encode
 
-KIND = "picture"
+KIND: Literal["picture"] = "picture"
+ENDINGS = tuple(CODECS)
 Range = tuple[float, float]
 
 

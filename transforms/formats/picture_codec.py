@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import struct
 import warnings
 import zlib
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from brgm_med.errors import InputRefusedError, refuse
+from brgm_med.files import start_of
 
 Codec = Literal["PNG", "JPEG", "TIFF"]
 Pixels = NDArray[Any]
@@ -50,20 +50,9 @@ class Decoded:
     dpi: Dpi | None
 
 
-def start_of(path: Path, length: int) -> bytes:
+def start_of_picture(path: Path, length: int) -> bytes:
     """The first `length` bytes. Raises InputRefusedError for what is no readable file of at most 2 GiB."""
-    try:
-        if path.is_dir():
-            refuse(path, "is a folder", "give a picture's file")
-        if not path.exists():
-            refuse(path, "no such file", "check the name")
-        if not path.is_file():
-            refuse(path, "is not a regular file", "give a picture's file")
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            start = file.read(length)
-    except OSError as error:
-        refuse(path, f"cannot be read ({error.strerror})", "check the name and the permissions")
+    start, size = start_of(path, length, "give a picture's file")
     if size == 0:
         refuse(path, "is empty", "copy or export it again")
     if size > MAX_BYTES:
@@ -72,8 +61,8 @@ def start_of(path: Path, length: int) -> bytes:
 
 
 def codec_of(path: Path) -> Codec | None:
-    """What the content says it is; None for anything else. Raises InputRefusedError as `start_of` does."""
-    start = start_of(path, 16)
+    """What the content says it is; None for anything else. Raises InputRefusedError as `start_of_picture` does."""
+    start = start_of_picture(path, 16)
     return next((codec for magic, codec in MAGIC.items() if start.startswith(magic)), None)
 
 

@@ -119,6 +119,23 @@ def read_header(path: Path, tags: Sequence[str] | None = None, with_pixels: bool
         return header
 
 
+def check_integers(path: Path, image: Dataset, widths: tuple[int, ...]) -> tuple[int, int]:
+    """The lowest and the highest integer that the pixels of `image` may be (PS3.3 C.7.6.3).
+
+    Raises InputRefusedError unless they are grey integers whose Bits Allocated are one of `widths`.
+    """
+    photometric = str(image.PhotometricInterpretation)
+    if int(image.SamplesPerPixel) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        refuse(path, f"is not grey ({photometric})", "give images in MONOCHROME1 or MONOCHROME2")
+    allocated, stored, high = int(image.BitsAllocated), int(image.BitsStored), int(image.HighBit)
+    if allocated not in widths or not 1 < stored <= allocated or high != stored - 1:
+        problem = f"has {stored} bits stored in {allocated}, the highest of them bit {high}"
+        allowed = " or ".join(map(str, widths))
+        refuse(path, problem, f"give images of 2 to {widths[-1]} bits, the lowest of {allowed}")
+    low = -(1 << stored - 1) if image.PixelRepresentation else 0
+    return low, low + (1 << stored) - 1
+
+
 def stored_pixels(path: Path, syntax: UID, image: Dataset) -> NDArray[Any]:
     """The integers of `image`, read from `path`: [rows, columns], or [frames, rows, columns] of several.
 

@@ -13,11 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
-from brgm_med.transforms.formats import nifti_affine
+from brgm_med.transforms.formats import affine as affines
+from brgm_med.transforms.formats.affine import RAS_LPS
 from brgm_med.transforms.formats.dicom.slice import Slice
-
-RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""RAS <-> LPS, its own inverse. The only place where the two conventions meet."""
 
 SAME_DIRECTION = 1e-4
 """How much the cosines of two slices of one orientation may differ."""
@@ -76,8 +74,8 @@ def affine_of(slices: Sequence[Slice]) -> tuple[list[Slice], NDArray[np.float64]
     affine = RAS_LPS @ lps
     shape = int(first.header.Columns), int(first.header.Rows), len(ordered)
     try:
-        nifti_affine.check(affine, shape)
-    except nifti_affine.AffineProblem as problem:
+        affines.check(affine, shape)
+    except affines.AffineProblem as problem:
         refuse(first.where, f"has a geometry that {problem}", "export the series again")
     return ordered, affine
 
@@ -132,7 +130,7 @@ def _check_tilt(ordered: list[Slice], places: NDArray[np.float64], step: NDArray
     if off.max() > max(EVEN * length, ROUNDING):
         refuse(ordered[int(np.argmax(off))].where, f"is {off.max():.3g} mm aside of its series", "separate them")
     shift = float(np.linalg.norm(step - (step @ normal) * normal))
-    if shift > EVEN * length or shift * (len(places) - 1) > nifti_affine.TOLERANCE_MM:
+    if shift > EVEN * length or shift * (len(places) - 1) > affines.TOLERANCE_MM:
         angle = np.degrees(np.arcsin(min(1.0, shift / length)))
         what = f"and its series are sheared: the slices are shifted by {angle:.2g} degrees (gantry tilt)"
         refuse(ordered[0].where, what, "resample the series to an upright grid")

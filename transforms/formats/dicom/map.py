@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from brgm_med._version import __version__
 from brgm_med.errors import CannotWriteError
 from brgm_med.files import new_folder
+from brgm_med.transforms.formats.affine import TOLERANCE_MM, Affine, corner_distance
 from brgm_med.transforms.formats.dicom.derived import MAKER, Choices, Derivation, new_uids, quiet, save
 from brgm_med.transforms.formats.dicom.geometry import along_normal
 from brgm_med.transforms.formats.dicom.series import Series, the_series
-from brgm_med.transforms.formats.nifti_affine import TOLERANCE_MM, Affine, corner_distance
 
 if TYPE_CHECKING:
     from pydicom import Dataset

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
+from brgm_med.transforms.formats.affine import RAS_LPS, Affine, without_shear
 from brgm_med.transforms.formats.dicom.classic import as_classic
 from brgm_med.transforms.formats.dicom.derived import ds, source_image
-from brgm_med.transforms.formats.dicom.geometry import RAS_LPS
 from brgm_med.transforms.formats.dicom.repeated import names, shared
-from brgm_med.transforms.formats.nifti_affine import Affine, without_shear
 
 if TYPE_CHECKING:
     from pydicom import Dataset

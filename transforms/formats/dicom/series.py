@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
 from brgm_med.transforms.formats.dicom.archive import files_in, named_by_zip
+from brgm_med.transforms.formats.dicom.classic import SHARED
 from brgm_med.transforms.formats.dicom.file import is_slice, read_header, strict
 from brgm_med.transforms.formats.dicom.slice import MARKS, Slice, slices_of
 from brgm_med.transforms.formats.dicom.stack import IDENTITY, Stack, divided
@@ -55,7 +56,7 @@ class Series:
     @property
     def enhanced(self) -> bool:
         """Whether geometry and rescale lie in functional groups (PS3.3 C.7.6.16)."""
-        return "SharedFunctionalGroupsSequence" in self.headers[0]
+        return SHARED in self.headers[0]
 
 
 @dataclass(frozen=True, eq=False)

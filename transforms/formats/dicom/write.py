@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from brgm_med.errors import CannotWriteError, InputRefusedError
 from brgm_med.files import new_folder
+from brgm_med.transforms.formats.affine import TOLERANCE_MM, Affine, corner_distance
 from brgm_med.transforms.formats.dicom.classic import rescale
 from brgm_med.transforms.formats.dicom.derived import (
     NO_CHOICES,
@@ -33,7 +34,6 @@ from brgm_med.transforms.formats.dicom.derived import (
 from brgm_med.transforms.formats.dicom.geometry import along_normal
 from brgm_med.transforms.formats.dicom.mr import Scale, Voxels, common_of, slices_of, sources_of
 from brgm_med.transforms.formats.dicom.series import Series, the_series
-from brgm_med.transforms.formats.nifti_affine import TOLERANCE_MM, Affine, corner_distance
 
 ENDING = ".dcm"
 
