@@ -8,7 +8,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -67,20 +67,42 @@ def replacing(path: Path, force: bool = False) -> Iterator[Path]:
     `check_output` does, and CannotWriteError for an OSError inside (such as a full disk).
     """
     check_output(path, force)
-    temporary = path.with_name(f".brgm-{secrets.token_hex(8)}.part")
-    try:
+    with _beside(path) as temporary:
         try:
             temporary.open("xb").close()
             yield temporary
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            _sync(temporary)
             os.replace(temporary, path)
             _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Give a name beside `path`. An OSError inside becomes CannotWriteError for `path`."""
+    try:
+        yield path.with_name(f".brgm-{secrets.token_hex(8)}.part")
     except OSError as error:
-        why = error.strerror or str(error)
-        raise CannotWriteError(f"{path}: cannot be written ({why}); free space or choose another folder") from error
+        reason = error.strerror or str(error)
+        raise CannotWriteError(f"{path}: cannot be written ({reason}); free space or choose another folder") from error
+
+
+@contextmanager
+def reading_back(path: Path) -> Iterator[Callable[[bool], None]]:
+    """Check in here that a file, written beside `path`, reads back; gives a function that takes whether it is the same.
+
+    Raises CannotWriteError where it is not, and where reading refuses it.
+    """
+
+    def check(same: bool) -> None:
+        if not same:
+            raise CannotWriteError(f"{path}: reads back differently from what was written; check the disk")
+
+    try:
+        yield check
+    except InputRefusedError as error:
+        raise CannotWriteError(f"{path}: does not read back ({error}); check the disk") from error
 
 
 def write_json(path: Path, content: dict[str, Any], force: bool) -> None:
@@ -132,8 +154,7 @@ def new_folder(path: Path, replaced: str | None = None) -> Iterator[Path]:
     `check_new_folder` does, and CannotWriteError for an OSError inside.
     """
     check_new_folder(path, replaced)
-    temporary = path.with_name(f".brgm-{secrets.token_hex(8)}.part")
-    try:
+    with _beside(path) as temporary:
         try:
             temporary.mkdir()
             yield temporary
@@ -143,9 +164,6 @@ def new_folder(path: Path, replaced: str | None = None) -> Iterator[Path]:
             _sync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise CannotWriteError(f"{path}: cannot be written ({why}); free space or choose another folder") from error
 
 
 def _put_in_place(new: Path, path: Path) -> None:

@@ -1,11 +1,13 @@
 """Scans as MONAI transforms. Names are imported on first use, so that a refusal need not wait for torch."""
 
+# ruff: noqa: F401
+
 from __future__ import annotations
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for type checkers: what __getattr__ imports
     from brgm_med.transforms.frame import Frame
     from brgm_med.transforms.geometry import Grid
     from brgm_med.transforms.intensity import NormaliseIntensity, NormaliseIntensityd
@@ -14,35 +16,18 @@ if TYPE_CHECKING:
     from brgm_med.transforms.save import SaveScan, SaveScand
     from brgm_med.transforms.slices import CoronalSlices, CoronalSlicesd
 
-_HOME = {
-    "Frame": "frame",
-    "Grid": "geometry",
-    "NormaliseIntensity": "intensity",
-    "NormaliseIntensityd": "intensity",
-    "LoadScan": "load",
-    "LoadScand": "load",
-    "RegisterRigid": "register",
-    "RegisterRigidd": "register",
-    "SaveScan": "save",
-    "SaveScand": "save",
-    "CoronalSlices": "slices",
-    "CoronalSlicesd": "slices",
+_NAMES = {
+    "frame": ("Frame",),
+    "geometry": ("Grid",),
+    "intensity": ("NormaliseIntensity", "NormaliseIntensityd"),
+    "load": ("LoadScan", "LoadScand"),
+    "register": ("RegisterRigid", "RegisterRigidd"),
+    "save": ("SaveScan", "SaveScand"),
+    "slices": ("CoronalSlices", "CoronalSlicesd"),
 }
+_HOME = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = [
-    "CoronalSlices",
-    "CoronalSlicesd",
-    "Frame",
-    "Grid",
-    "LoadScan",
-    "LoadScand",
-    "NormaliseIntensity",
-    "NormaliseIntensityd",
-    "RegisterRigid",
-    "RegisterRigidd",
-    "SaveScan",
-    "SaveScand",
-]
+__all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from brgm_med.consistency import project
-from brgm_med.corruptions import SliceProfile
+from brgm_med.corruptions import Separable, SliceProfile
 from brgm_med.errors import InputRefusedError
 from brgm_med.noise_level import NoiseLevel, noise_in_air
-from brgm_med.separable import SeparableCovariance, SeparableSystem, stationary_covariance
+from brgm_med.separable import SeparableSystem, stationary_covariance
 from brgm_med.transforms.acquire import AcquisitionModel, fine_grid, interpolate
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.intensity import Normalisation, air_of, estimate
@@ -75,7 +75,7 @@ class Problem:
     scans: tuple[Scan, ...]
     fine: Grid
     corruption: SliceProfile
-    covariance: SeparableCovariance
+    covariance: Separable
     interpolated: Tensor
     correlation: float
 
@@ -94,7 +94,7 @@ class Problem:
         return dataclasses.replace(self, scans=scans)
 
 
-def error_covariance(grid: Grid) -> SeparableCovariance:
+def error_covariance(grid: Grid) -> Separable:
     """C of the final projection on `grid`: what the prior gets wrong falls off as a Gaussian of `CORRELATION_MM`."""
     return stationary_covariance(grid.shape, [CORRELATION_MM / s for s in grid.spacing], "gaussian")
 

@@ -9,8 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from brgm_med.errors import CannotWriteError, InputRefusedError
-from brgm_med.files import replacing
+from brgm_med.files import reading_back, replacing
 from brgm_med.transforms.formats import affine as affines
 from brgm_med.transforms.formats import nifti_affine
 from brgm_med.transforms.formats.affine import Affine
@@ -118,13 +117,9 @@ def _put(path: Path, record: Record, stored: NDArray[np.generic], force: bool) -
     with replacing(path, force) as temporary:
         with temporary.open("wb") as file:
             file.write(content)
-        try:
-            header = read_header(temporary)
-            written = read_voxels(header)
-        except InputRefusedError as error:
-            raise CannotWriteError(f"{path}: does not read back ({error}); check the disk") from error
-        if header.dtype != stored.dtype or written.tobytes() != stored.tobytes():
-            raise CannotWriteError(f"{path}: reads back differently from what was written; check the disk")
+        with reading_back(path) as check:
+            header, written = read_stored(temporary)
+            check(header.dtype == stored.dtype and written.tobytes() == stored.tobytes())
     return header, written
 
 

@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from brgm_med.errors import CannotWriteError, InputRefusedError
-from brgm_med.files import replacing
+from brgm_med.files import reading_back, replacing
 from brgm_med.transforms.formats import radiograph
 from brgm_med.transforms.formats.dicom.derived import (
     NO_CHOICES,
@@ -55,28 +54,20 @@ def write(
     from pydicom import dcmread
 
     path = Path(path)
-    if values.ndim != 3 or len(values) != 1 or 0 in values.shape or not np.isfinite(values).all():
-        raise ValueError(f"finite values [1, H, W] are needed, not an array of shape {values.shape}")
     source = dcmread(like.path, stop_before_pixels=True)
     layout = radiograph.layout(source)
     highest = (1 << layout.bits) - 1
-    levels = np.rint((values.astype(np.float64) - like.intercept) / like.slope)
-    clipped = int(np.count_nonzero((levels < 0) | (levels > highest)))
-    rising = levels.clip(0, highest).astype(like.stored.dtype)
+    rising, clipped = like.stored_of(values, highest)
     integers = (highest - rising[0] if layout.turned else rising[0]).astype(np.int32) + layout.low
     with quiet():
         dataset = _image(source, integers, layout, like, how, choices)
         dataset = last_word(choices, how)(dataset)
     with replacing(path, force) as temporary:
         save(dataset, temporary)
-        try:
-            held = radiograph.read(temporary)
-        except InputRefusedError as error:
-            raise CannotWriteError(f"{path}: does not read back ({error}); check the disk") from error
-        same = held.stored.shape == rising.shape and np.array_equal(held.stored, rising)
-        if not same or not np.array_equal(held.array, like.values_of(rising)):
-            raise CannotWriteError(f"{path}: reads back differently from what was written; check the disk")
-    return Written(held.array, clipped)
+        with reading_back(path) as check:
+            written = radiograph.read(temporary)
+            check(np.array_equal(written.stored, rising) and np.array_equal(written.array, like.values_of(rising)))
+    return Written(written.array, clipped)
 
 
 def _image(

@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med._version import __version__
-from brgm_med.errors import CannotWriteError
-from brgm_med.files import new_folder
-from brgm_med.transforms.formats.affine import TOLERANCE_MM, Affine, corner_distance
+from brgm_med.files import new_folder, reading_back
+from brgm_med.transforms.formats.affine import TOLERANCE_MM, Affine
 from brgm_med.transforms.formats.dicom.derived import MAKER, Choices, Derivation, new_uids, quiet, save
 from brgm_med.transforms.formats.dicom.geometry import along_normal
 from brgm_med.transforms.formats.dicom.series import Series, the_series
@@ -80,15 +79,14 @@ def write(
     array = check_values(array, what)
     series = the_series(of)
     array, affine = along_normal(array, affine)  # as the series' files
-    place = affine if len(series.files) > 1 else np.c_[affine[:, :2], series.affine[:, 2], affine[:, 3]]
-    if array.shape != series.shape or corner_distance(series.affine, place, series.shape) > TOLERANCE_MM:
+    if not series.is_on(array.shape, affine):
         raise ValueError(f"{path}: the map is on another grid than {of}")
     frames = np.ascontiguousarray(array.transpose(2, 1, 0))
     with quiet(), new_folder(path, ENDING if force else None) as folder:
         file = folder / f"0001{ENDING}"
         save(_map(series, frames, what, how, choices), file)
-        if not _holds(file, series, frames):
-            raise CannotWriteError(f"{path}: reads back differently from what was written; check the disk")
+        with reading_back(path) as check:
+            check(_holds(file, series, frames))
 
 
 def check_values(array: NDArray[np.floating], what: Quantity) -> NDArray[np.float32]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
+from brgm_med.transforms.formats.affine import TOLERANCE_MM, Affine, corner_distance
 from brgm_med.transforms.formats.dicom.archive import files_in, named_by_zip
 from brgm_med.transforms.formats.dicom.classic import SHARED
 from brgm_med.transforms.formats.dicom.file import is_slice, read_header, strict
@@ -50,13 +50,22 @@ class Series:
     headers: tuple[Dataset, ...]
     frames: tuple[int, ...]
     shape: tuple[int, int, int]
-    affine: NDArray[np.float64]
+    affine: Affine
     thickness: float | None
 
     @property
     def enhanced(self) -> bool:
         """Whether geometry and rescale lie in functional groups (PS3.3 C.7.6.16)."""
         return SHARED in self.headers[0]
+
+    def is_on(self, shape: tuple[int, ...], affine: Affine) -> bool:
+        """Whether voxels of `shape` and `affine` (index -> RAS mm) are on this series' grid, to 0.1 mm at the corners.
+
+        Of a single slice the step to the next is not compared: it is only as deep as its Slice Thickness.
+        """
+        if len(self.files) == 1:
+            affine = np.c_[affine[:, :2], self.affine[:, 2], affine[:, 3]]
+        return shape == self.shape and corner_distance(self.affine, affine, self.shape) <= TOLERANCE_MM
 
 
 @dataclass(frozen=True, eq=False)

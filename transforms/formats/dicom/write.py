@@ -16,9 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from brgm_med.errors import CannotWriteError, InputRefusedError
-from brgm_med.files import new_folder
-from brgm_med.transforms.formats.affine import TOLERANCE_MM, Affine, corner_distance
+from brgm_med.files import new_folder, reading_back
+from brgm_med.transforms.formats.affine import Affine
 from brgm_med.transforms.formats.dicom.classic import rescale
 from brgm_med.transforms.formats.dicom.derived import (
     NO_CHOICES,
@@ -147,14 +146,9 @@ def _check(path: Path, folder: Path, stored: NDArray[np.integer], affine: Affine
     """Raise CannotWriteError unless the files in `folder` are one series that holds `stored` at `affine`."""
     from pydicom import dcmread
 
-    try:
-        held = the_series(folder)
-        place = affine if len(held.files) > 1 else np.c_[affine[:, :2], held.affine[:, 2], affine[:, 3]]
-        same = held.shape == stored.shape and corner_distance(held.affine, place, held.shape) < TOLERANCE_MM
-        for k, file in enumerate(held.files):
+    with reading_back(path) as check:
+        series = the_series(folder)
+        check(series.is_on(stored.shape, affine))
+        for k, file in enumerate(series.files):
             pixels = stored[:, :, k].T.astype(stored.dtype.newbyteorder("<")).tobytes()
-            same = same and dcmread(file, specific_tags=["PixelData"]).PixelData == pixels + b"\0" * (len(pixels) % 2)
-    except InputRefusedError as error:
-        raise CannotWriteError(f"{path}: does not read back ({error}); check the disk") from error
-    if not same:
-        raise CannotWriteError(f"{path}: reads back differently from what was written; check the disk")
+            check(dcmread(file, specific_tags=["PixelData"]).PixelData == pixels + b"\0" * (len(pixels) % 2))
