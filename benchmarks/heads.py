@@ -29,10 +29,11 @@ from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.reconstruct.measurement import pose_problem
 from brgm_med.posterior import Weights
 from brgm_med.priors.bundle import PriorBundle, load
-from brgm_med.transforms.acquire import AcquisitionModel, coarse_in_plane, degrade, thick_slices
+from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.prepare import Heads, heads_in
 from brgm_med.transforms.register import rigid_pose
+from brgm_med.transforms.simulate import coarse_in_plane, degrade, thick_slices
 from brgm_med.transforms.template import Template, load_template
 from demo import Comparison, Volume, baselines, cropped_to, inside_box, perceptual_model
 from table import completed, scores

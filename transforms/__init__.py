@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # for type checkers: what __getattr__ imports
     from brgm_med.transforms.geometry import Grid
     from brgm_med.transforms.intensity import NormaliseIntensity, NormaliseIntensityd
     from brgm_med.transforms.load import LoadScan, LoadScand
-    from brgm_med.transforms.register import RegisterRigid, RegisterRigidd
+    from brgm_med.transforms.rigid import RegisterRigid, RegisterRigidd
     from brgm_med.transforms.save import SaveScan, SaveScand
     from brgm_med.transforms.slices import CoronalSlices, CoronalSlicesd
 
@@ -21,7 +21,7 @@ _NAMES = {
     "geometry": ("Grid",),
     "intensity": ("NormaliseIntensity", "NormaliseIntensityd"),
     "load": ("LoadScan", "LoadScand"),
-    "register": ("RegisterRigid", "RegisterRigidd"),
+    "rigid": ("RegisterRigid", "RegisterRigidd"),
     "save": ("SaveScan", "SaveScand"),
     "slices": ("CoronalSlices", "CoronalSlicesd"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,12 @@ class Grid:
 
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, values: Tensor | NDArray[Any], affine: NDArray[np.float64]) -> Grid:
+        """The grid of `values` [..., X, Y, Z]."""
+        x, y, z = (int(n) for n in values.shape[-3:])
+        return cls((x, y, z), affine)
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -69,8 +76,8 @@ def resample(
     for axis, n in enumerate(source.shape):
         row = matrix[axis]
         i, j, k = index
-        place = (row[0] * i)[:, None, None] + (row[1] * j)[None, :, None] + (row[2] * k + row[3])[None, None, :]
-        unit.append((2 * place + 1) / n - 1)
+        position = (row[0] * i)[:, None, None] + (row[1] * j)[None, :, None] + (row[2] * k + row[3])[None, None, :]
+        unit.append((2 * position + 1) / n - 1)
     grid = torch.stack(unit[::-1], -1).to(image.dtype)[None]
     kind = {"linear": "bilinear", "nearest": "nearest"}[mode]
     sampled = torch.nn.functional.grid_sample(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Transform
 
 from brgm_med.transforms import formats
+from brgm_med.transforms.keyed import Keyed
 
 
+@dataclass(eq=False)
 class LoadScan(Transform):
     """Read a scan strictly: path -> MetaTensor [1, X, Y, Z], float32; affine float64 (index -> world RAS mm).
 
@@ -25,9 +27,8 @@ class LoadScan(Transform):
     Raises InputRefusedError as the format's `read` does.
     """
 
-    def __init__(self, affine: str = "auto", series: str | None = None) -> None:
-        self.affine = affine
-        self.series = series
+    affine: str = "auto"
+    series: str | None = None
 
     def __call__(self, path: Path | str) -> MetaTensor:
         scan = formats.for_reading(path, series=self.series).read(path, self.affine)
@@ -46,14 +47,10 @@ class LoadScan(Transform):
         return MetaTensor(torch.from_numpy(scan.array)[None], affine=torch.from_numpy(scan.affine), meta=meta)
 
 
-class LoadScand(MapTransform):
+class LoadScand(Keyed):
     """`LoadScan` for the paths under `keys` of a dictionary."""
 
     def __init__(
         self, keys: KeysCollection, affine: str = "auto", allow_missing_keys: bool = False, series: str | None = None
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.load = LoadScan(affine, series)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        return dict(data) | {key: self.load(data[key]) for key in self.key_iterator(dict(data))}
+        super().__init__(keys, LoadScan(affine, series), allow_missing_keys)

@@ -18,7 +18,7 @@ from brgm_med.noise_level import NoiseLevel, noise_in_air
 from brgm_med.separable import SeparableSystem, stationary_covariance
 from brgm_med.transforms.acquire import AcquisitionModel, fine_grid, interpolate
 from brgm_med.transforms.geometry import Grid, resample
-from brgm_med.transforms.intensity import Normalisation, air_of, estimate
+from brgm_med.transforms.intensity import Normalisation, estimate
 from brgm_med.transforms.register import LEAST_CORRELATION, resample_cubic, rigid_pose, similarity
 from brgm_med.transforms.shading import Shading
 from brgm_med.transforms.slices import restack
@@ -173,7 +173,7 @@ def noise_of(
     """The noise of a registered scan: as stated, or, if None, from its air (below `NEGLIGIBLE` of the brain none)."""
     if stated is not None:
         return NoiseLevel(stated, "stated")
-    air = torch.from_numpy(air_of(template).astype(np.float32))[None]
+    air = torch.from_numpy(template.air.astype(np.float32))[None]
     back = np.linalg.inv(pose).astype(np.float64)
     there = resample(air, template.grid, grid, back, mode="nearest")[0] > 0.5
     found = noise_in_air(scan[0][there])

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from brgm_med.errors import UsageError, refuse
 from brgm_med.files import reading_back, replacing
-from brgm_med.transforms.formats.picture_codec import CODECS, Codec, Dpi, Pixels, codec_of, decode, encode
+from brgm_med.transforms.formats.picture_codec import CODECS, Codec, Dpi, Pixels, codec_of, decode
+from brgm_med.transforms.formats.picture_encode import encode
 
 KIND: Literal["picture"] = "picture"
 ENDINGS = tuple(CODECS)

@@ -18,7 +18,6 @@ from brgm_med.transforms.formats.dicom.derived import (
     NO_CHOICES,
     Choices,
     Derivation,
-    ds,
     last_word,
     mark_derived,
     new_uids,
@@ -26,6 +25,7 @@ from brgm_med.transforms.formats.dicom.derived import (
     save,
     source_image,
 )
+from brgm_med.transforms.formats.dicom.elements import ds
 from brgm_med.transforms.formats.dicom.repeated import shared
 from brgm_med.transforms.formats.picture import Picture, Written
 

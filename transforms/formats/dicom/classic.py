@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from brgm_med.transforms.formats.dicom.elements import remove
+
 if TYPE_CHECKING:
     from pydicom import Dataset
 
@@ -48,9 +50,7 @@ def as_classic(header: Dataset, frame: int = 0) -> Dataset:
     if modifier.get("InversionTimes") is not None:
         times = modifier["InversionTimes"].value
         result.InversionTime = times if isinstance(times, float) else times[0]
-    for name in ("SequenceName", "ImagedNucleus"):
-        if result.get(name) is None:
-            del result[name]
+    remove(result, [name for name in ("SequenceName", "ImagedNucleus") if result.get(name) is None])
     return result
 
 

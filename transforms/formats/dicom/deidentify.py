@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
-from brgm_med.transforms.formats.dicom.repeated import names
+from brgm_med.transforms.formats.dicom.elements import item, names
 
 if TYPE_CHECKING:
     from pydicom import DataElement, Dataset
@@ -125,9 +125,9 @@ class Deidentifier:
             if action not in (None, "delete_or_empty_or_replace_UID"):
                 element.value = []
                 return action in ("empty", "delete_or_empty")
-            items = [deepcopy(item) for item in element.value]  # one item may be shared, and is mapped only once
-            for item in items:
-                self._clean(item)
+            items = [deepcopy(one) for one in element.value]  # one item may be shared, and is mapped only once
+            for one in items:
+                self._clean(one)
             element.value = items
             return True
         if element.VR == "UI":
@@ -181,13 +181,11 @@ def _dummy(element: DataElement) -> None:
 
 def _state(dataset: Dataset) -> Dataset:
     """State what was done (PS3.15 E.1.1, step 6, and PS3.16, context group 7050)."""
-    from pydicom import Dataset
-
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator = "113100", "DCM"
-    item.CodeMeaning = "Basic Application Confidentiality Profile"
+    profile = "Basic Application Confidentiality Profile"
     dataset.PatientIdentityRemoved = "YES"
     dataset.DeidentificationMethod = METHOD
-    dataset.DeidentificationMethodCodeSequence = [item]
+    dataset.DeidentificationMethodCodeSequence = [
+        item(CodeValue="113100", CodingSchemeDesignator="DCM", CodeMeaning=profile)
+    ]
     dataset.LongitudinalTemporalInformationModified = "REMOVED"
     return dataset

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from brgm_med._version import __version__
 from brgm_med.transforms.formats.dicom.deidentify import Deidentifier
+from brgm_med.transforms.formats.dicom.elements import item
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -123,37 +124,30 @@ def mark_derived(
 
 def equipment(how: Derivation, now: datetime | None) -> Dataset:
     """This software, for Contributing Equipment Sequence (C.12.1.1.5)."""
-    from pydicom import Dataset
-
-    item = Dataset()
-    item.PurposeOfReferenceCodeSequence = [coded(PROCESSING)]
-    item.Manufacturer = item.ManufacturerModelName = MAKER
-    item.SoftwareVersions = __version__
-    item.ContributionDescription = f"{how.text} {how.tool}".strip()[:1024]
+    made_by = item(
+        PurposeOfReferenceCodeSequence=[coded(PROCESSING)],
+        Manufacturer=MAKER,
+        ManufacturerModelName=MAKER,
+        SoftwareVersions=__version__,
+        ContributionDescription=f"{how.text} {how.tool}".strip()[:1024],
+    )
     if now is not None:
-        item.ContributionDateTime = now.strftime("%Y%m%d%H%M%S%z")
-    return item
+        made_by.ContributionDateTime = now.strftime("%Y%m%d%H%M%S%z")
+    return made_by
 
 
 def source_image(header: Dataset) -> Dataset:
     """An item of Source Image Sequence that refers to the instance of `header`."""
-    from pydicom import Dataset
-
-    item = Dataset()
-    item.ReferencedSOPClassUID = header.SOPClassUID
-    item.ReferencedSOPInstanceUID = header.SOPInstanceUID
-    item.PurposeOfReferenceCodeSequence = [coded(SOURCE)]
-    return item
+    return item(
+        ReferencedSOPClassUID=header.SOPClassUID,
+        ReferencedSOPInstanceUID=header.SOPInstanceUID,
+        PurposeOfReferenceCodeSequence=[coded(SOURCE)],
+    )
 
 
 def coded(code: Code) -> Dataset:
     """An item of a code sequence (PS3.3, table 8.8-1)."""
-    from pydicom import Dataset
-
-    item = Dataset()
-    item.CodeValue, item.CodeMeaning = code
-    item.CodingSchemeDesignator = "DCM"
-    return item
+    return item(CodeValue=code[0], CodeMeaning=code[1], CodingSchemeDesignator="DCM")
 
 
 def new_uids(seed: str | None, content: Iterable[bytes], count: int) -> tuple[str, list[str]]:
@@ -196,10 +190,3 @@ def save(dataset: Dataset, path: Path) -> None:
     file_meta(dataset)
     with disable_value_validation(), quiet():
         dataset.save_as(path, enforce_file_format=True)
-
-
-def ds(value: float) -> float:
-    """A decimal string of at most 16 characters (PS3.5, table 6.2-1)."""
-    from pydicom.valuerep import DSfloat
-
-    return DSfloat(float(value), auto_format=True)

@@ -19,6 +19,7 @@ from brgm_med._version import __version__
 from brgm_med.files import new_folder, reading_back
 from brgm_med.transforms.formats.affine import TOLERANCE_MM, Affine
 from brgm_med.transforms.formats.dicom.derived import MAKER, Choices, Derivation, new_uids, quiet, save
+from brgm_med.transforms.formats.dicom.elements import item, remove
 from brgm_med.transforms.formats.dicom.geometry import along_normal
 from brgm_med.transforms.formats.dicom.series import Series, the_series
 
@@ -29,6 +30,10 @@ ENDING = ".dcm"
 SCHEME = "99BRGM"
 """The coding scheme of quantities that DICOM has no code for (99: a private one, PS3.16 section 8.2)."""
 
+EMPTY = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"),
+    *("StudyDate", "StudyTime"),
+)
 PATIENT_GROUPS = (0x0010, 0x0012)
 STUDY = (
     *("StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName"),
@@ -139,10 +144,8 @@ def _map(series: Series, frames: NDArray[np.float32], what: Quantity, how: Deriv
         content_label=what.name.upper(),
         content_description=what.text,
     )
-    for item in made.DimensionOrganizationSequence:
-        item.DimensionOrganizationUID = dimensions
-    for item in made.DimensionIndexSequence:
-        item.DimensionOrganizationUID = dimensions
+    for one in (*made.DimensionOrganizationSequence, *made.DimensionIndexSequence):
+        one.DimensionOrganizationUID = dimensions
     _say_whose(made, first)
     described = str(first.get("SeriesDescription") or "").strip()
     made.SeriesDescription = f"{described[: 63 - len(what.name)]} {what.name}".strip()  # LO: 64 characters
@@ -152,15 +155,10 @@ def _map(series: Series, frames: NDArray[np.float32], what: Quantity, how: Deriv
 
 def _lean(header: Dataset) -> Dataset:
     """What highdicom needs to know of an image, and nobody in it."""
-    from pydicom import Dataset
-
-    made = Dataset()
+    lean = item(**dict.fromkeys(EMPTY))
     for name in NEEDED:
-        made[name] = header[name]
-    for name in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
-        setattr(made, name, None)
-    made.StudyDate = made.StudyTime = None
-    return made
+        lean[name] = header[name]
+    return lean
 
 
 def _say_whose(made: Dataset, header: Dataset) -> None:
@@ -171,9 +169,7 @@ def _say_whose(made: Dataset, header: Dataset) -> None:
     for tag in list(header.keys()):
         if tag.group in PATIENT_GROUPS:
             made.add(deepcopy(header[tag]))
-    for name in TIMES:
-        if name in made:
-            del made[name]
+    remove(made, TIMES)
     for name in (*STUDY, *TIMES):
         if name in header:
             made[name] = deepcopy(header[name])

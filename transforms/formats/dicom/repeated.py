@@ -9,15 +9,11 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
+from brgm_med.transforms.formats.dicom.elements import names
+
 if TYPE_CHECKING:
     from pydicom import DataElement, Dataset
     from pydicom.tag import BaseTag
-
-
-def names(text: str) -> frozenset[str]:
-    """Keywords of DICOM attributes, separated by blanks."""
-    return frozenset(text.split())
-
 
 NOT_REPEATED = names(
     # The instance and its making: written anew, or true of the source's instance only (PS3.3 C.12.1, C.7.6.1).

@@ -23,13 +23,13 @@ from brgm_med.transforms.formats.dicom.derived import (
     NO_CHOICES,
     Choices,
     Derivation,
-    ds,
     last_word,
     mark_derived,
     new_uids,
     quiet,
     save,
 )
+from brgm_med.transforms.formats.dicom.elements import ds
 from brgm_med.transforms.formats.dicom.geometry import along_normal
 from brgm_med.transforms.formats.dicom.mr import Scale, Voxels, common_of, slices_of, sources_of
 from brgm_med.transforms.formats.dicom.series import Series, the_series
