@@ -60,14 +60,15 @@ class SeparableSystem:
     """A C A' of a `SliceProfile` A and a covariance C of three axes, K_i = U_i diag(L_i) U_i' along axis i.
 
     `values`: L_i, [n'_i]. `vectors`: U_i, or None where K_i = I. `spreads`: C_i A_i' [n_i, n'_i], or None where that is
-    I. `variances`: the diagonal of C_i, [n_i]. `kept`: whether A_i = I, so that an exact correction passes. Float64.
+    I. `variances`: the diagonal of C_i, [n_i]. `identity`: whether A_i = I, so that an exact
+    correction passes. Float64.
     """
 
     values: tuple[Tensor, ...]
     vectors: tuple[Tensor | None, ...]
     spreads: tuple[Tensor | None, ...]
     variances: tuple[Tensor, ...]
-    kept: tuple[bool, ...]
+    identity: tuple[bool, ...]
 
     @classmethod
     def of(
@@ -115,7 +116,7 @@ class SeparableSystem:
 
     def _gain(self, axis: int) -> Tensor | None:
         values, u, spread = self.values[axis], self.vectors[axis], self.spreads[axis]
-        if self.kept[axis] or u is None or spread is None:
+        if self.identity[axis] or u is None or spread is None:
             return None
         if not values[0] * MAX_CONDITION > values[-1]:
             raise BrgmError(
@@ -145,7 +146,7 @@ class SeparableSystem:
         factors = []
         for axis in range(3):
             u, spread, variance = self.vectors[axis], self.spreads[axis], self.variances[axis]
-            if u is None or spread is None or (self.kept[axis] and not noise):
+            if u is None or spread is None or (self.identity[axis] and not noise):
                 factors.append(torch.eye(len(variance)).to(variance))
                 continue
             squares = (spread @ u).square() / variance[:, None]

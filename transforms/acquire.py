@@ -1,4 +1,4 @@
-"""The scanner's sampling as a value: which grid is fine, which coarse, and what lies between them."""
+"""The scanner's sampling as a value: a fine grid, a coarse one, and the slice profile between them."""
 
 from __future__ import annotations
 

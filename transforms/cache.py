@@ -1,4 +1,4 @@
-"""Heads as they are kept for training: each in a file of its own, under the hash of scan, template and version."""
+"""Heads as training reads them: each in a file of its own, under the hash of scan, template and version."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from brgm_med.transforms.slices import CoronalSlices
 from brgm_med.transforms.template import Template
 
 VERSION = b"1"
-"""Part of every kept file's key: to be raised when what is done to a head changes."""
+"""Part of every file's key: to be raised when the preparation of a head changes."""
 
 
 class Packed(Transform):

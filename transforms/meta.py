@@ -1,4 +1,4 @@
-"""MetaTensor in and out of the two things it is made of: voxels and a grid."""
+"""A MetaTensor's grid, and a MetaTensor of other values or another grid."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def infer_stack(
         found = estimate.ws
         if last < steps:
             fits = tuple(fit(scan, estimate.image.cpu(), box, weights) for scan in problem.scans)
-            problem = problem.refined([f.pose for f in fits], [f.shading for f in fits])
+            problem = problem.refined([f.pose for f in fits], [f.bias_field for f in fits])
     return estimate.image.cpu(), problem, fits
 
 

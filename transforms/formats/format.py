@@ -1,4 +1,4 @@
-"""The interface of a file format: what a module (or object) offers to be read, and to be written, through `formats`.
+"""The interface of a file format: the functions of a module (or object) that `formats` calls.
 
 To add a format, write a module that satisfies one of these protocols and list it in `formats.READERS`; mypy checks it.
 Everything is read strictly: a file that could be misunderstood raises InputRefusedError, in one line.

@@ -33,7 +33,7 @@ MAX_BYTES = 2 << 30
 ORIENTATION, ICC_PROFILE = 0x0112, 0x8773
 """Tags of EXIF and TIFF (TIFF 6.0, section 8; ICC.1:2010, B.4)."""
 
-for _name in ("tifffile", "imagecodecs"):  # what they say of a damaged file is in the refusal, which is one line
+for _name in ("tifffile", "imagecodecs"):  # their words on a damaged file are in the refusal, which is one line
     logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
@@ -57,7 +57,7 @@ def start_of_picture(path: Path, length: int) -> bytes:
 
 
 def codec_of(path: Path) -> Codec | None:
-    """What the content says it is; None for anything else. Raises InputRefusedError as `start_of_picture` does."""
+    """The codec by the content; None for anything else. Raises InputRefusedError as `start_of_picture` does."""
     start = start_of_picture(path, 16)
     return next((codec for magic, codec in MAGIC.items() if start.startswith(magic)), None)
 
@@ -74,8 +74,8 @@ def decode(path: Path, codec: Codec) -> Decoded:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         refuse(path, f"declares more than {MAX_PIXELS} pixels", "cut out the part that is meant")
     except Exception as error:  # every codec has exceptions of its own for damaged files
-        what = str(error).replace(repr(str(path)), "it").replace(str(path), "it")
-        refuse(path, f"is truncated or damaged ({what})", "copy or export it again")
+        problem = str(error).replace(repr(str(path)), "it").replace(str(path), "it")
+        refuse(path, f"is truncated or damaged ({problem})", "copy or export it again")
     if pixels.shape[2] in (2, 4):
         if (pixels[..., -1] < np.iinfo(pixels.dtype).max).any():
             refuse(path, "has transparent pixels", "flatten it onto a background first")
@@ -149,8 +149,8 @@ def _tiff(path: Path) -> tuple[Pixels, int, bytes | None, Dpi | None]:
         # tifffile gives RGB for YCbCr where it is the JPEG inside that is so coded.
         colour = space == PHOTOMETRIC.RGB or (space == PHOTOMETRIC.YCBCR and jpeg)
         if not (grey or colour) or page.samplesperpixel not in ((1, 2) if grey else (3, 4)) or page.imagedepth != 1:
-            what = f"{page.samplesperpixel} channels of {space.name}"
-            refuse(path, f"is a picture with {what}", "convert it to grey or RGB")
+            problem = f"{page.samplesperpixel} channels of {space.name}"
+            refuse(path, f"is a picture with {problem}", "convert it to grey or RGB")
         pixels = page.asarray()
         if space == PHOTOMETRIC.PALETTE:
             assert page.colormap is not None

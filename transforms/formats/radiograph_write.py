@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 IN_PIXELS = ((0x0018, 0x1600, 0x1624), (0x0018, 0x1700, 0x1720))
-"""Group, first and last element of what is said in rows and columns: shutter (C.7.6.11) and collimator (C.8.7.3)."""
+"""Group, first and last element of attributes in rows and columns: shutter (C.7.6.11) and collimator (C.8.7.3)."""
 
 
 def write(
     path: Path | str,
     values: NDArray[np.floating],
     like: Picture,
-    how: Derivation,
+    derivation: Derivation,
     choices: Choices = NO_CHOICES,
     force: bool = False,
 ) -> Written:
@@ -60,8 +60,8 @@ def write(
     rising, clipped = like.stored_of(values, highest)
     integers = (highest - rising[0] if layout.turned else rising[0]).astype(np.int32) + layout.low
     with quiet():
-        dataset = _image(source, integers, layout, like, how, choices)
-        dataset = last_word(choices, how)(dataset)
+        dataset = _image(source, integers, layout, like, derivation, choices)
+        dataset = last_word(choices, derivation)(dataset)
     with replacing(path, force) as temporary:
         save(dataset, temporary)
         with reading_back(path) as check:
@@ -75,16 +75,16 @@ def _image(
     integers: NDArray[np.int32],
     layout: radiograph.Layout,
     like: Picture,
-    how: Derivation,
+    derivation: Derivation,
     choices: Choices,
 ) -> Dataset:
     """The whole dataset, pixels included."""
     dataset = shared([source], choices.keep_private)
     allocated = 8 if layout.bits <= 8 else 16
     pixels = integers.astype("<u2" if allocated == 16 else "u1", casting="unsafe").tobytes()  # two's complement
-    content = (repr([how, integers.shape, source.get("SOPInstanceUID")]).encode(), pixels)
+    content = (repr([derivation, integers.shape, source.get("SOPInstanceUID")]).encode(), pixels)
     series_uid, (uid,) = new_uids(choices.uid_seed, content, 1)
-    mark_derived(dataset, source, how, choices, series_uid)
+    mark_derived(dataset, source, derivation, choices, series_uid)
     dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.InstanceNumber = source.SOPClassUID, uid, 1
     if "SOPInstanceUID" in source:
         dataset.SourceImageSequence = [source_image(source)]

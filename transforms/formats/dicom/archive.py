@@ -26,16 +26,16 @@ MAX_RATIO = 200
 
 @dataclass(frozen=True)
 class Files:
-    """The DICOM files of `place`, sorted, and how many others were skipped. `root` is where they lie unpacked."""
+    """The DICOM files of `source`, sorted, and how many others were skipped. `root` is where they lie unpacked."""
 
-    place: Path
+    source: Path
     root: Path
     dicom: tuple[Path, ...]
     skipped: int
 
 
 _unpacked: dict[tuple[str, int, int], Files] = {}
-"""Zips by place, time and size: unpacked once, and removed when the process ends."""
+"""Zips by path, time and size: unpacked once, and removed when the process ends."""
 
 
 def is_zip(path: Path) -> bool:
@@ -51,20 +51,20 @@ def files_in(path: Path) -> Files:
     unpack to more than 200 times their size.
     """
     if path.is_dir():
-        found = Files(path, path, *_walk(path))
+        files = Files(path, path, *_walk(path))
     elif not path.exists():
         refuse(path, "no such file or folder", "check the name")
     elif is_zip(path):
-        found = _zipped(path)
+        files = _zipped(path)
     elif not is_dicom(path):
         refuse(path, "is no DICOM file (PS3.10)", "export it again")
     elif is_directory(path):
-        found = Files(path, path.parent, _referenced(path), 0)
+        files = Files(path, path.parent, _referenced(path), 0)
     else:
-        found = Files(path, path.parent, (path,), 0)
-    if not found.dicom:
-        refuse(path, f"holds no DICOM file ({found.skipped} others)", "give a folder, zip or DICOMDIR of DICOM files")
-    return found
+        files = Files(path, path.parent, (path,), 0)
+    if not files.dicom:
+        refuse(path, f"holds no DICOM file ({files.skipped} others)", "give a folder, zip or DICOMDIR of DICOM files")
+    return files
 
 
 def is_directory(path: Path) -> bool:
@@ -83,7 +83,7 @@ def named_by_zip() -> Iterator[None]:
     except InputRefusedError as error:
         text = str(error)
         for files in _unpacked.values():
-            text = text.replace(str(files.root), str(files.place))
+            text = text.replace(str(files.root), str(files.source))
         raise InputRefusedError(text) from error
 
 
@@ -110,7 +110,7 @@ def _referenced(directory: Path) -> tuple[Path, ...]:
         transfer_syntax(directory)
         records = dcmread(directory).DirectoryRecordSequence
         names = [record.ReferencedFileID for record in records if record.get("ReferencedFileID")]
-    root, found = directory.parent.resolve(), []
+    root, paths = directory.parent.resolve(), []
     for name in names:
         parts = [name] if isinstance(name, str) else list(name)
         path = directory.parent.joinpath(*parts)
@@ -122,8 +122,8 @@ def _referenced(directory: Path) -> tuple[Path, ...]:
                 f"names a file that is not there ({'/'.join(parts)})",
                 "copy the whole medium again, or give the folder",
             )
-        found.append(path)
-    return tuple(sorted(set(found)))
+        paths.append(path)
+    return tuple(sorted(set(paths)))
 
 
 def _inside(path: Path, root: Path) -> bool:
@@ -161,7 +161,7 @@ def _unpack(path: Path, archive: zipfile.ZipFile, root: Path) -> tuple[tuple[Pat
             refuse(path, f"has a member packed {MAX_RATIO} times or more ({member.filename})", "do not trust it")
         if member.flag_bits & 1:
             refuse(path, "is encrypted", "unpack it and give the folder")
-    found, skipped = [], 0
+    unpacked, skipped = [], 0
     for number, member in enumerate(members):
         with archive.open(member) as source:
             start = source.read(PREAMBLE + len(MAGIC))
@@ -178,5 +178,5 @@ def _unpack(path: Path, archive: zipfile.ZipFile, root: Path) -> tuple[tuple[Pat
             with target.open("xb") as file:
                 file.write(start)
                 shutil.copyfileobj(source, file)  # at most file_size bytes: zipfile stops there
-            found.append(target)
-    return tuple(sorted(found)), skipped
+            unpacked.append(target)
+    return tuple(sorted(unpacked)), skipped

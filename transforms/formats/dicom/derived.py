@@ -1,4 +1,4 @@
-"""What every derived DICOM image says, whatever its kind: whose it is, what it was made from, by whom, and how.
+"""The part that all derived DICOM images share: patient, study, sources, software and the derivation.
 
 The patient, the study, the frame of reference and all else that stays true come from the source's own headers (see
 `dicom.repeated`). What is said of the derivation: PS3.3 C.7.6.1.1.3 (derivation), C.7.6.1.1.4 (source images), C.12.1
@@ -36,7 +36,7 @@ PROCESSING: Code = ("109102", "Processing Equipment")  # CID 7005, purposes of c
 IMPLEMENTATION_UID = "2.25.253079578856551241572512008906299980876"
 MAKER = "brgm-med"
 SERIES_STEP = 1000
-"""What is added to the source's Series Number."""
+"""Added to the source's Series Number."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class Derivation:
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user may choose of how DICOM is written.
+    """The user's choices for DICOM output.
 
     With `uid_seed` the UIDs follow from the seed and the image, and no time of day is noted, so that the same work
     gives the same files. `keep_private`: the source's private elements too. `transform` has the last word on every
@@ -76,10 +76,12 @@ class Choices:
 NO_CHOICES = Choices()
 
 
-def last_word(choices: Choices, how: Derivation) -> Transform:
-    """What `choices` do to every dataset at last; a deidentifier is told which texts are this software's own."""
+def last_word(choices: Choices, derivation: Derivation) -> Transform:
+    """The last change of every dataset by `choices`; a deidentifier is told which texts are this software's own."""
     if isinstance(choices.transform, Deidentifier):
-        return choices.transform.keeping(how.title, how.text, how.comments, f"{how.text} {how.tool}".strip())
+        return choices.transform.keeping(
+            derivation.title, derivation.text, derivation.comments, f"{derivation.text} {derivation.tool}".strip()
+        )
     return choices.transform or (lambda dataset: dataset)
 
 
@@ -92,7 +94,7 @@ def quiet() -> Iterator[None]:
 
 
 def mark_derived(
-    dataset: Dataset, source: Dataset, how: Derivation, choices: Choices, series_uid: str, kind: str = ""
+    dataset: Dataset, source: Dataset, derivation: Derivation, choices: Choices, series_uid: str, kind: str = ""
 ) -> None:
     """Say in `dataset` what is the same for the whole of a derived series: how, by whom, and that it is derived.
 
@@ -106,11 +108,15 @@ def mark_derived(
     number = source.get("SeriesNumber")
     dataset.SeriesNumber = SERIES_STEP + int(number) if number is not None and 0 <= number < 1 << 30 else None
     described = str(source.get("SeriesDescription") or "").strip()
-    dataset.SeriesDescription = f"{described[: 63 - len(how.title)]} {how.title}".strip()  # LO: 64 characters
-    dataset.ImageComments = how.comments
-    before = str(dataset.get("DerivationDescription") or "").strip()[: 1023 - len(how.text)]  # ST: 1024 characters
-    dataset.DerivationDescription = f"{before} {how.text}".strip()
-    dataset.DerivationCodeSequence = [*dataset.get("DerivationCodeSequence", []), coded(how.code)]
+    dataset.SeriesDescription = (
+        f"{described[: 63 - len(derivation.title)]} {derivation.title}".strip()
+    )  # LO: 64 characters
+    dataset.ImageComments = derivation.comments
+    before = str(dataset.get("DerivationDescription") or "").strip()[
+        : 1023 - len(derivation.text)
+    ]  # ST: 1024 characters
+    dataset.DerivationDescription = f"{before} {derivation.text}".strip()
+    dataset.DerivationCodeSequence = [*dataset.get("DerivationCodeSequence", []), coded(derivation.code)]
     dataset.ContentQualification = "RESEARCH"
     now = None if choices.uid_seed is not None else datetime.now().astimezone()
     if now is not None:
@@ -119,17 +125,20 @@ def mark_derived(
         for name in ("InstanceCreation", "Series", "Content"):
             setattr(dataset, f"{name}Date", now.strftime("%Y%m%d"))
             setattr(dataset, f"{name}Time", now.strftime("%H%M%S"))
-    dataset.ContributingEquipmentSequence = [*dataset.get("ContributingEquipmentSequence", []), equipment(how, now)]
+    dataset.ContributingEquipmentSequence = [
+        *dataset.get("ContributingEquipmentSequence", []),
+        equipment(derivation, now),
+    ]
 
 
-def equipment(how: Derivation, now: datetime | None) -> Dataset:
+def equipment(derivation: Derivation, now: datetime | None) -> Dataset:
     """This software, for Contributing Equipment Sequence (C.12.1.1.5)."""
     made_by = item(
         PurposeOfReferenceCodeSequence=[coded(PROCESSING)],
         Manufacturer=MAKER,
         ManufacturerModelName=MAKER,
         SoftwareVersions=__version__,
-        ContributionDescription=f"{how.text} {how.tool}".strip()[:1024],
+        ContributionDescription=f"{derivation.text} {derivation.tool}".strip()[:1024],
     )
     if now is not None:
         made_by.ContributionDateTime = now.strftime("%Y%m%d%H%M%S%z")

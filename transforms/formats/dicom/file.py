@@ -166,8 +166,8 @@ def _check_codestreams(path: Path, image: Dataset) -> None:
     for frame in generate_frames(image.PixelData, number_of_frames=frames):
         size = codestream_size(frame)
         if size != declared:
-            what = "of unknown size" if size is None else f"of {size[1]} x {size[0]} pixels"
-            refuse(path, f"holds a frame {what} and declares {declared[1]} x {declared[0]}", "export it again")
+            stated = "of unknown size" if size is None else f"of {size[1]} x {size[0]} pixels"
+            refuse(path, f"holds a frame {stated} and declares {declared[1]} x {declared[0]}", "export it again")
         if END not in frame[-64:]:
             refuse(path, "is truncated or damaged (a compressed frame has no end)", "copy or export it again")
 
@@ -181,13 +181,13 @@ def codestream_size(frame: bytes) -> tuple[int, int] | None:
     if siz >= 0 and (siz == 0 or frame[4:8] == b"jP  ") and len(frame) >= siz + 24:
         x1, y1, x0, y0 = struct.unpack_from(">4I", frame, siz + 8)
         return y1 - y0, x1 - x0
-    place = 2
-    while frame[:2] == b"\xff\xd8" and place + 9 <= len(frame) and frame[place] == 0xFF:
-        marker, length = struct.unpack_from(">BH", frame, place + 1)
+    position = 2
+    while frame[:2] == b"\xff\xd8" and position + 9 <= len(frame) and frame[position] == 0xFF:
+        marker, length = struct.unpack_from(">BH", frame, position + 1)
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            rows, columns = struct.unpack_from(">HH", frame, place + 5)
+            rows, columns = struct.unpack_from(">HH", frame, position + 5)
             return rows, columns
-        place += 1 if marker == 0xFF else 2 + length
+        position += 1 if marker == 0xFF else 2 + length
     return None
 
 

@@ -1,4 +1,4 @@
-"""What a derived MR image says (PS3.3 A.4, the classic one): its plane, its pixels, and what of its source stays true.
+"""A derived MR image (PS3.3 A.4, the classic one): its plane, its pixels, and the part of its source that stays true.
 
 pydicom is imported when it is needed.
 """
@@ -30,7 +30,7 @@ NOT_TRUE_OF_FINER_VOXELS = names(
     "SpacingBetweenSlices ImagePositionPatient ImageOrientationPatient IsocenterPosition VOILUTSequence "
     "PresentationLUTShape"
 )
-"""What the MR Image and Image Plane modules (C.8.3.1, C.7.6.2) say of the grid and of how it was sampled. Type 3 or
+"""Of the MR Image and Image Plane modules (C.8.3.1, C.7.6.2): attributes of the grid and its sampling. Type 3 or
 conditional, or written anew."""
 
 MAY_BE_EMPTY = names(

@@ -1,4 +1,4 @@
-"""What an image derived from others repeats of their headers: what all of them say alike and stays true of it.
+"""The part of their headers that an image derived from others repeats: equal in all of them, and true of it.
 
 pydicom is imported when it is needed.
 """
@@ -39,7 +39,7 @@ NOT_REPEATED_GROUPS = (0x0004, 0x5400, 0x7FE0, 0xFFFA, 0xFFFC)
 
 
 def shared(headers: Sequence[Dataset], keep_private: bool = False) -> Dataset:
-    """What all of `headers` say alike and an image derived from all of them may repeat. Type 1 attributes included."""
+    """Elements that are equal in all of `headers` and that an image derived from them may repeat, type 1 included."""
     from pydicom import Dataset
     from pydicom.datadict import keyword_for_tag
 

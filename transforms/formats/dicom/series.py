@@ -28,7 +28,7 @@ TAGS = [
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *(classic for classic, _, _ in MARKS.values()),
 ]
-"""What is looked at before one series is chosen."""
+"""Read before one series is chosen."""
 
 SAME_THICKNESS = 1e-3
 
@@ -121,8 +121,8 @@ def series_of(stack: Stack) -> Series:
     shape = int(header.Columns), int(header.Rows), len(ordered)
     nbytes = 2 * shape[0] * shape[1] * shape[2]
     if nbytes > max(LARGE_BYTES, MAX_RATIO * sum(f.stat().st_size for f in files)):
-        what = f"and its series declare {nbytes >> 20} MiB, more than files of their size can hold"
-        refuse(files[0], what, "do not trust them")
+        problem = f"and its series declare {nbytes >> 20} MiB, more than files of their size can hold"
+        refuse(files[0], problem, "do not trust them")
     thickness = ordered[0].thickness
     if thickness is not None and any(abs((s.thickness or 0.0) / thickness - 1) > SAME_THICKNESS for s in ordered):
         thickness = None
@@ -138,12 +138,12 @@ def the_series(path: Path | str, choice: str | None = None) -> Series:
     one volume.
     """
     path = Path(path)
-    found = find_series(path)
-    if not found.stacks:
-        what = f"{found.others} DICOM files without a place in space (such as secondary captures), and no slices"
-        refuse(path, f"holds {what}", "give slices of MR or CT")
+    volumes = find_series(path)
+    if not volumes.stacks:
+        problem = f"{volumes.others} DICOM files without a place in space (such as secondary captures), and no slices"
+        refuse(path, f"holds {problem}", "give slices of MR or CT")
     with named_by_zip():
-        return series_of(chosen(path, found.stacks, choice))
+        return series_of(chosen(path, volumes.stacks, choice))
 
 
 def chosen(path: Path, stacks: Sequence[Stack], choice: str | None) -> Stack:
@@ -156,8 +156,8 @@ def chosen(path: Path, stacks: Sequence[Stack], choice: str | None) -> Stack:
     of_them = f" of {patients} patients" if patients > 1 else ""
     which = "" if choice is None else f" called {choice}"
     if len(named) > 1:
-        what = f"holds {len(named)} volumes{which}{of_them}"
-        refuse(path, what, f"choose one with --series: {names} (brgm-med series)")
+        problem = f"holds {len(named)} volumes{which}{of_them}"
+        refuse(path, problem, f"choose one with --series: {names} (brgm-med series)")
     return named[0]
 
 

@@ -26,7 +26,7 @@ MARKS: dict[str, tuple[str, str, str]] = {
     "stack": ("StackID", "FrameContentSequence", "StackID"),
     "acquisition": ("AcquisitionNumber", "FrameContentSequence", "FrameAcquisitionNumber"),
 }
-"""What tells volumes of one series apart: the element of a classic image; functional group and element of a frame."""
+"""The differences between volumes of one series: the element of a classic image; group and element of a frame."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ MAX_VOXELS = 2**30
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """Slices that are one volume, if any. `name` is how they are chosen; `part` is what tells them from others."""
+    """Slices that are one volume, if any. `name` chooses them; `part`: the marks that set them apart from others."""
 
     name: str
     part: str
@@ -44,8 +44,8 @@ class Stack:
         first = self.slices[0]
         for one in self.slices:
             if "MOSAIC" in one.marks.get("image type", ""):
-                what = "is a Siemens mosaic: many slices in one image, at places that DICOM does not tell"
-                refuse(one.file, what, "convert it with dcm2niix")
+                problem = "is a Siemens mosaic: many slices in one image, at places that DICOM does not tell"
+                refuse(one.file, problem, "convert it with dcm2niix")
             if one.header.get("ConcatenationUID"):
                 refuse(one.file, "is a part of a concatenation (PS3.3 C.7.6.16)", "export it as one file")
             if "SharedFunctionalGroupsSequence" not in one.header and int(one.header.get("NumberOfFrames") or 1) > 1:
@@ -108,6 +108,6 @@ def _by_marks(slices: list[Slice]) -> Iterable[tuple[str, tuple[Slice, ...]]]:
             varying = [i for i in range(len(names)) if len({key[i] for key in groups}) > 1]
             return [
                 (", ".join(f"{names[i]} {key[i]}" for i in varying), tuple(group))
-                for key, group in sorted(groups.items(), key=lambda kept: [_natural(value) for value in kept[0]])
+                for key, group in sorted(groups.items(), key=lambda pair: [_natural(value) for value in pair[0]])
             ]
     return [("", tuple(slices))]

@@ -37,7 +37,7 @@ from brgm_med.transforms.formats.dicom.series import Series, the_series
 ENDING = ".dcm"
 
 
-class Held(NamedTuple):
+class Stored(NamedTuple):
     """`array` [X, Y, Z]: the values that the files hold; `step`: the difference of two neighbouring integers."""
 
     array: NDArray[np.float64]
@@ -55,13 +55,13 @@ def write(
     array: NDArray[np.floating],
     affine: Affine,
     like: Series,
-    how: Derivation,
+    derivation: Derivation,
     choices: Choices = NO_CHOICES,
     *,
     thickness: float | None = None,
     made_from: Elsewhere | None = None,
     force: bool = False,
-) -> Held:
+) -> Stored:
     """Write `array` [columns, rows, slices] with `affine` (index -> RAS mm) into the new folder `path`.
 
     Patient, study, frame of reference and what stays true of the acquisition are those of `like`. `thickness` of the
@@ -76,15 +76,15 @@ def write(
         raise ValueError(f"a finite array [X, Y, Z] is needed, not one of shape {array.shape}")
     scale, stored = quantise(array, finest(like) if made_from is None else made_from.scale)
     voxels = Voxels(stored, scale, affine, thickness)
-    write_stored(path, voxels, like, how, choices, made_here=made_from is None, force=force)
-    return Held(stored.astype(np.float64) * scale.slope + scale.intercept, scale.slope)
+    write_stored(path, voxels, like, derivation, choices, made_here=made_from is None, force=force)
+    return Stored(stored.astype(np.float64) * scale.slope + scale.intercept, scale.slope)
 
 
 def write_stored(
     path: Path,
     voxels: Voxels,
     like: Series,
-    how: Derivation,
+    derivation: Derivation,
     choices: Choices = NO_CHOICES,
     *,
     made_here: bool = True,
@@ -98,15 +98,15 @@ def write_stored(
     with quiet():
         common = common_of(like, voxels, choices.keep_private, made_here)
         sources = [str(header.SOPInstanceUID) for header in like.headers]
-        known = repr([affine.tolist(), voxels.scale, voxels.thickness, how, sources, stored.shape])
+        known = repr([affine.tolist(), voxels.scale, voxels.thickness, derivation, sources, stored.shape])
         series_uid, uids = new_uids(choices.uid_seed, (known.encode(), stored.tobytes(order="F")), stored.shape[2])
-        mark_derived(common, like.headers[0], how, choices, series_uid, kind="OTHER")
+        mark_derived(common, like.headers[0], derivation, choices, series_uid, kind="OTHER")
     with quiet(), new_folder(path, ENDING if force else None) as folder:
         for k, dataset in enumerate(slices_of(common, voxels, uids)):
             if made_here:
                 dataset.SourceImageSequence = sources_of(like, affine, stored.shape, k)
             if choices.transform is not None:
-                dataset = last_word(choices, how)(deepcopy(dataset))  # the slices share elements
+                dataset = last_word(choices, derivation)(deepcopy(dataset))  # the slices share elements
             save(dataset, folder / f"{k + 1:04d}{ENDING}")
         _check(path, folder, stored, affine)
 
