@@ -1,7 +1,5 @@
 """Scans as MONAI transforms. Names are imported on first use, so that a refusal need not wait for torch."""
 
-# ruff: noqa: F401
-
 from __future__ import annotations
 
 from importlib import import_module
@@ -27,7 +25,8 @@ _NAMES = {
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names}
 
-__all__ = [*_HOME]
+__all__ = ["CoronalSlices", "CoronalSlicesd", "Frame", "Grid", "LoadScan", "LoadScand", "NormaliseIntensity"]
+__all__ += ["NormaliseIntensityd", "RegisterRigid", "RegisterRigidd", "SaveScan", "SaveScand"]
 
 
 def __getattr__(name: str) -> Any:

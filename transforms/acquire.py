@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from brgm_med.corruptions import Profile, SliceProfile, along, profile_inside, profile_matrix
@@ -174,8 +175,6 @@ def interpolate(y: Tensor, coarse: Grid, fine: Grid) -> Tensor:
 
     Both grids have the same axes and first edges. The image is mirrored at its edges; no value is clipped.
     """
-    from scipy.ndimage import map_coordinates
-
     x = y.as_subclass(Tensor).double()
     for axis in range(3):
         n_f, n_c = fine.shape[axis], coarse.shape[axis]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
@@ -44,8 +45,6 @@ class Grid:
 
         One-to-one over the three axes: the assignment that maximises the sum of the direction cosines.
         """
-        from scipy.optimize import linear_sum_assignment
-
         cosines = np.abs(self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0))
         rows, columns = linear_sum_assignment(-cosines.T)
         return int(columns[list(rows).index(axis)])

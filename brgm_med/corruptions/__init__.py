@@ -22,30 +22,7 @@ from brgm_med.corruptions.profile import (
 )
 from brgm_med.corruptions.sampling import AxisBlur, Blur, Downsample, Kernel, keys_cubic, lanczos
 
-__all__ = [
-    "GAUSSIAN_REACH",
-    "AxisBlur",
-    "BiasField",
-    "Blur",
-    "Downsample",
-    "Grey",
-    "KSpace",
-    "Kernel",
-    "Mask",
-    "MotionBetweenLines",
-    "ObliqueProfile",
-    "Profile",
-    "Separable",
-    "SliceProfile",
-    "StackAsVolume",
-    "Together",
-    "along",
-    "along_axes",
-    "keys_cubic",
-    "lanczos",
-    "profile_inside",
-    "profile_kernel",
-    "profile_matrix",
-    "profile_nodes",
-    "profile_reach",
-]
+__all__ = ["GAUSSIAN_REACH", "AxisBlur", "BiasField", "Blur", "Downsample", "Grey", "KSpace", "Kernel", "Mask"]
+__all__ += ["MotionBetweenLines", "ObliqueProfile", "Profile", "Separable", "SliceProfile", "StackAsVolume", "Together"]
+__all__ += ["along", "along_axes", "keys_cubic", "lanczos", "profile_inside", "profile_kernel", "profile_matrix"]
+__all__ += ["profile_nodes", "profile_reach"]

@@ -10,7 +10,6 @@ from brgm_med.transforms.formats import dicom, nifti, picture, radiograph
 from brgm_med.transforms.formats.dicom.archive import is_zip
 from brgm_med.transforms.formats.dicom.file import is_dicom
 from brgm_med.transforms.formats.format import Kind, PictureFormat, PictureWriter, VolumeFormat, VolumeWriter
-from brgm_med.transforms.formats.picture import default_output
 
 READERS: tuple[VolumeFormat | PictureFormat, ...] = (nifti, picture, radiograph)
 """The formats that are known by a name. DICOM is a volume or a picture by its content (see `_format`)."""
@@ -18,18 +17,6 @@ READERS: tuple[VolumeFormat | PictureFormat, ...] = (nifti, picture, radiograph)
 FORMATS = {ending: each for each in READERS for ending in each.ENDINGS}
 VOLUME_WRITERS: dict[str, VolumeWriter] = dict.fromkeys(nifti.ENDINGS, nifti)
 PICTURE_WRITERS: dict[str, PictureWriter] = dict.fromkeys(picture.ENDINGS, picture)
-
-__all__ = [
-    "FORMATS",
-    "Kind",
-    "default_output",
-    "endings",
-    "for_reading",
-    "for_writing",
-    "kind_of",
-    "pictures_in",
-    "stem",
-]
 
 
 def endings(kind: Kind) -> tuple[str, ...]:

@@ -21,9 +21,9 @@ from brgm_med.transforms.formats.dicom.file import (
     PREAMBLE,
     check_integers,
     numbers,
+    read_whole,
     stored_pixels,
     strict,
-    transfer_syntax,
 )
 from brgm_med.transforms.formats.picture import Picture, Range
 from brgm_med.transforms.formats.picture_codec import MAX_PIXELS, Dpi, start_of_picture
@@ -56,13 +56,11 @@ def read(path: Path | str) -> Picture:
 
 
 def _read(path: Path) -> Picture:
-    from pydicom import dcmread
     from pydicom.pixels import apply_modality_lut
 
-    syntax = transfer_syntax(path)
-    header = dcmread(path)
+    header = read_whole(path)
     _check(path, header)
-    pixels = stored_pixels(path, syntax, header).astype(np.int64)
+    pixels = stored_pixels(path, header).astype(np.int64)
     if header.get("ModalityLUTSequence"):
         pixels = apply_modality_lut(pixels, header).astype(np.int64)
     bits, low, slope, intercept, _ = layout(header)

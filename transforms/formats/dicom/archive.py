@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from brgm_med.errors import InputRefusedError, refuse
-from brgm_med.transforms.formats.dicom.file import MAGIC, MEDIA_DIRECTORY, PREAMBLE, is_dicom, strict, transfer_syntax
+from brgm_med.transforms.formats.dicom.file import MAGIC, MEDIA_DIRECTORY, PREAMBLE, is_dicom, read_whole, strict
 
 NAMES = (".dcm", ".ima")
 """Files of such names are not passed over: a slice that was not copied well would be missed."""
@@ -104,11 +104,8 @@ def _walk(folder: Path) -> tuple[tuple[Path, ...], int]:
 
 def _referenced(directory: Path) -> tuple[Path, ...]:
     """The files that a DICOMDIR names (Referenced File ID, PS3.3 F.3.2.2, PS3.10 section 8.2)."""
-    from pydicom import dcmread
-
     with strict(directory):
-        transfer_syntax(directory)
-        records = dcmread(directory).DirectoryRecordSequence
+        records = read_whole(directory).DirectoryRecordSequence
         names = [record.ReferencedFileID for record in records if record.get("ReferencedFileID")]
     root, paths = directory.parent.resolve(), []
     for name in names:
@@ -117,11 +114,8 @@ def _referenced(directory: Path) -> tuple[Path, ...]:
         if any(p in ("", ".", "..") or set(p) & set("/\\\0") for p in parts) or not _inside(path, root):
             refuse(directory, f"names a file outside of its folder ({'/'.join(parts)})", "do not trust it")
         if not path.is_file():
-            refuse(
-                directory,
-                f"names a file that is not there ({'/'.join(parts)})",
-                "copy the whole medium again, or give the folder",
-            )
+            problem = f"names a file that is not there ({'/'.join(parts)})"
+            refuse(directory, problem, "copy the whole medium again, or give the folder")
         paths.append(path)
     return tuple(sorted(set(paths)))
 

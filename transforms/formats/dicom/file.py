@@ -16,22 +16,18 @@ from brgm_med.errors import InputRefusedError, refuse
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-    from pydicom.uid import UID
 
 PREAMBLE, MAGIC = 128, b"DICM"
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 """Media Storage Directory Storage, the SOP class of a DICOMDIR (PS3.3 annex F)."""
 
 VOLUMES = {
-    "1.2.840.10008.5.1.4.1.1.2",  # CT, Enhanced CT, Legacy Converted Enhanced CT
-    "1.2.840.10008.5.1.4.1.1.2.1",
-    "1.2.840.10008.5.1.4.1.1.2.2",
-    "1.2.840.10008.5.1.4.1.1.4",  # MR, Enhanced MR, Legacy Converted Enhanced MR
-    "1.2.840.10008.5.1.4.1.1.4.1",
-    "1.2.840.10008.5.1.4.1.1.4.4",
-    "1.2.840.10008.5.1.4.1.1.128",  # PET, Enhanced PET, Legacy Converted Enhanced PET
-    "1.2.840.10008.5.1.4.1.1.130",
-    "1.2.840.10008.5.1.4.1.1.128.1",
+    f"1.2.840.10008.5.1.4.1.1.{number}"
+    for number in (
+        *("2", "2.1", "2.2"),  # CT, Enhanced CT, Legacy Converted Enhanced CT
+        *("4", "4.1", "4.4"),  # MR, Enhanced MR, Legacy Converted Enhanced MR
+        *("128", "130", "128.1"),  # PET, Enhanced PET, Legacy Converted Enhanced PET
+    )
 }
 """SOP classes of slices (PS3.4 B.5). An image of another class is a slice where it has a position of its own."""
 
@@ -67,26 +63,26 @@ def strict(path: Path) -> Iterator[None]:
         refuse(path, f"is truncated or damaged ({error})", "copy or export it again")
 
 
-def transfer_syntax(path: Path) -> UID:
-    """How the file at `path` is encoded (PS3.5 section 10).
-
-    Raises InputRefusedError for one that is deflated as a whole: pydicom would unpack any amount of it.
-    """
+def check_not_deflated(path: Path) -> None:
+    """Raise InputRefusedError for a file that is deflated as a whole: pydicom would unpack any amount of it."""
     from pydicom.filereader import read_file_meta_info
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-    syntax = read_file_meta_info(path).TransferSyntaxUID
-    if syntax == DeflatedExplicitVRLittleEndian:
+    if read_file_meta_info(path).TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
         refuse(path, "is deflated as a whole", "convert it to Explicit VR Little Endian (dcmconv)")
-    return syntax
+
+
+def read_whole(path: Path) -> Dataset:
+    """The data set of the file at `path`, pixels included. Raises as `check_not_deflated`, and what pydicom raises."""
+    from pydicom import dcmread
+
+    check_not_deflated(path)
+    return dcmread(path)
 
 
 def is_slice(header: Dataset) -> bool:
     """Whether an image is (to be) a slice of a volume, rather than a picture, a report or a plan."""
-    classes = {
-        header.get("SOPClassUID"),
-        header.file_meta.get("MediaStorageSOPClassUID"),
-    }  # the same, PS3.10 section 7.1
+    classes = {header.get("SOPClassUID"), header.file_meta.get("MediaStorageSOPClassUID")}  # the same, PS3.10, 7.1
     return bool(classes & VOLUMES) or "ImagePositionPatient" in header
 
 
@@ -106,7 +102,7 @@ def read_header(path: Path, tags: Sequence[str] | None = None, with_pixels: bool
         return tag in PIXELS
 
     with strict(path), path.open("rb") as file:
-        transfer_syntax(path)
+        check_not_deflated(path)
         header = read_partial(file, at_pixels, specific_tags=None if tags is None else [Tag(t) for t in tags])
         if with_pixels and is_slice(header):
             if not ends:
@@ -136,7 +132,7 @@ def check_integers(path: Path, image: Dataset, widths: tuple[int, ...]) -> tuple
     return low, low + (1 << stored) - 1
 
 
-def stored_pixels(path: Path, syntax: UID, image: Dataset) -> NDArray[Any]:
+def stored_pixels(path: Path, image: Dataset) -> NDArray[Any]:
     """The integers of `image`, read from `path`: [rows, columns], or [frames, rows, columns] of several.
 
     Native, RLE, or by GDCM always: lossy codecs differ in their rounding, and what else is installed must not decide.
@@ -144,7 +140,7 @@ def stored_pixels(path: Path, syntax: UID, image: Dataset) -> NDArray[Any]:
     from pydicom.pixels import get_decoder, pixel_array
     from pydicom.uid import RLELossless
 
-    plugin = ""
+    plugin, syntax = "", image.file_meta.TransferSyntaxUID
     if syntax.is_compressed and syntax != RLELossless:
         plugin = "gdcm"
         try:

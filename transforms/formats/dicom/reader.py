@@ -21,9 +21,9 @@ from brgm_med.transforms.formats.dicom.file import (
     is_dicom,
     is_slice,
     read_header,
+    read_whole,
     stored_pixels,
     strict,
-    transfer_syntax,
 )
 from brgm_med.transforms.formats.dicom.series import Series, the_series
 from brgm_med.transforms.formats.header import Header, Volume
@@ -109,16 +109,13 @@ def _read(path: Path, series: Series) -> tuple[Header, NDArray[np.generic]]:
 
 def _pixels(file: Path) -> NDArray[Any]:
     """The integers of one file, [frames, rows, columns], bright where it is shown bright (PS3.3 C.7.6.3.1.2)."""
-    from pydicom import dcmread
-
-    syntax = transfer_syntax(file)
-    image = dcmread(file)
+    image = read_whole(file)
     if "PixelData" not in image:
         refuse(file, "holds no integers as pixels", "export it again")
     low, high = check_integers(file, image, (8, 16, 32))
     if image.get("ModalityLUTSequence"):
         refuse(file, "has a modality look-up table", "export it with a rescale slope and intercept")
-    pixels = stored_pixels(file, syntax, image).reshape(-1, int(image.Rows), int(image.Columns))
+    pixels = stored_pixels(file, image).reshape(-1, int(image.Rows), int(image.Columns))
     if pixels.min() < low or pixels.max() > high:
         refuse(file, f"has pixels beyond the {image.BitsStored} bits that it declares", "correct its header")
     turned = image.PhotometricInterpretation == "MONOCHROME1"

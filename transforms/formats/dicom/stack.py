@@ -38,10 +38,10 @@ class Stack:
     def placed(self) -> tuple[list[Slice], NDArray[np.float64]]:
         """The slices in order, and their affine. Raises InputRefusedError where they are not one volume."""
         with strict(self.slices[0].file):
-            return self._placed()
+            self._check()
+            return affine_of(self.slices)
 
-    def _placed(self) -> tuple[list[Slice], NDArray[np.float64]]:
-        first = self.slices[0]
+    def _check(self) -> None:
         for one in self.slices:
             if "MOSAIC" in one.marks.get("image type", ""):
                 problem = "is a Siemens mosaic: many slices in one image, at places that DICOM does not tell"
@@ -55,8 +55,8 @@ class Stack:
         one_value(self.slices, "FrameOfReferenceUID", "frame of reference")
         rows, columns = int(self.header.get("Rows") or 0), int(self.header.get("Columns") or 0)
         if not 0 < rows * columns * len(self.slices) <= MAX_VOXELS:
-            refuse(first.file, f"and its series declare {columns} x {rows} x {len(self.slices)} voxels", "choose less")
-        return affine_of(self.slices)
+            problem = f"and its series declare {columns} x {rows} x {len(self.slices)} voxels"
+            refuse(self.slices[0].file, problem, "choose less")
 
 
 def divided(slices: Sequence[Slice]) -> Iterable[tuple[str, tuple[Slice, ...]]]:
