@@ -19,7 +19,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Frame:
-    """How a `picture` (H, W) lies in a `frame` (h, w), all in pixels: frame = scale * picture + offset, for edges.
+    """A `picture` (H, W) in a `frame` (h, w), all in pixels: frame = scale * picture + offset, for edges.
 
     Pixel i reaches from i to i + 1. Everything here is linear in the image and differentiable. Where a grid gets
     coarser, each new pixel is the average of the area that it covers; where it gets finer, cubic interpolation (Keys
@@ -65,12 +65,12 @@ class Frame:
         return _resampling(self.frame, [factor * m for m in self.picture], fine, [-o * fine for o in self.offset])
 
     def seen(self) -> Tensor:
-        """Which pixels of the frame the picture covers wholly, [h, w] bool."""
+        """The pixels of the frame that the picture covers wholly, [h, w] bool."""
         ends = [offset + self.scale * m for m, offset in zip(self.picture, self.offset, strict=True)]
         return _inside(self.frame, self.offset, ends)
 
     def reached(self, factor: int = 1) -> Tensor:
-        """Which pixels of `from_frame` the frame covers wholly, [factor H, factor W] bool."""
+        """The pixels of `from_frame` that the frame covers wholly, [factor H, factor W] bool."""
         fine = factor / self.scale
         ends = [(n - offset) * fine for n, offset in zip(self.frame, self.offset, strict=True)]
         return _inside([factor * m for m in self.picture], [-offset * fine for offset in self.offset], ends)
@@ -105,7 +105,7 @@ def axis_matrix(n_source: int, n_target: int, scale: float, offset: float) -> Te
 
 
 def _inside(shape: Sequence[int], low: Sequence[float], high: Sequence[float]) -> Tensor:
-    """Which pixels of an image of `shape` lie between the edges `low` and `high` along both axes, [*shape] bool."""
+    """The pixels of an image of `shape` between the edges `low` and `high` along both axes, [*shape] bool."""
     index = [torch.arange(n, dtype=torch.float64) for n in shape]
     rows, columns = ((i >= a - 1e-6) & (i + 1 <= b + 1e-6) for i, a, b in zip(index, low, high, strict=True))
     return rows[:, None] & columns

@@ -21,7 +21,7 @@ POOR_CORRELATION = 0.62
 LARGER = (1.05, 1.1)
 FEWEST_VOXELS = 500
 STARTS = ((0.0, 0.0), (-14.0, 0.0), (14.0, 0.0), (0.0, -14.0), (0.0, 14.0))
-"""Where the search begins: (pitch in degrees, height in mm) away from matched centres."""
+"""Starts of the search: (pitch in degrees, height in mm) away from matched centres."""
 
 
 def resample_cubic(image: Tensor, source: Grid, target: Grid, pose: Pose | None = None, outside: float = 0.0) -> Tensor:
@@ -99,7 +99,7 @@ def find_pose(image: Tensor, grid: Grid, template: Template) -> Pose:
 
 
 def _detail(values: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
-    """What is finer than 20 mm (Gaussian sigma): folds, ventricles, skull, but neither outline nor bias field."""
+    """The detail finer than 20 mm (Gaussian sigma): folds, ventricles, skull, but neither outline nor bias field."""
     return values - ndi.gaussian_filter(values, 20.0 / np.asarray(grid.spacing), mode="nearest")
 
 
@@ -124,7 +124,7 @@ def similarity(image: Tensor, grid: Grid, template: Template, pose: Pose) -> tup
 
 
 def scale_of(pose: Pose) -> float:
-    """How many times larger than the template the scan is: 1 for a rigid pose."""
+    """The scan's size in units of the template's: 1 for a rigid pose."""
     return float(np.cbrt(np.linalg.det(pose[:3, :3])))
 
 

@@ -72,7 +72,7 @@ class ObliqueProfile(nn.Module):
         return at @ self.to_source[:, :3].T + self.to_source[:, 3]
 
     def covered(self, margin: float = 0.0) -> Tensor:
-        """Which samples have all their nodes inside the volume (between the centres of its outer voxels, and `margin`
+        """The samples with all their nodes inside the volume (between the centres of its outer voxels, and `margin`
         voxels away from those): bool [X', Y', Z']; of those not in use none."""
         at, turned = self.coordinates(), self.offsets @ self.to_source[:, :3].T
         last = torch.tensor(self.source).to(at) - 1

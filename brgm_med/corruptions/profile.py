@@ -55,7 +55,7 @@ def profile_inside(
     thickness: float,
     profile: Profile = "box",
 ) -> Tensor:
-    """Which samples of `profile_matrix` have their whole profile inside the fine grid, [n_coarse] bool."""
+    """The samples of `profile_matrix` with their whole profile inside the fine grid, [n_coarse] bool."""
     reach = thickness * profile_reach(profile)
     centres = (torch.arange(n_coarse, dtype=torch.float64) + 0.5) * coarse_spacing
     slack = 1e-6 * fine_spacing
@@ -72,7 +72,7 @@ def profile_kernel(spacing: float, thickness: float, profile: Profile = "box") -
 
 
 def profile_reach(profile: Profile) -> float:
-    """How far the profile goes from its centre, in units of its thickness. Raises ValueError for an unknown one."""
+    """The half width of the profile's support, in units of its thickness. Raises ValueError for an unknown one."""
     try:
         return {"box": 0.5, "gaussian": GAUSSIAN_REACH, "trapezoid": 0.5 * (1 + RAMP)}[profile]
     except KeyError:

@@ -20,7 +20,7 @@ PICTURE_WRITERS: dict[str, PictureWriter] = dict.fromkeys(picture.ENDINGS, pictu
 
 
 def endings(kind: Kind) -> tuple[str, ...]:
-    """How the names of volumes or of pictures end."""
+    """The endings of the names of volumes or of pictures."""
     return tuple(ending for ending, each in FORMATS.items() if kind == each.KIND)
 
 
@@ -42,7 +42,7 @@ def _format(path: Path) -> VolumeFormat | PictureFormat:
 
 
 def kind_of(path: Path | str) -> Kind:
-    """Whether `path` is a volume or a picture, by its name; DICOM, and where no format claims the name, by its content.
+    """Volume or picture, by the name of `path`; DICOM, and where no format claims the name, by its content.
 
     A folder is a volume where it holds slices in DICOM, else one of pictures. Raises InputRefusedError where neither
     tells.

@@ -14,14 +14,14 @@ RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """RAS (NIfTI, and everything here) <-> LPS (DICOM, SimpleITK), its own inverse."""
 
 TOLERANCE_MM = 0.1
-"""How far apart two affines may put a corner of the volume and still be called the same."""
+"""The largest distance between the corners of a volume under two affines that count as the same."""
 
 SMALLEST_MM, LARGEST_MM = 1e-3, 1e3
 """Voxel sizes outside this range are refused as damage."""
 
 
 class AffineProblem(ValueError):
-    """What is wrong with an affine, as the end of the sentence "its sform ..."."""
+    """The problem with an affine, as the end of the sentence "its sform ..."."""
 
 
 def corner_distance(a: Affine, b: Affine, shape: tuple[int, ...]) -> float:

@@ -27,7 +27,7 @@ class VolumeFormat(Protocol):
 
     @property
     def ENDINGS(self) -> tuple[str, ...]:
-        """How its files' names end, in lower case with the dot; empty where only the content tells."""
+        """The endings of its files' names, in lower case with the dot; empty where only the content tells."""
         ...
 
     def read(self, path: Path | str, affine: str = "auto") -> Volume:

@@ -125,7 +125,7 @@ def check_output_name(path: Path | str, like: Picture) -> Codec:
 
 
 def default_output(path: Path | str, mark: str = "_brgm") -> Path:
-    """Where a result goes that was given no name: beside `path`; DICOM and TIFF for their like, else PNG, lossless."""
+    """The default path of a result: beside `path`; DICOM and TIFF for their like, else PNG, lossless."""
     path = Path(path)
     codec, dicom = CODECS.get(path.suffix.lower()), path.suffix.lower() == ".dcm"
     if codec is None and not dicom:  # DICOM known by its content: such files are often named by numbers with dots

@@ -88,7 +88,7 @@ def _read(path: Path) -> Picture:
 
 
 class Layout(NamedTuple):
-    """How modality values are stored: `bits` bits from `low` up; value = slope * integer + intercept.
+    """The storage of modality values: `bits` bits from `low` up; value = slope * integer + intercept.
 
     `turned`: the lowest integer is shown bright, or stands for the highest value, but not both.
     """
@@ -101,7 +101,7 @@ class Layout(NamedTuple):
 
 
 def layout(header: Dataset) -> Layout:
-    """How `header` says that its pixels are stored; where it has a Modality LUT, how the output of that is."""
+    """The storage of the pixels by `header`; where it has a Modality LUT, that of its output."""
     bits, slope, intercept = int(header.BitsStored), header.get("RescaleSlope", 1), header.get("RescaleIntercept", 0)
     low = -(1 << bits - 1) if header.PixelRepresentation else 0
     if header.get("ModalityLUTSequence"):

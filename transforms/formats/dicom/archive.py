@@ -1,4 +1,4 @@
-"""Where DICOM files are: a file, a folder and all below it, a DICOMDIR, a zip. Nothing outside of it is ever read."""
+"""The DICOM files of a source (a file, a folder and all below it, a DICOMDIR, a zip); nothing outside it is read."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from brgm_med._version import __version__
 from brgm_med.transforms.formats.dicom.deidentify import Deidentifier
-from brgm_med.transforms.formats.dicom.elements import item
+from brgm_med.transforms.formats.dicom.elements import appended, item
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -41,7 +41,7 @@ SERIES_STEP = 1000
 
 @dataclass(frozen=True)
 class Derivation:
-    """How an image was derived. `title` ends its Series Description, `text` tells a reader, `statement` warns him.
+    """The derivation of an image. `title` ends its Series Description, `text` tells a reader, `statement` warns him.
 
     `tool` says by which prior, by name and hash; `account`, ASCII lines, what the certificate tells of the making.
     """
@@ -96,10 +96,10 @@ def quiet() -> Iterator[None]:
 def mark_derived(
     dataset: Dataset, source: Dataset, derivation: Derivation, choices: Choices, series_uid: str, kind: str = ""
 ) -> None:
-    """Say in `dataset` what is the same for the whole of a derived series: how, by whom, and that it is derived.
+    """Mark `dataset` as derived: the attributes that are the same for a whole series, its making and its maker.
 
-    `kind` is Image Type's third value where the source has none. What is said of the source's own derivation stays
-    before what is said of this one.
+    `kind` is Image Type's third value where the source has none. The source's own derivation stays before this
+    one.
     """
     image_type = source.get("ImageType") or []
     third = (image_type[2] if not isinstance(image_type, str) and len(image_type) > 2 else "") or kind
@@ -107,15 +107,10 @@ def mark_derived(
     dataset.SeriesInstanceUID = series_uid
     number = source.get("SeriesNumber")
     dataset.SeriesNumber = SERIES_STEP + int(number) if number is not None and 0 <= number < 1 << 30 else None
-    described = str(source.get("SeriesDescription") or "").strip()
-    dataset.SeriesDescription = (
-        f"{described[: 63 - len(derivation.title)]} {derivation.title}".strip()
-    )  # LO: 64 characters
+    dataset.SeriesDescription = appended(source.get("SeriesDescription"), derivation.title, 64)  # LO
     dataset.ImageComments = derivation.comments
-    before = str(dataset.get("DerivationDescription") or "").strip()[
-        : 1023 - len(derivation.text)
-    ]  # ST: 1024 characters
-    dataset.DerivationDescription = f"{before} {derivation.text}".strip()
+    earlier = dataset.get("DerivationDescription")
+    dataset.DerivationDescription = appended(earlier, derivation.text, 1024)  # ST
     dataset.DerivationCodeSequence = [*dataset.get("DerivationCodeSequence", []), coded(derivation.code)]
     dataset.ContentQualification = "RESEARCH"
     now = None if choices.uid_seed is not None else datetime.now().astimezone()

@@ -31,6 +31,12 @@ def remove(dataset: Dataset, keywords: Iterable[str]) -> None:
             del dataset[name]
 
 
+def appended(value: str | None, text: str, length: int) -> str:
+    """`text` after the `value` of an attribute, which is cut to what `length` characters leave for it."""
+    before = str(value or "").strip()[: length - 1 - len(text)]
+    return f"{before} {text}".strip()
+
+
 def ds(value: float) -> float:
     """A decimal string of at most 16 characters (PS3.5, table 6.2-1)."""
     from pydicom.valuerep import DSfloat

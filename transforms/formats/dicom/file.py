@@ -50,7 +50,7 @@ def is_dicom(path: Path) -> bool:
 
 @contextmanager
 def strict(path: Path) -> Iterator[None]:
-    """Whatever pydicom and its codecs raise for the file at `path` becomes InputRefusedError; they warn of nothing."""
+    """Turn all errors of pydicom and its codecs for the file at `path` into InputRefusedError; silence warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd headers: the parts that matter are looked at

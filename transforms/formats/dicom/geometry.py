@@ -1,4 +1,4 @@
-"""Where the pixels of DICOM slices are in the patient, and whether slices are one volume. Needs numpy only.
+"""The positions of DICOM slices in the patient, and the check that they are one volume. Needs numpy only.
 
 The rules are those of highdicom's `Volume` (one orientation, even spacing to 1 %, no slice missing, twice or tilted),
 in our own words: highdicom doubles pydicom's half second of imports, and its refusals say neither which file nor where.
@@ -18,10 +18,10 @@ from brgm_med.transforms.formats.affine import RAS_LPS
 from brgm_med.transforms.formats.dicom.slice import Slice
 
 SAME_DIRECTION = 1e-4
-"""How much the cosines of two slices of one orientation may differ."""
+"""The largest difference between the cosines of two slices of one orientation."""
 
 EVEN, ROUNDING = 0.01, 0.012
-"""How far from its place on the common axis a slice may be: a fraction of the spacing, or mm, the larger."""
+"""The largest distance of a slice from its position on the axis: a fraction of the spacing, or mm, the larger."""
 
 
 def along_normal(array: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64]]:

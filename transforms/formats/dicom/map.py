@@ -19,7 +19,7 @@ from brgm_med._version import __version__
 from brgm_med.files import new_folder, reading_back
 from brgm_med.transforms.formats.affine import TOLERANCE_MM, Affine
 from brgm_med.transforms.formats.dicom.derived import MAKER, Choices, Derivation, new_uids, quiet, save
-from brgm_med.transforms.formats.dicom.elements import item, remove
+from brgm_med.transforms.formats.dicom.elements import appended, item, remove
 from brgm_med.transforms.formats.dicom.geometry import along_normal
 from brgm_med.transforms.formats.dicom.series import Series, the_series
 
@@ -151,8 +151,7 @@ def _map(
     for one in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
         one.DimensionOrganizationUID = dimensions
     _set_patient_and_study(dataset, first)
-    described = str(first.get("SeriesDescription") or "").strip()
-    dataset.SeriesDescription = f"{described[: 63 - len(quantity.name)]} {quantity.name}".strip()  # LO: 64 characters
+    dataset.SeriesDescription = appended(first.get("SeriesDescription"), quantity.name, 64)  # LO
     dataset.ImageComments = derivation.comments
     return dataset
 
@@ -185,7 +184,7 @@ def _set_patient_and_study(dataset: Dataset, header: Dataset) -> None:
 
 
 def _holds(file: Path, series: Series, frames: NDArray[np.float32]) -> bool:
-    """Whether the file holds `frames`, each at the place of its slice of the series."""
+    """Whether the file holds `frames`, each at the position of its slice of the series."""
     from pydicom import dcmread
 
     written = dcmread(file)

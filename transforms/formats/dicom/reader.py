@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 FORM = "DICOM"
-"""What `Header.form` says of DICOM."""
+"""`Header.form` of DICOM."""
 
 
 @dataclass(frozen=True)

@@ -162,7 +162,7 @@ def chosen(path: Path, stacks: Sequence[Stack], choice: str | None) -> Stack:
 
 
 def _names(stack: Stack) -> set[str]:
-    """What a stack may be called: its name, its series' UID or number, and these with its part."""
+    """The names of a stack: its own name, its series' UID or number, and these with its part."""
     uid, number = str(stack.header.get("SeriesInstanceUID", "")), _number(stack.slices[0])
     part = stack.name.partition("/")[1:]
     return {stack.name, uid, number, uid + "".join(part), number + "".join(part)} - {""}

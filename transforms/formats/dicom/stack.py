@@ -92,7 +92,7 @@ def _natural(value: str) -> tuple[float, str]:
 
 
 def _repeats(slices: Sequence[Slice]) -> int:
-    """How many slices are at one place, at most."""
+    """The largest number of slices at one position."""
     return max(Counter(None if s.position is None else tuple(np.round(s.position, 3)) for s in slices).values())
 
 

@@ -130,7 +130,7 @@ def quantise(array: NDArray[np.floating], source: Scale | None) -> tuple[Scale, 
 
 
 def _written(value: float) -> float:
-    """What is left of a number when it is written as a decimal string."""
+    """A number as it is read back from a decimal string."""
     return float(str(ds(value)))
 
 
