@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from brgm_med.transforms.formats.affine import corners
+
 
 @dataclass(frozen=True, eq=False)
 class Grid:
@@ -36,9 +38,7 @@ class Grid:
 
     def corners(self) -> NDArray[np.float64]:
         """The 8 outer corners (voxel edges, not centres), [8, 3], world mm."""
-        ends = [(-0.5, n - 0.5) for n in self.shape]
-        index = np.stack(np.meshgrid(*ends, indexing="ij"), -1).reshape(-1, 3)
-        return index @ self.affine[:3, :3].T + self.affine[:3, 3]
+        return corners(self.affine, self.shape)
 
     def world_axis(self, axis: int) -> int:
         """The world axis (0 = R, 1 = A, 2 = S) that index axis `axis` runs along most nearly.

@@ -24,11 +24,15 @@ class AffineProblem(ValueError):
     """The problem with an affine, as the end of the sentence "its sform ..."."""
 
 
+def corners(affine: Affine, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """The 8 outer corners (voxel edges, not centres) of a volume of `shape`, [8, 3], world mm."""
+    index = np.stack(np.meshgrid(*((-0.5, n - 0.5) for n in shape), indexing="ij"), -1).reshape(-1, 3)
+    return index @ affine[:3, :3].T + affine[:3, 3]
+
+
 def corner_distance(a: Affine, b: Affine, shape: tuple[int, ...]) -> float:
     """The largest distance, mm, between where `a` and `b` put an outer corner of a volume of `shape`."""
-    ends = [(-0.5, n - 0.5) for n in shape]
-    index = np.stack(np.meshgrid(*ends, indexing="ij"), -1).reshape(-1, 3)
-    return float(np.linalg.norm(index @ (a - b)[:3, :3].T + (a - b)[:3, 3], axis=1).max())
+    return float(np.linalg.norm(corners(a - b, shape), axis=1).max())
 
 
 def without_shear(affine: Affine) -> Affine:
