@@ -6,7 +6,7 @@
 RUN is a run folder of `brgm-med train`; from `--data` one is made first, OUT/run, with the shipped prior's template:
 the first 120 heads train, the 15 after them choose. All recipes have the same networks, data, seed and thread, and
 train by the package's own `train_iteration` for as many processor minutes, measuring not counted. After each fifth of
-the time they are measured on the choosing heads, all recipes in turn, so that what else runs on the machine meets all
+the time they are measured on the validation heads, all recipes in turn, so that what else runs on the machine meets all
 alike. OUT holds a state for each, from which an interrupted comparison goes on; recipes.csv, recipes.md (table) and
 recipes.png (curves) are written after every measurement.
 """
@@ -266,7 +266,7 @@ def main() -> None:
         run.mkdir(exist_ok=True)
         for file in ("template.nii.gz", "mask.nii.gz"):
             shutil.copyfile(SHIPPED / DEFAULT / file, run / file)
-        prepare(options.data, run, 120, 15, 1)
+        prepare(options.data, run, 120, 15)
     stacks, held = slices_of(run), slices_of(run, "held_out")
     kept = [held[h][::EVERY] for h in range(len(held))]
     places = torch.linspace(-1, 1, len(held[0]))[::EVERY].repeat(len(kept))

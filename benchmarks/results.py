@@ -2,8 +2,8 @@
 
     BRGM_MED_LPIPS_WEIGHTS=alexnet.pth python benchmarks/results.py --shared ../shared/data --out ~/results
 
-Heads by sorted file name: the first 120 trained the shipped prior and train the opponents, the last 15 are reported.
-Trained opponents are kept in OUT/opponents, rows in OUT/brains and so on; what is there is not made again. Rows of
+Heads by sorted file name: the first 120 trained the shipped prior and train the baselines, the last 15 are reported.
+Trained baselines are kept in OUT/baselines, rows in OUT/brains and so on; what is there is not made again. Rows of
 x-rays and faces are added where priors of them are named: docs/pictures.md says how they are trained.
 """
 
@@ -47,7 +47,7 @@ def asked(options: argparse.Namespace) -> dict[str, Evaluation]:
             train=TRAIN,
             every=options.every * (2 if task == "shift" else 1),
             images=options.images,
-            opponents=options.out / "opponents",
+            baselines=options.out / "baselines",
             workers=options.workers,
             lpips_weights=options.lpips_weights,
         )
@@ -78,13 +78,13 @@ def asked(options: argparse.Namespace) -> dict[str, Evaluation]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True, help="the folder with ixi-hh-2mm and others")
-    parser.add_argument("--out", type=Path, required=True, help="tables, opponents and all pictures")
+    parser.add_argument("--out", type=Path, required=True, help="tables, baselines and all pictures")
     parser.add_argument("--docs", type=Path, default=DOCS, help="where RESULTS.md and its pictures go")
     parser.add_argument("--x-rays", type=Path, metavar="PRIOR")
     parser.add_argument("--faces", type=Path, metavar="PRIOR")
     parser.add_argument("--first", type=int, default=15, help="only the first so many subjects of each kind")
     parser.add_argument("--every", type=int, default=10, help="every Nth slice of a head (of shifts, every 2 Nth)")
-    parser.add_argument("--images", type=int, default=IMAGES, help="that each network opponent is shown")
+    parser.add_argument("--images", type=int, default=IMAGES, help="that each network baseline is shown")
     text = "if it holds AlexNet's alone, LPIPS is taken with AlexNet alone"
     parser.add_argument("--lpips-weights", type=Path, default=os.environ.get(ENVIRONMENT), help=text)
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import paper
-from brgm_med.pipelines.evaluation.comparison import Paired, best_opponent, mean, paired
+from brgm_med.pipelines.evaluation.comparison import Paired, best_baseline, mean, paired
 from brgm_med.pipelines.evaluation.evaluate import Evaluation
 from brgm_med.pipelines.evaluation.markdown import DIGITS, levels_of, report, scores_of
 from brgm_med.pipelines.evaluation.methods import known
@@ -62,7 +62,7 @@ def document(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evalua
         "",
         *(f"![{name}](results/{name}.png)\n" for name in ("sr-4", "sr-8", "slices-6")),
         *(f"![{name}](results/{name}.png)\n" for name in ("inpaint-half", "inpaint-strokes")),
-        "## What no opponent was trained for",
+        "## What no baseline was trained for",
         "",
         *_shift(rows["brains shift"]),
         "## Every method at every level",
@@ -79,7 +79,7 @@ def document(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evalua
 
 
 def _about(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """What was measured, of what, and what the opponents are."""
+    """What was measured, of what, and what the baselines are."""
     first = next(iter(evaluations.values()))
     bundle = load(first.prior)
     heads = len({row["subject"] for row in rows["brains sr"]})
@@ -106,7 +106,7 @@ def _about(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluati
         "",
     ]
     budgets = []
-    for file in sorted((first.opponents or first.out / "opponents").glob("supervised-*.safetensors")):
+    for file in sorted((first.baselines or first.out / "baselines").glob("supervised-*.safetensors")):
         record = record_of(file)
         budgets.append(
             f"{file.stem.removeprefix('supervised-')}: {int(record['images']) / 1000:.0f} thousand slices, "
@@ -145,7 +145,7 @@ def _comparisons(rows: Mapping[str, Sequence[Row]], ours: str, score: str) -> di
         if not name.startswith("brains") or name.endswith("shift"):
             continue
         for level, some in levels_of(these).items():
-            other = best_opponent(some, score)
+            other = best_baseline(some, score)
             if other is not None:
                 found[TITLES[name.rsplit(" ", 1)[1]].format(level)] = paired(some, ours, other, score)
     return found

@@ -33,8 +33,8 @@ def study(root: Path, images: int = 5, methods: tuple[str, ...] = METHODS, **opt
     """The page, its content for its script, and its key."""
     made = folders(root, images, methods)
     truth = made.pop("truth")
-    page = make(truth, made, root / "study.html", **{"seed": 1, **options})
-    return page, content(page), json.loads((root / "study_key.json").read_text())
+    page = make(truth, made, root / "forced_choice.html", **{"seed": 1, **options})
+    return page, content(page), json.loads((root / "forced_choice_key.json").read_text())
 
 
 def content(page: Path) -> Any:

@@ -10,10 +10,11 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from brgm_med.pipelines.report import Subject
+from brgm_med.pipelines.report import Outcome
 from brgm_med.priors import bundle
-from brgm_med.transforms.acquire import degrade, interpolate, thick_slices
+from brgm_med.transforms.acquire import interpolate
 from brgm_med.transforms.geometry import Grid
+from brgm_med.transforms.simulate import degrade, thick_slices
 from tests import phantom
 
 HOSTILE = "<script>alert(1)</script>&\"'.nii.gz"
@@ -73,7 +74,8 @@ def case(folder: Path, **more: Any) -> dict[str, Path]:
     return {"scan": scan, "result": result, "certificate": certificate}
 
 
-def study(folder: Path) -> list[Subject]:
+def study(folder: Path) -> list[Outcome]:
+    """Nine subjects: six alike, one that registered badly, one refused, one without a certificate that can be read."""
     subjects = []
     for i, correlation in enumerate((0.80, 0.81, 0.82, 0.79, 0.80, 0.81, 0.55)):
         certificate = folder / f"sub-{i}.json"
@@ -82,8 +84,8 @@ def study(folder: Path) -> list[Subject]:
             json.dumps({"registration": {"correlation": correlation}, "consistency": {"relative_residual": residual}})
         )
         report = folder / "a folder" / f"sub-{i}#.html"
-        subjects.append(Subject(f"sub-{i}", "done", certificate=certificate, report=report))
-    subjects.append(Subject("=<b>cmd</b>", "refused", reason='the file is "truncated" <script>x</script>'))
+        subjects.append(Outcome.done(f"sub-{i}", certificate, report))
+    subjects.append(Outcome("=<b>cmd</b>", "refused", reason='the file is "truncated" <script>x</script>'))
     (folder / "odd.json").write_text("{")
-    subjects.append(Subject("sub-odd", "done", certificate=folder / "odd.json"))
+    subjects.append(Outcome.done("sub-odd", folder / "odd.json"))
     return subjects

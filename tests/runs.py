@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from brgm_med.training.state import Architecture, TrainState
-from brgm_med.transforms.prepare import fingerprint
+from brgm_med.transforms.cache import fingerprint
 from brgm_med.transforms.template import BOX_SHAPE
 from tests import phantom
 

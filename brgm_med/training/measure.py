@@ -1,4 +1,4 @@
-"""What a prior is worth on held-out slices: how well its latent inputs reach them, how its samples are distributed."""
+"""The quality of a prior on held-out slices: how well its latent inputs reach them, how its samples are distributed."""
 
 from __future__ import annotations
 
@@ -101,9 +101,9 @@ def sample(generator: StyleGAN2, positions: Tensor, seed: int, batch: int = 32) 
     images = []
     with torch.random.fork_rng([positions.device] if positions.is_cuda else []):
         torch.manual_seed(seed)  # the noise inputs draw from the global generator
-        for part, place in zip(z.split(batch), positions.split(batch), strict=True):
-            code = position_code(place, generator.c_dim) if generator.c_dim else None
-            images.append(generator(part.to(place.device), code, noise="random"))
+        for part, position in zip(z.split(batch), positions.split(batch), strict=True):
+            code = position_code(position, generator.c_dim) if generator.c_dim else None
+            images.append(generator(part.to(position.device), code, noise="random"))
     return torch.cat(images)
 
 

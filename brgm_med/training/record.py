@@ -1,4 +1,4 @@
-"""What a run writes about itself: curves, pictures, measured snapshots, and its state."""
+"""The record of a run: curves, pictures, measured snapshots, and its state."""
 
 from __future__ import annotations
 

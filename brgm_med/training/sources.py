@@ -25,6 +25,7 @@ from torch import Tensor
 from brgm_med.errors import PriorError
 from brgm_med.training.augment import Augmentation
 from brgm_med.training.contrast import coloured, remapped
+from brgm_med.training.state import first_line
 
 LEVELS = 64.0
 """Steps of 8-bit slices in a unit of normalised intensity, so 1 to 255 reach from -1 to 2.97; 0 is not known."""
@@ -217,5 +218,4 @@ class Sources(Sequence[NDArray[np.uint8]]):
                     sources.append(Source(entry["name"], entry["share"], kernels, stacks, tissue))
             return cls(sources)
         except Exception as error:  # a damaged archive fails in as many ways as safetensors and JSON have
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise PriorError(f"{path}: holds no training slices ({reason[0]}); prepare them again") from error
+            raise PriorError(f"{path}: holds no training slices ({first_line(error)}); prepare them again") from error

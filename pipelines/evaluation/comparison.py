@@ -75,7 +75,7 @@ def paired(rows: Sequence[Row], ours: str, other: str, score: str) -> Paired:
     return Paired(ours, other, score, float(gains.mean()), low, high, better, len(gains), p)
 
 
-def best_opponent(rows: Sequence[Row], score: str) -> str | None:
+def best_baseline(rows: Sequence[Row], score: str) -> str | None:
     """The method with the best mean score that is not ours in any form; None where there is none."""
     methods = [m for m in dict.fromkeys(row["method"] for row in rows) if not is_ours(m)]
     means = {m: mean(rows, m, score) for m in methods}

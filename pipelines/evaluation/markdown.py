@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from brgm_med.pipelines.evaluation.comparison import BETTER, below, best_opponent, mean, paired
+from brgm_med.pipelines.evaluation.comparison import BETTER, below, best_baseline, mean, paired
 from brgm_med.pipelines.evaluation.measure import COSTS
 from brgm_med.pipelines.evaluation.table import Row
 
@@ -57,7 +57,7 @@ def verdicts(rows: Sequence[Row], ours: Sequence[str] = ("ours", "ours-alone")) 
     ]
     present = {row["method"] for row in rows}
     for score in scores_of(rows):
-        other = best_opponent(rows, score)
+        other = best_baseline(rows, score)
         for mine in ours:
             if other is None or mine not in present:
                 continue

@@ -1,4 +1,4 @@
-"""The linear opponent: principal components of the training images, and the Gaussian MAP in closed form."""
+"""The linear baseline: principal components of the training images, and the Gaussian MAP in closed form."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from brgm_med.pipelines.evaluation.setting import Method, Setting
 COMPONENTS = 1500
 FILE = "pca.safetensors"
 AVERAGES, SLICES, HOLES = 0.04, 0.08, 0.2
-"""What the components leave unexplained, chosen on the choosing heads: of averages, of thick slices, beside holes."""
+"""What the components leave unexplained, chosen on the validation heads: of averages, of thick slices, beside holes."""
 
 
 def fit(stacks: Sequence[Tensor], out: Path) -> None:
@@ -38,8 +38,8 @@ def fit(stacks: Sequence[Tensor], out: Path) -> None:
 
 
 def principal_components(setting: Setting) -> Method:
-    """m + C A' (A C A' + s^2 I)^-1 (y - A m), with components of the opponents' own training."""
-    linear = loaded((setting.opponents or Path()) / FILE).at(setting.index)
+    """m + C A' (A C A' + s^2 I)^-1 (y - A m), with components of the baselines' own training."""
+    linear = loaded((setting.baselines or Path()) / FILE).at(setting.index)
 
     def reconstruct(y: Tensor, corruption: nn.Module) -> Tensor:
         if isinstance(corruption, Mask):

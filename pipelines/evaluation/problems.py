@@ -1,4 +1,4 @@
-"""What is measured of an image: averages of pixels, thick slices, holes, and what no opponent was trained for."""
+"""What is measured of an image: averages of pixels, thick slices, holes, and what no baseline was trained for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Problem:
     """One measurement of images [N, C, H, W] in [-1, 1]: y = corruption(change(x)) + noise n, n ~ N(0, 1).
 
     `block`: pixels that one sample averages, (rows, columns), (1, 1) for a hole. `trained_for`: for which problem a
-    trained opponent that meets it was trained. `change` makes the truth, where that is not the image as it is.
+    trained baseline that meets it was trained. `change` makes the truth, where that is not the image as it is.
     """
 
     task: str
@@ -53,7 +53,7 @@ def problems(
     """The problems of a task for images of `shape` (rows, columns), pixels of `spacing` mm (None: not known).
 
     Levels: of "sr" whole factors; of "slices" thicknesses in mm; of "inpaint" names of `holes`; of "shift" names of
-    `shifts`, which a trained opponent meets as the one for `trained`. Raises UsageError for another.
+    `shifts`, which a trained baseline meets as the one for `trained`. Raises UsageError for another.
     """
     found = []
     for level in levels:
@@ -121,7 +121,7 @@ def holes(rows: int, columns: int) -> dict[str, Tensor]:
 
 
 def shifts(shape: tuple[int, int], trained: str = "sr-4") -> dict[str, Problem]:
-    """Measurements unlike the one that an opponent was trained for, averages of 4 x 4 pixels: by name."""
+    """Measurements unlike the one that an baseline was trained for, averages of 4 x 4 pixels: by name."""
 
     def problem(
         name: str,

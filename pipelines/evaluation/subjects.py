@@ -13,8 +13,9 @@ from torch import Tensor
 from brgm_med.errors import InputRefusedError, PriorError, UsageError
 from brgm_med.pipelines.training.pictures import framed, holds_pictures
 from brgm_med.priors.bundle import PriorBundle
+from brgm_med.transforms.cache import read_head
 from brgm_med.transforms.formats import for_reading, pictures_in
-from brgm_med.transforms.prepare import heads_in, prepare_heads, read_kept
+from brgm_med.transforms.prepare import heads_in, prepare_heads
 from brgm_med.transforms.template import load_template
 
 Range = tuple[int | None, int | None]
@@ -48,7 +49,7 @@ class Source:
         if self.kept is None:
             image = _framed(self.path, bundle)
             return Subject(self.path.name, image[None], (0,), (-1.0, 1.0))
-        held = read_kept(self.kept)
+        held = read_head(self.kept)
         if held is None:
             raise PriorError(f"{self.kept}: missing or damaged; run the same command again, which makes it anew")
         images = held["stack"][::every].float()
@@ -80,7 +81,7 @@ def find(data: Path, which: Range, out: Path, bundle: PriorBundle, workers: int)
 
 
 def stacks(sources: Sequence[Source], bundle: PriorBundle) -> Sequence[Tensor]:
-    """All slices of each head [Y, 1, H, W], or each picture [1, C, H, W], float16: what opponents are trained on."""
+    """All slices of each head [Y, 1, H, W], or each picture [1, C, H, W], float16: what baselines are trained on."""
     return [source.load(bundle, 1).images.half() for source in sources]
 
 

@@ -1,4 +1,4 @@
-"""The supervised opponent: a network that is trained for one measurement, as the users of such networks train it."""
+"""The supervised baseline: a network that is trained for one measurement, as the users of such networks train it."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def train(
 def supervised(setting: Setting) -> Method:
     """The network that `setting.trained_for` names. Another measurement is first resampled to the samples that it was
     trained on, as its users would do it."""
-    file = (setting.opponents or Path()) / f"supervised-{setting.trained_for}.safetensors"
+    file = (setting.baselines or Path()) / f"supervised-{setting.trained_for}.safetensors"
     network, record = loaded(file)
 
     @torch.no_grad()

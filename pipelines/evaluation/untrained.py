@@ -15,10 +15,10 @@ from brgm_med.pipelines.evaluation.setting import Method, Setting
 
 TV_AVERAGES, TV_HOLES, TV_STEPS, TV_INNER = 0.05, 0.15, 200, 10
 """Weight of the total variation, of averages and of holes; steps of FISTA, and of the denoiser in each. Chosen on one
-choosing head, of 0.0001 to 0.15."""
+validation head, of 0.0001 to 0.15."""
 
 DIP_STEPS, DIP_CHANNELS, DIP_LAYERS, DIP_RATE = 200, 64, 6, 0.003
-"""The deep image prior's steps, after which it is stopped, and its network. Chosen on one choosing head."""
+"""The deep image prior's steps, after which it is stopped, and its network. Chosen on one validation head."""
 
 
 def deepinv_for(method: str) -> Any:

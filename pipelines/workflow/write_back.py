@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from brgm_med.errors import CannotWriteError
-from brgm_med.files import digest, new_folder, replacing, write_json
+from brgm_med.files import digest, make_folder, new_folder, replacing, write_json
 from brgm_med.pipelines.results.nifti import measured_beside
 from brgm_med.pipelines.workflow.refusals import ENDING, is_refusal
 
@@ -112,11 +111,3 @@ def copy_folder(source: Path, target: Path) -> Path:
 def content(folder: Path) -> dict[str, str]:
     """Every file in a folder and below, by relative name, and its SHA-256."""
     return {p.relative_to(folder).as_posix(): digest(p) for p in folder.rglob("*") if p.is_file()}
-
-
-def make_folder(path: Path) -> None:
-    """With those above it. Raises CannotWriteError."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotWriteError(f"{path}: cannot be made ({error.strerror}); choose another folder") from error

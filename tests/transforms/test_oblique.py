@@ -10,9 +10,10 @@ from scipy.spatial.transform import Rotation
 from torch import nn
 
 from brgm_med.corruptions import ObliqueProfile, StackAsVolume, Together, profile_matrix, profile_nodes
-from brgm_med.transforms.acquire import AcquisitionModel, thick_slices
+from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.oblique import oblique_profile, stack_grid, turned
+from brgm_med.transforms.simulate import thick_slices
 from brgm_med.transforms.slices import coronal_stack
 from tests.examples import PROFILES, SOURCE, posed, randn
 
