@@ -19,6 +19,7 @@ from brgm_med.corruptions import (
     Mask,
     MotionBetweenLines,
     ObliqueProfile,
+    Separable,
     SliceProfile,
     StackAsVolume,
     Together,
@@ -128,6 +129,7 @@ COMPOSED = {
     "grey and coarse": nn.Sequential(Grey(), Downsample(3, "lanczos")),
 }
 VOLUMES = {
+    "matrices": Example(Separable((randn(4, 6), None, randn(7, 3))), (2, 6, 5, 3)),
     "slice profile": Example(scan(), (2, 9, 10, 8)),
     "slice profile, masked": Example(nn.Sequential(scan(), Mask(some(9, 4, 3))), (2, 9, 10, 8)),
     "stack as volume": Example(StackAsVolume(), (4, 2, 5, 6), batch=1),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from brgm_med.pipelines.evaluation import methods
+from brgm_med.pipelines.results import certificate
 from tests.house import ROOT
 
 PAGES = sorted((ROOT / "docs" / "how-to").glob("*.md"))
@@ -17,6 +18,8 @@ SUBJECTS = {"baseline", "certificate-field", "corruption", "format", "generator"
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(methods, "METHODS", methods.METHODS.copy())  # pages add to tables
+    monkeypatch.setattr(certificate, "PUBLIC", certificate.PUBLIC)
+    monkeypatch.setattr(certificate, "NAMES", certificate.NAMES.copy())
     (tmp_path / "node").mkdir()
     monkeypatch.chdir(tmp_path)
     text = page.read_text()

@@ -60,12 +60,6 @@ def bad_scans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_every_bad_scan_is_refused_in_one_line(bad_scans: dict[str, Path]) -> None:
     for name, path in bad_scans.items():
         contracts.refused(lambda p: formats.for_reading(p).read(p), path, SAYS.get(name, ""))
-        with pytest.raises(InputRefusedError) as caught:
-            formats.for_reading(path).read(path)
-        message = str(caught.value)
-        assert message.startswith(str(path)), name
-        assert "\n" not in message, name
-        assert SAYS.get(name, "") in message, (name, message)
 
 
 def test_lying_headers_cost_neither_time_nor_memory_nor_torch(bad_scans: dict[str, Path]) -> None:

@@ -55,14 +55,6 @@ def test_written_affine_and_codes_read_back(tmp_path: Path, codes: tuple[int, in
     again = contracts.round_trip(
         tmp_path / "b.nii.gz", write, nifti.read, array, finer, conventions, expected=(version, *codes)
     )
-    held = nifti.write(tmp_path / "b.nii.gz", array, finer, source.header)
-    again = nifti.read(tmp_path / "b.nii.gz")
-    np.testing.assert_array_equal(held, array)
-    np.testing.assert_array_equal(again.array, array)
-    assert held.dtype == np.float32
-    assert again.header.nifti.version == version
-    assert (again.header.nifti.fields["sform_code"], again.header.nifti.fields["qform_code"]) == codes
-    assert nifti_affine.corner_distance(again.affine, finer, array.shape) < 1e-3
     witness = opened(tmp_path / "b.nii.gz")
     np.testing.assert_array_equal(witness.get_fdata(dtype=np.float32), array)
     np.testing.assert_allclose(witness.affine, again.affine, atol=1e-4)
