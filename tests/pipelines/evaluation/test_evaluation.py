@@ -34,6 +34,7 @@ from brgm_med.pipelines.evaluation.problems import (
 )
 from brgm_med.pipelines.evaluation.setting import Setting
 from brgm_med.priors.bundle import load
+from tests.squares import by_number, line, square
 
 SHAPE = (80, 96)
 
@@ -238,29 +239,15 @@ def test_a_projection_that_raised_an_error_is_counted() -> None:
 # The table of rows.
 
 
-def square(number: int) -> list[table.Row]:
-    if number < 0:
-        raise InputRefusedError("negative")
-    return [{"number": str(number), "square": str(number**2)}]
-
-
-def by_number(entry: table.Row) -> int:
-    return int(entry["number"])
-
-
-def told(new: list[table.Row]) -> str:
-    return new[0]["square"]
-
-
 def test_a_table_goes_on_where_it_stopped(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     place = tmp_path / "table.csv"
     with pytest.raises(InputRefusedError, match="negative"):
-        table.completed(place, [(3,), (-1,)], square, by_number, told, 1)
+        table.completed(place, [(3,), (-1,)], square, by_number, line, 1)
     assert table.read(place) == square(3)
-    rows = table.completed(place, [(2,)], square, by_number, told, 1)
+    rows = table.completed(place, [(2,)], square, by_number, line, 1)
     assert rows == square(2) + square(3)
     assert table.read(place) == rows
-    assert table.completed(place, [], square, by_number, told, 1) == rows
+    assert table.completed(place, [], square, by_number, line, 1) == rows
     assert "1 of 1: 4" in capfd.readouterr().out
     place.write_text("number,square\n1\n")
     with pytest.raises(InputRefusedError, match="move it away"):
