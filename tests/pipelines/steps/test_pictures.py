@@ -152,6 +152,7 @@ def test_a_folder_of_pictures_is_worked_off_and_one_bad_picture_does_not_stop_it
     assert run("sr", "--in", folder, "--out", out, "--prior", prior, "--certificate", tmp_path / "x.json") == 2
 
 
+@pytest.mark.slow
 def test_an_x_ray_goes_through_both_commands_the_right_way_round(prior: Path, tmp_path: Path, data_dir: Path) -> None:
     """Compared with the DICOM file's own pixels, MONOCHROME1: bright is what it shows bright."""
     import pydicom
