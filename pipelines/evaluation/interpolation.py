@@ -29,9 +29,9 @@ def interpolation_matrix(positions: Tensor, targets: Tensor, kernel: Kernel) -> 
         return weights.scatter_(1, nearest[:, None], 1.0)
     reach = REACH[kernel]
     taps = u.floor().long()[:, None] + torch.arange(1 - reach, reach + 1)
-    found = _value(u[:, None] - taps, kernel)
-    found = found / found.sum(1, keepdim=True)
-    return weights.scatter_add_(1, taps.clamp(0, count - 1), found)
+    values = _value(u[:, None] - taps, kernel)
+    values = values / values.sum(1, keepdim=True)
+    return weights.scatter_add_(1, taps.clamp(0, count - 1), values)
 
 
 def _value(distance: Tensor, kernel: Kernel) -> Tensor:
@@ -43,7 +43,7 @@ def _value(distance: Tensor, kernel: Kernel) -> Tensor:
 
 
 def sample_positions(matrix: Tensor) -> Tensor:
-    """Where the samples of an acquisition matrix [m, n] are centred, in pixels of the image: [m]."""
+    """Centres of the samples of an acquisition matrix [m, n], in pixels of the image: [m]."""
     return matrix @ torch.arange(matrix.shape[1], dtype=matrix.dtype)
 
 
