@@ -16,13 +16,11 @@ from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.separable import stationary_covariance
 from brgm_med.transforms.acquire import (
     AcquisitionModel,
-    coarse_in_plane,
-    degrade,
     fine_grid,
     interpolate,
-    thick_slices,
 )
 from brgm_med.transforms.geometry import Grid
+from brgm_med.transforms.simulate import coarse_in_plane, degrade, thick_slices
 
 
 def oblique(spacing: tuple[float, float, float]) -> NDArray[np.float64]:

@@ -28,11 +28,12 @@ from brgm_med.pipelines.report.viewer import small_nifti
 from brgm_med.pipelines.report.words import number, paragraphs, rows
 from brgm_med.pipelines.results.certificate import super_resolved
 from brgm_med.priors import bundle
-from brgm_med.transforms.acquire import degrade, interpolate, thick_slices
+from brgm_med.transforms.acquire import interpolate
 from brgm_med.transforms.formats import dicom
 from brgm_med.transforms.formats.dicom import map as dicom_map
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES
 from brgm_med.transforms.geometry import Grid
+from brgm_med.transforms.simulate import degrade, thick_slices
 from tests import phantom
 from tests.mr_series import mr_series
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from brgm_med.transforms.intensity import NormaliseIntensityd as NormaliseIntensityd
     from brgm_med.transforms.load import LoadScan as LoadScan
     from brgm_med.transforms.load import LoadScand as LoadScand
-    from brgm_med.transforms.register import RegisterRigid as RegisterRigid
-    from brgm_med.transforms.register import RegisterRigidd as RegisterRigidd
+    from brgm_med.transforms.rigid import RegisterRigid as RegisterRigid
+    from brgm_med.transforms.rigid import RegisterRigidd as RegisterRigidd
     from brgm_med.transforms.save import SaveScan as SaveScan
     from brgm_med.transforms.save import SaveScand as SaveScand
     from brgm_med.transforms.slices import CoronalSlices as CoronalSlices
@@ -27,7 +27,7 @@ else:
             "geometry": "Grid",
             "intensity": "NormaliseIntensity, NormaliseIntensityd",
             "load": "LoadScan, LoadScand",
-            "register": "RegisterRigid, RegisterRigidd",
+            "rigid": "RegisterRigid, RegisterRigidd",
             "save": "SaveScan, SaveScand",
             "slices": "CoronalSlices, CoronalSlicesd",
         },

@@ -13,8 +13,9 @@ from torch import Tensor
 from brgm_med.errors import InputRefusedError, PriorError, UsageError
 from brgm_med.pipelines.training.pictures import framed, holds_pictures
 from brgm_med.priors.bundle import PriorBundle
+from brgm_med.transforms.cache import read_head
 from brgm_med.transforms.formats import for_reading, pictures_in
-from brgm_med.transforms.prepare import heads_in, prepare_heads, read_kept
+from brgm_med.transforms.prepare import heads_in, prepare_heads
 from brgm_med.transforms.template import load_template
 
 Range = tuple[int | None, int | None]
@@ -48,7 +49,7 @@ class Source:
         if self.kept is None:
             image = _framed(self.path, bundle)
             return Subject(self.path.name, image[None], (0,), (-1.0, 1.0))
-        head = read_kept(self.kept)
+        head = read_head(self.kept)
         if head is None:
             raise PriorError(f"{self.kept}: missing or damaged; run the same command again, which makes it anew")
         images = head["stack"][::every].float()

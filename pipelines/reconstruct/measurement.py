@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from brgm_med.consistency import project
-from brgm_med.corruptions import SliceProfile
+from brgm_med.corruptions import Separable, SliceProfile
 from brgm_med.errors import InputRefusedError
 from brgm_med.noise_level import NoiseLevel, noise_in_air
-from brgm_med.separable import SeparableCovariance, SeparableSystem, stationary_covariance
+from brgm_med.separable import SeparableSystem, stationary_covariance
 from brgm_med.transforms.acquire import AcquisitionModel, fine_grid, interpolate
+from brgm_med.transforms.bias_field import LogBiasField
 from brgm_med.transforms.geometry import Grid, resample
-from brgm_med.transforms.intensity import Normalisation, air_of, estimate
+from brgm_med.transforms.intensity import Normalisation, estimate
 from brgm_med.transforms.register import LEAST_CORRELATION, resample_cubic, rigid_pose, similarity
-from brgm_med.transforms.shading import Shading
 from brgm_med.transforms.slices import restack
 from brgm_med.transforms.template import Pose, Template
 
@@ -50,7 +50,7 @@ class Scan:
     pose: Pose
     normalisation: Normalisation
     noise: NoiseLevel
-    shading: Shading
+    shading: LogBiasField
 
     def normalised(self) -> Tensor:
         """The scan as the prior's head would look to it: air -1, brain 0, no shading."""
@@ -75,7 +75,7 @@ class Problem:
     scans: tuple[Scan, ...]
     fine: Grid
     corruption: SliceProfile
-    covariance: SeparableCovariance
+    covariance: Separable
     interpolated: Tensor
     correlation: float
 
@@ -87,14 +87,14 @@ class Problem:
     def pose(self) -> Pose:
         return self.first.pose
 
-    def refined(self, poses: Sequence[Pose], shadings: Sequence[Shading]) -> Problem:
+    def refined(self, poses: Sequence[Pose], shadings: Sequence[LogBiasField]) -> Problem:
         """With another pose and shading for each scan."""
         changed = zip(self.scans, poses, shadings, strict=True)
         scans = tuple(dataclasses.replace(scan, pose=pose, shading=shading) for scan, pose, shading in changed)
         return dataclasses.replace(self, scans=scans)
 
 
-def error_covariance(grid: Grid) -> SeparableCovariance:
+def error_covariance(grid: Grid) -> Separable:
     """C of the final projection on `grid`: what the prior gets wrong falls off as a Gaussian of `CORRELATION_MM`."""
     return stationary_covariance(grid.shape, [CORRELATION_MM / s for s in grid.spacing], "gaussian")
 
@@ -129,7 +129,7 @@ def pose_problem(
     level = noise_of(scan, coarse, template, pose, noise, normalisation)
     if level.deviation:
         interpolated = smoothed(scan, fine, corruption, level.deviation)
-    first = Scan(scan, coarse, acquisition, pose, normalisation, level, Shading.none())
+    first = Scan(scan, coarse, acquisition, pose, normalisation, level, LogBiasField.none())
     return Problem((first,), fine, corruption, covariance, interpolated, correlation)
 
 
@@ -163,7 +163,7 @@ def with_scan(
         )
     normalisation = estimate(scan, grid, template, problem.pose)
     level = noise_of(scan, grid, template, problem.pose, noise, normalisation)
-    added = Scan(scan, grid, acquisition, problem.pose, normalisation, level, Shading.none())
+    added = Scan(scan, grid, acquisition, problem.pose, normalisation, level, LogBiasField.none())
     return dataclasses.replace(problem, scans=(*problem.scans, added))
 
 
@@ -173,7 +173,7 @@ def noise_of(
     """The noise of a registered scan: as stated, or, if None, from its air (below `NEGLIGIBLE` of the brain none)."""
     if stated is not None:
         return NoiseLevel(stated, "stated")
-    air = torch.from_numpy(air_of(template).astype(np.float32))[None]
+    air = torch.from_numpy(template.air.astype(np.float32))[None]
     back = np.linalg.inv(pose).astype(np.float64)
     there = resample(air, template.grid, grid, back, mode="nearest")[0] > 0.5
     found = noise_in_air(scan[0][there])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from brgm_med.chunks import Chunked
 from brgm_med.consistency import project
-from brgm_med.corruptions import StackAsVolume, Together
+from brgm_med.corruptions import Separable, StackAsVolume, Together
 from brgm_med.energies import GaussMarkov, Likelihood, Perceptual, Pixel
 from brgm_med.explained import explained_estimate
 from brgm_med.noise_level import thinned
@@ -21,7 +21,7 @@ from brgm_med.perceptual import PerceptualFeatures, SlicesAsPictures
 from brgm_med.pipelines.reconstruct.measurement import Problem, Scan, placed
 from brgm_med.posterior import Posterior, Weights
 from brgm_med.priors.bundle import PriorBundle
-from brgm_med.separable import SeparableCovariance, SeparableSystem
+from brgm_med.separable import SeparableSystem
 from brgm_med.solvers import fit_lbfgs
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.oblique import oblique_profile, stack_grid
@@ -141,7 +141,7 @@ def infer_stack(
         found = estimate.ws
         if last < steps:
             fits = tuple(fit(scan, estimate.image.cpu(), box, weights) for scan in problem.scans)
-            problem = problem.refined([f.pose for f in fits], [f.shading for f in fits])
+            problem = problem.refined([f.pose for f in fits], [f.bias_field for f in fits])
     return estimate.image.cpu(), problem, fits
 
 
@@ -209,7 +209,7 @@ def combine(problem: Problem, stack: Tensor, box: Grid) -> Result:
 
 
 def weighed(
-    image: Tensor, scan: Observed, residual: Tensor, error: Tensor, covariance: SeparableCovariance
+    image: Tensor, scan: Observed, residual: Tensor, error: Tensor, covariance: Separable
 ) -> tuple[Tensor, Tensor]:
     """The most probable image given a scan with noise, and the size of the prior's error that it rests on.
 
@@ -235,7 +235,7 @@ def weighed(
     return made, used * error
 
 
-def around(error: Tensor, covariance: SeparableCovariance) -> Callable[[Tensor], Tensor]:
+def around(error: Tensor, covariance: Separable) -> Callable[[Tensor], Tensor]:
     """The covariance of an error whose size, [1, X, Y, Z], differs from place to place: x -> D C D x."""
 
     def apply(x: Tensor) -> Tensor:

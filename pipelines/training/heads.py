@@ -29,8 +29,9 @@ from brgm_med.training.export import export_bundle
 from brgm_med.training.loop import Recipe
 from brgm_med.training.state import Architecture
 from brgm_med.transforms.average import build_template
+from brgm_med.transforms.cache import in_memory
 from brgm_med.transforms.geometry import Grid
-from brgm_med.transforms.prepare import Heads, heads_in, in_memory, prepare_heads
+from brgm_med.transforms.prepare import Heads, heads_in, prepare_heads
 from brgm_med.transforms.template import BOX_SHAPE, SPACING, centred_grid
 
 Part = Literal["heads", "held_out"]
