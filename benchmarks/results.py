@@ -37,9 +37,9 @@ SHOWN = ("sr-4", "sr-8", "slices-6", "inpaint-half", "inpaint-strokes")
 
 def asked(options: argparse.Namespace) -> dict[str, Evaluation]:
     """Every evaluation of the document, by name."""
-    found = {}
+    evaluations = {}
     for task in ("sr", "slices", "inpaint", "shift"):
-        found[f"brains {task}"] = Evaluation(
+        evaluations[f"brains {task}"] = Evaluation(
             options.shared / "ixi-hh-2mm" / "t1",
             options.out / "brains",
             task,
@@ -60,7 +60,7 @@ def asked(options: argparse.Namespace) -> dict[str, Evaluation]:
         if prior is None:
             continue
         for task, methods in PICTURES.items():
-            found[f"{name} {task}"] = Evaluation(
+            evaluations[f"{name} {task}"] = Evaluation(
                 options.shared / folder,
                 options.out / name,
                 task,
@@ -72,7 +72,7 @@ def asked(options: argparse.Namespace) -> dict[str, Evaluation]:
                 workers=options.workers,
                 lpips_weights=options.lpips_weights,
             )
-    return found
+    return evaluations
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -99,9 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pictures.mkdir(parents=True, exist_ok=True)
     for level in SHOWN:
         task, _, name = level.partition("-")
-        made = images_folder(options.out / "brains", task, name).with_suffix(".png")
-        if made.is_file():
-            Image.open(made).convert("L").save(pictures / f"{level}.png", optimize=True)
+        picture = images_folder(options.out / "brains", task, name).with_suffix(".png")
+        if picture.is_file():
+            Image.open(picture).convert("L").save(pictures / f"{level}.png", optimize=True)
     for task in ("sr", "slices"):
         shutil.copyfile(options.out / "brains" / f"{task}.png", pictures / f"{task}.png")
     others = ("supervised", "supervised+consistency", "pca+consistency", "cubic+consistency")

@@ -140,15 +140,15 @@ def alone(method: str) -> bool:
 
 def _comparisons(rows: Mapping[str, Sequence[Row]], ours: str, score: str) -> dict[str, Paired]:
     """Ours against the best other method at every level of brains, shifts left out, by title."""
-    found = {}
+    comparisons = {}
     for name, these in rows.items():
         if not name.startswith("brains") or name.endswith("shift"):
             continue
         for level, some in levels_of(these).items():
             other = best_baseline(some, score)
             if other is not None:
-                found[TITLES[name.rsplit(" ", 1)[1]].format(level)] = paired(some, ours, other, score)
-    return found
+                comparisons[TITLES[name.rsplit(" ", 1)[1]].format(level)] = paired(some, ours, other, score)
+    return comparisons
 
 
 def _short(rows: Mapping[str, Sequence[Row]]) -> list[str]:
@@ -157,14 +157,14 @@ def _short(rows: Mapping[str, Sequence[Row]]) -> list[str]:
     losses = []
     for score in scores_of([row for these in rows.values() for row in these]):
         for ours in OURS:
-            found = _comparisons(rows, ours, score)
-            verdicts = [c.verdict for c in found.values()]
+            comparisons = _comparisons(rows, ours, score)
+            verdicts = [c.verdict for c in comparisons.values()]
             if not verdicts:
                 continue
             counts = " | ".join(str(verdicts.count(v)) for v in ("won", "undecided", "lost"))
             lines.append(f"| {score} | {ours} | {counts} |")
             if (score, ours) in (("PSNR", "ours"), ("LPIPS", "ours"), ("LPIPS", "ours-alone")):
-                losses += [(score, title, c) for title, c in found.items() if c.verdict != "won"]
+                losses += [(score, title, c) for title, c in comparisons.items() if c.verdict != "won"]
     lines += [
         "",
         "Levels of brains, against the best other method of each (95 % interval of the paired difference).",
@@ -194,8 +194,8 @@ def _paper(rows: Mapping[str, Sequence[Row]]) -> list[str]:
         "| input | BRGM / ours | PULSE | ESRGAN | SRFBN / supervised |",
         "|---|---|---|---|---|",
     ]
-    for name, found in paper.SUPER_RESOLUTION.items():
-        cells = ["{:.2f} / {:.2f}".format(*found[m]) if m in found else "-" for m in paper.METHODS]
+    for name, scores in paper.SUPER_RESOLUTION.items():
+        cells = ["{:.2f} / {:.2f}".format(*scores[m]) if m in scores else "-" for m in paper.METHODS]
         lines.append(f"| {name}, x4, {paper.MARK} | {' | '.join(cells)} |")
     here = ("ours", "pulse", "esrgan", "supervised")
     for kind, level, these in _levels(rows, "sr"):
@@ -227,12 +227,12 @@ def _paper(rows: Mapping[str, Sequence[Row]]) -> list[str]:
 
 def _levels(rows: Mapping[str, Sequence[Row]], task: str) -> list[tuple[str, str, list[Row]]]:
     """Kind of images, level and rows, of every evaluation of a task."""
-    found = []
+    levels = []
     for name, these in rows.items():
         kind, of = name.rsplit(" ", 1)
         if of == task:
-            found += [(kind, level, some) for level, some in levels_of(these).items()]
-    return found
+            levels += [(kind, level, some) for level, some in levels_of(these).items()]
+    return levels
 
 
 def _cells(rows: Sequence[Row], method: str, scores: Sequence[str]) -> str:
@@ -260,8 +260,8 @@ def _shift(rows: Sequence[Row]) -> list[str]:
         lines += ["|---" * (len(methods) + 2) + "|"]
         for level, these in levels_of(rows).items():
             d = DIGITS[score]
-            found = [mean(these, method, score) for method in methods]
-            cells = ["" if v is None else f"{v[0]:.{d}f}" for v in found]
+            means = [mean(these, method, score) for method in methods]
+            cells = ["" if v is None else f"{v[0]:.{d}f}" for v in means]
             c = paired(these, "ours", "supervised", score)
             gain = f"{c.difference:+.{d}f} ({c.low:+.{d}f} to {c.high:+.{d}f}), {c.verdict}"
             lines.append(f"| {level} | {' | '.join(cells)} | {gain} |")

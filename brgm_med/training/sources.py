@@ -99,7 +99,7 @@ class Drawn:
         return Drawn(image, position, known, (rows, columns))
 
     def seen(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
-        """What the sources of the slices `rows` see of images x [n, 1, H, W]: m (f x), and y's own -1 outside m."""
+        """Images x [n, 1, H, W] as the sources of the slices `rows` see them: m (f x), and y's own -1 outside m."""
         blurred = acquired(x, self.kernels[0][rows], self.kernels[1][rows])
         return torch.where(self.known[rows], blurred, -1.0)
 

@@ -187,8 +187,8 @@ def update_average(average: nn.Module, module: nn.Module, images: int, batch: in
     with torch.no_grad():
         for old, new in zip(average.parameters(), module.parameters(), strict=True):
             old.lerp_(new, 1 - beta)
-        for old, new in zip(average.buffers(), module.buffers(), strict=True):
-            old.copy_(new)
+        for old_buffer, buffer in zip(average.buffers(), module.buffers(), strict=True):
+            old_buffer.copy_(buffer)
 
 
 def mean_w(generator: StyleGAN2, ws: Tensor, beta: float = 0.998) -> None:

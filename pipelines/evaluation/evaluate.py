@@ -77,7 +77,7 @@ def evaluate(asked: Evaluation) -> list[Row]:
 
 
 def images_folder(out: Path, task: str, level: str) -> Path:
-    """Where the pictures of a level are kept, a folder for each method in it: as `brgm-med study make` takes them."""
+    """The folder of the pictures of a level, a folder for each method in it: as `brgm-med study make` takes them."""
     return out / "images" / f"{task}-{level.replace(' ', '_').replace(',', '')}"
 
 

@@ -35,7 +35,7 @@ def interpolation_matrix(positions: Tensor, targets: Tensor, kernel: Kernel) -> 
 
 
 def sample_positions(matrix: Tensor) -> Tensor:
-    """Where the samples of an acquisition matrix [m, n] are centred, in pixels of the image: [m]."""
+    """Centres of the samples of an acquisition matrix [m, n], in pixels of the image: [m]."""
     return matrix @ torch.arange(matrix.shape[1], dtype=matrix.dtype)
 
 

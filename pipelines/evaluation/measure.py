@@ -63,7 +63,7 @@ class Evaluation:
 
     @property
     def folder(self) -> Path:
-        """Where trained baselines are kept."""
+        """The folder of trained baselines."""
         return self.baselines or self.out / "baselines"
 
 

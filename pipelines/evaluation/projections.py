@@ -45,7 +45,7 @@ weights are nobody's. As "const" noise, on a validation head, they raise the LPI
 from 0.33 to 0.50."""
 SMALLEST = 64  # pixels a side for the perceptual network
 TERMS = {"a": (1, 0), "b": (1, 0), "c": (1, 0), "d": (2, 0), "e": (2, 1), "f": (2, 2)}
-"""How many of the paper's likelihood terms (perceptual, pixelwise) and priors (on w, colinear) a step has."""
+"""Numbers of the paper's likelihood terms (perceptual, pixelwise) and priors (on w, colinear) of a step."""
 
 
 def pulse(setting: Setting) -> Method:
@@ -137,9 +137,9 @@ def statistics_of(setting: Setting) -> WStatistics:
     """The mean [N, 1, w_dim] and deviation [N, 1, 1] of mapped w at each image's position."""
     codes = conditions(setting)
     if codes is None:
-        found = dict.fromkeys(setting.index, setting.bundle.w_statistics())
+        statistics = dict.fromkeys(setting.index, setting.bundle.w_statistics())
     else:
-        found = {i: setting.bundle.w_statistics(codes[n : n + 1]) for n, i in enumerate(setting.index)}
-    each = [found[i] for i in setting.index]
+        statistics = {i: setting.bundle.w_statistics(codes[n : n + 1]) for n, i in enumerate(setting.index)}
+    each = [statistics[i] for i in setting.index]
     mean, deviation = torch.stack([s.mean for s in each]), torch.stack([s.deviation for s in each])
     return WStatistics(mean[:, None], deviation[:, None, None])

@@ -1,4 +1,4 @@
-"""What every method is: a function from a measurement and its corruption to images."""
+"""The signature of every method: a function from a measurement and its corruption to images."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ The corruption maps images [N, C, H, W] to y: a `SliceProfile` over (C, H, W), o
 
 @dataclass(frozen=True)
 class Setting:
-    """What a method may know of the images of one subject, besides their measurement.
+    """The knowledge that a method has of the images of one subject, besides their measurement.
 
     `shape` (C, H, W); `index`: each image's position in the prior's box (0 for a prior of pictures); `trained_for`: the
     problem that a trained baseline was trained for, such as "sr-4"; `baselines`: the folder where those are kept;

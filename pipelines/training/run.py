@@ -49,7 +49,7 @@ class Material(Protocol):
         """Write what is trained on, and `prepared.json`, into the run folder `out`."""
 
     def training_set(self, run: Path, seed: int) -> TrainingSet:
-        """Read what `prepare` wrote."""
+        """Read the files that `prepare` wrote."""
 
     def finish(self, data: Path, run: Path) -> None:
         """Write the prior of the run into `run/prior`, with a card that says what is known of it."""
@@ -110,7 +110,7 @@ def refuse_others(run: Path, kind: Kind, trained: list[str], held_out: list[str]
 
 
 def split(total: int, heads: int | None = None, held_out: int | None = None, kind: str = "heads") -> tuple[int, int]:
-    """How many of `total` heads (or pictures) are trained on, and how many after them are held out.
+    """The numbers, of `total` heads (or pictures), of those trained on and of those held out after them.
 
     By default one tenth is held out, at least one, of four heads or more, and all others are trained on. Raises
     UsageError where there are not so many.

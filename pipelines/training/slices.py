@@ -78,9 +78,18 @@ def train_on_slices(
         "template_of": {"name": bundle.name, "sha256": bundle.sha256},
     }
     announce("writing the prior")
-    texts = {"card": card + "\n", "licence": "As the training data's and the template's.\n"}
+    licence = "As the training data's and the template's.\n"
     space = (bundle.folder / "template.nii.gz", bundle.folder / "mask.nii.gz")
-    export_bundle(state, networks, data.stacks, out / "prior", metadata=metadata, space=space, **texts)
+    export_bundle(
+        state,
+        networks,
+        data.stacks,
+        out / "prior",
+        metadata=metadata,
+        card=card + "\n",
+        licence=licence,
+        space=space,
+    )
     return out / "prior"
 
 

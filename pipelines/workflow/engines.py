@@ -1,4 +1,4 @@
-"""Who runs the nodes of a workflow: this process, several processes, or a cluster."""
+"""Engines that run the nodes of a workflow: this process, several processes, or a cluster."""
 
 from __future__ import annotations
 

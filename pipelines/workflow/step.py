@@ -21,7 +21,7 @@ from brgm_med.pipelines.workflow.refusals import is_refusal, write_refusal
 from brgm_med.processes import die_with_parent
 
 LOG = "brgm-med.log"
-"""What a step prints goes into this file of its working folder."""
+"""File in a step's working folder that takes all it prints."""
 
 
 def content_of(path: str) -> str:

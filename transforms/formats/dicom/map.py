@@ -19,7 +19,7 @@ from brgm_med._version import __version__
 from brgm_med.files import new_folder, reading_back
 from brgm_med.transforms.formats.affine import TOLERANCE_MM, Affine
 from brgm_med.transforms.formats.dicom.derived import MAKER, Choices, Derivation, new_uids, quiet, save
-from brgm_med.transforms.formats.dicom.elements import appended, item, remove
+from brgm_med.transforms.formats.dicom.elements import appended, item, names, remove
 from brgm_med.transforms.formats.dicom.geometry import along_normal
 from brgm_med.transforms.formats.dicom.series import Series, the_series
 
@@ -30,22 +30,18 @@ ENDING = ".dcm"
 SCHEME = "99BRGM"
 """The coding scheme of quantities that DICOM has no code for (99: a private one, PS3.16 section 8.2)."""
 
-EMPTY = (
-    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"),
-    *("StudyDate", "StudyTime"),
-)
+EMPTY = names("PatientID PatientName PatientBirthDate PatientSex AccessionNumber StudyID StudyDate StudyTime")
 PATIENT_GROUPS = (0x0010, 0x0012)
-STUDY = (
-    *("StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName"),
-    *("SpecificCharacterSet", "TimezoneOffsetFromUTC", "LongitudinalTemporalInformationModified", "BodyPartExamined"),
-    *("Laterality", "PositionReferenceIndicator", "ContributingEquipmentSequence", "BurnedInAnnotation"),
-    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
+STUDY = names(
+    "StudyDate StudyTime StudyID StudyDescription AccessionNumber ReferringPhysicianName SpecificCharacterSet "
+    "TimezoneOffsetFromUTC LongitudinalTemporalInformationModified BodyPartExamined Laterality "
+    "PositionReferenceIndicator ContributingEquipmentSequence BurnedInAnnotation LossyImageCompression "
+    "LossyImageCompressionRatio LossyImageCompressionMethod"
 )
 TIMES = ("InstanceCreationDate", "InstanceCreationTime", "SeriesDate", "SeriesTime")
-NEEDED = (
-    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows"),
-    *("Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
-    *("SpacingBetweenSlices", "Modality"),
+NEEDED = names(
+    "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID Rows Columns "
+    "ImagePositionPatient ImageOrientationPatient PixelSpacing SliceThickness SpacingBetweenSlices Modality"
 )
 """For highdicom, of the images: the rest is copied unjudged, for it refuses values that hospitals do write."""
 
@@ -158,8 +154,8 @@ def _map(
 
 def _lean(header: Dataset) -> Dataset:
     """The part of an image's header that highdicom needs, and nobody in it."""
-    lean = item(**dict.fromkeys(EMPTY))
-    for name in NEEDED:
+    lean = item(**dict.fromkeys(sorted(EMPTY)))
+    for name in sorted(NEEDED):
         lean[name] = header[name]
     return lean
 
@@ -173,7 +169,7 @@ def _set_patient_and_study(dataset: Dataset, header: Dataset) -> None:
         if tag.group in PATIENT_GROUPS:
             dataset.add(deepcopy(header[tag]))
     remove(dataset, TIMES)
-    for name in (*STUDY, *TIMES):
+    for name in (*sorted(STUDY), *TIMES):
         if name in header:
             dataset[name] = deepcopy(header[name])
     if not {"BodyPartExamined", "Laterality"} & set(dataset.dir()):
