@@ -201,14 +201,13 @@ def test_a_scan_that_lies_elsewhere_is_refused(turned: Path, tmp_path: Path) -> 
 
 
 def test_where_little_is_to_be_gained_it_says_so(turned: Path) -> None:
-    from brgm_med.pipelines.reading import doubtful, read_measured
-    from brgm_med.transforms.formats.dicom.derived import NO_CHOICES
+    from brgm_med.pipelines.reading import doubtful, read_scan
 
     degrade(turned / "head.nii.gz", turned / "coronal.nii.gz", thickness=6.0, axis="A", force=True)
     said = {}
     for name in ("head", "axial", "coronal"):
-        scan = read_measured(turned / f"{name}.nii.gz", None, "auto", (None, None, None), NO_CHOICES)
-        said[name] = doubtful(scan, 4.0 if name == "head" else 2.0)
+        file = read_scan(turned / f"{name}.nii.gz")
+        said[name] = doubtful(file.scan, 4.0 if name == "head" else 2.0)
     assert "as fine as the prior" in (said["head"] or "")
     assert said["axial"] is None
     assert "coronal" in (said["coronal"] or "")
