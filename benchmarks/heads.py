@@ -54,7 +54,7 @@ def measure(
     result = reconstruct_volume(Scan(scan, coarse_grid, acquisition, 0.0), bundle, search=VOLUME.limited_to(steps))
     seconds = time.monotonic() - begun
     registration = result.registration
-    grid, operator = registration.grid, registration.operator
+    grid, operator = result.grid, registration.operator
     true = cropped_to(truth, grid)
     images = baselines(Volume(scan, coarse_grid), grid, acquisition) | {"ours": Volume(result.image, grid)}
     orthogonal = project(result.unprojected, operator, scan)

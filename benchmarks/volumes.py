@@ -121,7 +121,7 @@ def measure(
     stated = None if task.noise else 0.0
     result = reconstruct_volume([Scan(y, grid, MODEL, stated) for y, grid in zip(scans, grids, strict=True)], bundle)
     seconds = time.monotonic() - begun
-    grid, first = result.registration.grid, result.measurements[0]
+    grid, first = result.grid, result.measurements[0]
     images = {
         "cubic": Volume(scans[0], grids[0]),
         "cubic + consistency": baselines(Volume(scans[0], grids[0]), grid, MODEL)["cubic + consistency, weighted"],

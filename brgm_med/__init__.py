@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from brgm_med.posterior import Posterior, Whitened, brgm_posterior, w_statistics, whitened_posterior
     from brgm_med.priors.bundle import load as load_prior
     from brgm_med.pulse import pulse_posterior
-    from brgm_med.reconstruction import reconstruct_slices
-    from brgm_med.search import Search
     from brgm_med.separable import stationary_covariance
     from brgm_med.solvers import Estimate, fit_lbfgs, fit_map
 
@@ -56,7 +54,6 @@ _HOME = {
     "Perceptual": "energies",
     "Pixel": "energies",
     "Posterior": "posterior",
-    "Search": "search",
     "SliceProfile": "corruptions",
     "StackAsVolume": "corruptions",
     "StyleGAN2": "networks.stylegan2",
@@ -69,7 +66,6 @@ _HOME = {
     "load_prior": "priors.bundle",
     "project": "consistency",
     "pulse_posterior": "pulse",
-    "reconstruct_slices": "reconstruction",
     "stationary_covariance": "separable",
     "w_statistics": "posterior",
     "whitened_posterior": "posterior",
@@ -93,7 +89,6 @@ __all__ = [
     "Perceptual",
     "Pixel",
     "Posterior",
-    "Search",
     "SliceProfile",
     "StackAsVolume",
     "StyleGAN2",
@@ -107,7 +102,6 @@ __all__ = [
     "load_prior",
     "project",
     "pulse_posterior",
-    "reconstruct_slices",
     "stationary_covariance",
     "w_statistics",
     "whitened_posterior",

@@ -95,10 +95,10 @@ class LinearGaussian:
         """The posterior mean, which is the MAP: m + C A' (A C A' + misfit^2 I)^-1 (y - A m), [N, 1, H, W].
 
         `corruption` is any linear module A that takes batches, `measured` y = A x + noise, `misfit` the standard
-        deviation of that noise, in the images' own unit. A mean of one row is that of all of len(measured) slices. Where
-        A treats every slice alone and alike, its matrix is solved directly, for any number of slices at little more cost;
-        else by the conjugate gradients of `consistency.project`. Float64 inside. Raises ValueError when A is not linear
-        and BrgmError when the system is singular.
+        deviation of that noise, in the images' own unit. A mean of one row is that of all of len(measured) slices.
+        Where A treats every slice alone and alike, its matrix is solved directly, for any number of slices at little
+        more cost; else by the conjugate gradients of `consistency.project`. Float64 inside. Raises ValueError when A is
+        not linear and BrgmError when the system is singular.
         """
         count = len(measured) if len(self.mean) == 1 else len(self.mean)
         mean = self.mean.double().expand(count, -1, -1, -1)

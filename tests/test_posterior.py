@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -23,6 +24,7 @@ from brgm_med.posterior import (
     w_statistics,
     whitened_posterior,
 )
+from brgm_med.search import VOLUME
 from brgm_med.solvers import fit_map
 
 

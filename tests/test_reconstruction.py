@@ -8,10 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from brgm_med.corruptions import Downsample
+from brgm_med.corruptions import Downsample, Mask
 from brgm_med.gaussian import LinearGaussian
+from brgm_med.pipelines.evaluation.methods import ALONE, BLEND, reconstructions
+from brgm_med.pipelines.evaluation.problems import averages
+from brgm_med.pipelines.evaluation.setting import Setting
 from brgm_med.priors.bundle import PriorBundle, load
-from brgm_med.reconstruction import consistent, map_images, reconstruct_slices
+from brgm_med.reconstruction import consistent, map_images, reconstruct_slices, slices_search
 from brgm_med.search import SLICES
 from brgm_med.training.loop import train_iteration
 from tests import tiny
@@ -39,6 +42,19 @@ def test_the_measurement_is_given_back_exactly(prior: PriorBundle, truth: Tensor
     found = reconstruct_slices(prior, INDEX, f, f(truth), search=SLICES.limited_to(5))
     assert found.shape == truth.shape
     torch.testing.assert_close(f(found), f(truth), rtol=0, atol=1e-5)
+
+
+def test_the_evaluation_runs_the_same_reconstruction(prior: PriorBundle, truth: Tensor) -> None:
+    known = torch.ones(12, 12, dtype=torch.bool)
+    known[4:8, 3:7] = False
+    for f, noise in ((averages((12, 12), (3, 3)), 0.0), (averages((12, 12), (3, 1)), 0.1), (Mask(known), 0.0)):
+        setting, y = Setting(prior, (1, 12, 12), INDEX, noise=noise), f(truth)
+        results = reconstructions([BLEND, ALONE], setting, y, f)
+        expected = reconstruct_slices(prior, INDEX, f, y, deviation=noise)
+        assert torch.equal(results[BLEND].images, expected)
+        search = dataclasses.replace(slices_search(f), trust=1.0)
+        expected = reconstruct_slices(prior, INDEX, f, y, search=search, deviation=noise)
+        assert torch.equal(results[ALONE].images, expected)
 
 
 def test_trust_goes_from_the_linear_mean_to_the_generator(prior: PriorBundle, truth: Tensor) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,25 +102,18 @@ def weighed(
     spread = float((values - values.mean()).square().mean().sqrt())
     tolerance = min(5e-4, 0.05 * deviation / spread)
     for _ in range(MOST_TRIALS):
-        projected = project(image, operator, values, around(scale * error, covariance), deviation, tol=tolerance)
+        size = scale * error
+        projected = project(
+            image, operator, values, lambda x, d=size: d.to(x) * covariance(d.to(x) * x), deviation, tol=tolerance
+        )
         residual = float((values - operator(projected)).square().mean().sqrt()) / deviation
-        used = scale
         if residual < RESIDUAL[0]:
             scale *= 0.8
         elif residual > RESIDUAL[1] and scale < 1:
             scale = min(1.0, 1.1 * scale)
         else:
             break
-    return projected, used * error
-
-
-def around(error: Tensor, covariance: SeparableCovariance) -> Callable[[Tensor], Tensor]:
-    """The covariance of an error whose size, [1, X, Y, Z], differs between voxels: x -> D C D x."""
-
-    def apply(x: Tensor) -> Tensor:
-        return error.to(x) * covariance(error.to(x) * x)
-
-    return apply
+    return projected, size
 
 
 def error_size(residual: Tensor, system: SeparableSystem, registration: Registration) -> Tensor:

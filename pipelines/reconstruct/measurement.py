@@ -108,7 +108,7 @@ class LinearMeasurement:
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
-    """A reconstructed volume; images are [1, X, Y, Z] on `registration.grid`, in the first scan's units.
+    """A reconstructed volume; images are [1, X, Y, Z] on `grid`, in the first scan's units.
 
     `image`: as consistent with the measurements as their noise asks; `unprojected`: before that; `prior_weight` in
     [0, 1]: how far the prior is trusted (0: interpolation alone); `measured` in [0, 1]: the measured fraction, which is
@@ -125,3 +125,7 @@ class Reconstruction:
     registration: Registration
     slices: tuple[int, int]
     refined: tuple[Refined, ...] = ()
+
+    @property
+    def grid(self) -> Grid:
+        return self.registration.grid

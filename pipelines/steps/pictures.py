@@ -152,10 +152,8 @@ def super_resolve_picture(
     how = super_resolved(bundle.name, bundle.sha256, account(told))
     values = normalise.inverse(result)[0].numpy()
     held, clipped = _write(out, values, picture, bundle.name, how, choices, force)
-    error = (
-        average(picture.shape, factor)(torch.from_numpy(held).double()[None])[0]
-        - torch.from_numpy(picture.array).double()
-    ).abs()
+    averages = average(picture.shape, factor)(torch.from_numpy(held).double()[None])[0]
+    error = (averages - torch.from_numpy(picture.array).double()).abs()
     content = _record(scan, out, told)
     content["consistency"] = {
         "max_abs_residual": float(error.max()),

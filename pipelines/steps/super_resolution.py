@@ -121,7 +121,6 @@ def super_resolve(
             registered=lambda registration: say_registered(bundle.name, registration),
             progress=progress,
         )
-    grid = result.registration.grid
 
     told = {
         "software": f"brgm-med {__version__}",
@@ -137,16 +136,16 @@ def super_resolve(
                 "prior": search.prior_weight,
             },
             "covariance_mm": search.correlation,
-            "spacing_mm": grid.spacing[0],
+            "spacing_mm": result.grid.spacing[0],
             "noise": noise,
             **computed_by(where, result.image),
         },
         **finding(result),
     }
     how = super_resolved(bundle.name, bundle.sha256, account(told))
-    held, step = target.write(result.image[0].numpy(), grid.affine, how, description(bundle.name))
+    held, step = target.write(result.image[0].numpy(), result.grid.affine, how, description(bundle.name))
     with taken_back(target):
-        measured = target.write_map(result.measured[0].numpy(), grid.affine, how)
+        measured = target.write_map(result.measured[0].numpy(), result.grid.affine, how)
         kept = consistency(torch.from_numpy(held)[None], result.measurements, step)
         if not math.isfinite(kept["relative_residual"]):
             raise BrgmError(f"{out}: the result is not consistent with the scan; this is a defect, please report it")
