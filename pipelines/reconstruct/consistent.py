@@ -103,9 +103,7 @@ def weighed(
     tolerance = min(5e-4, 0.05 * deviation / spread)
     for _ in range(MOST_TRIALS):
         size = scale * error
-        projected = project(
-            image, operator, values, lambda x, d=size: d.to(x) * covariance(d.to(x) * x), deviation, tol=tolerance
-        )
+        projected = project(image, operator, values, around(size, covariance), deviation, tol=tolerance)
         residual = float((values - operator(projected)).square().mean().sqrt()) / deviation
         if residual < RESIDUAL[0]:
             scale *= 0.8
@@ -114,6 +112,11 @@ def weighed(
         else:
             break
     return projected, size
+
+
+def around(error: Tensor, covariance: SeparableCovariance) -> Callable[[Tensor], Tensor]:
+    """The covariance of an error whose size, [1, X, Y, Z], differs between voxels: x -> D C D x."""
+    return lambda x: error.to(x) * covariance(error.to(x) * x)
 
 
 def error_size(residual: Tensor, system: SeparableSystem, registration: Registration) -> Tensor:
