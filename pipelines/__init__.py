@@ -1,4 +1,5 @@
-"""Files in, files out: steps as functions on paths, Nipype interfaces of them, and workflows of these.
+"""Arrays in, arrays out: reconstructions. Files in, files out: steps as functions on paths, Nipype interfaces of them,
+and workflows of these.
 
 The steps are in `steps`, one file each, but for `training.slices.train_on_slices`, `report.subject_report`,
 `report.study_report` and `workflow.write_back.write_back`. The names below are imported on first use.
@@ -11,6 +12,12 @@ from typing import TYPE_CHECKING
 from brgm_med.lazy import lazy
 
 if TYPE_CHECKING:
+    from brgm_med.pipelines.reconstruct.hole import inpaint_volume as inpaint_volume
+    from brgm_med.pipelines.reconstruct.measurement import Reconstruction as Reconstruction
+    from brgm_med.pipelines.reconstruct.measurement import Scan as Scan
+    from brgm_med.pipelines.reconstruct.picture import inpaint_picture as inpaint_picture
+    from brgm_med.pipelines.reconstruct.picture import reconstruct_picture as reconstruct_picture
+    from brgm_med.pipelines.reconstruct.volume import reconstruct_volume as reconstruct_volume
     from brgm_med.pipelines.workflow.compute import Convert as Convert
     from brgm_med.pipelines.workflow.compute import Evaluate as Evaluate
     from brgm_med.pipelines.workflow.compute import Preprocess as Preprocess
@@ -29,6 +36,10 @@ else:
     __all__, __getattr__, __dir__ = lazy(
         __name__,
         {
+            "reconstruct.hole": "inpaint_volume",
+            "reconstruct.measurement": "Reconstruction, Scan",
+            "reconstruct.picture": "inpaint_picture, reconstruct_picture",
+            "reconstruct.volume": "reconstruct_volume",
             "workflow.compute": "Convert, Evaluate, Preprocess, Reconstruct, Slice, Train",
             "workflow.publish": "Report, WriteBack, WriteDicom",
             "workflow.workflows": "init_brgm_wf, init_preprocess_wf, "

@@ -12,7 +12,7 @@ from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
 from brgm_med.files import write_json
 from brgm_med.pipelines.console import say, search_progress
-from brgm_med.pipelines.reading import acquisition_of, called
+from brgm_med.pipelines.reading import acquisition_of, acquisition_record, called
 from brgm_med.pipelines.reconstruct.compute import choose_device, computed_by, set_up_torch
 from brgm_med.pipelines.results.certificate import (
     STATEMENT,
@@ -74,15 +74,16 @@ def inpaint(
     import torch
 
     from brgm_med.files import digest
-    from brgm_med.pipelines.reconstruct import hole as inpainting
+    from brgm_med.pipelines.reconstruct.hole import hole_on, inpaint_volume
+    from brgm_med.pipelines.reconstruct.measurement import Scan
     from brgm_med.priors.bundle import load
+    from brgm_med.search import HOLE
     from brgm_med.transforms.geometry import Grid
     from brgm_med.transforms.register import scale_of
-    from brgm_med.transforms.template import load_template
 
     grid = Grid(header.shape, header.affine)
     try:
-        hole, resampled = inpainting.hole_on(
+        hole, resampled = hole_on(
             mask_header.decode(mask_stored), Grid(mask_header.shape, mask_header.affine), grid, mask_known
         )
     except InputRefusedError as error:
@@ -101,35 +102,28 @@ def inpaint(
     torch.manual_seed(seed)
     where = choose_device(device)
     bundle = load(prior)
-    template = load_template(bundle)
-    steps = inpainting.STEPS if steps is None else steps
-    try:
-        with search_progress(steps) as callback:
-            filled = inpainting.fill(
-                values,
-                grid,
-                hole,
-                model,
-                bundle,
-                template,
-                steps=steps,
-                device=where,
-                callback=callback,
-            )
-    except InputRefusedError as error:
-        raise InputRefusedError(f"{scan}: {error}") from error
+    search = HOLE.limited_to(steps)
+    with search_progress(search.iterations) as progress:
+        result = inpaint_volume(
+            Scan(values[None], grid, model, name=str(scan)),
+            hole,
+            bundle,
+            search=search,
+            device=where,
+            progress=progress,
+        )
 
-    new, clipped = stored_like(filled.image.numpy(), stored, hole.numpy(), header, kept)
-    problem, weight = filled.problem, filled.weight[hole]
+    new, clipped = stored_like(result.image[0].numpy(), stored, hole.numpy(), header, kept)
+    registration, weight = result.registration, result.prior_weight[0][hole]
     told: dict[str, Any] = {
         "software": f"brgm-med {__version__}",
         "prior": {"name": bundle.name, "sha256": bundle.sha256, "finest_detail_mm": bundle.spacing},
-        "acquisition": {**model.to_sidecar(grid)["BrgmMedAcquisition"], "Origin": origin, "Stated": model.stated},
+        "acquisition": acquisition_record(model, grid, origin),
         "parameters": {
-            "steps": steps,
-            "noise": inpainting.NOISE,
+            "steps": search.iterations,
+            "noise": search.misfit,
             "seed": seed,
-            **computed_by(where, filled.image),
+            **computed_by(where, result.image),
         },
         "hole": {
             "voxels": count,
@@ -151,11 +145,11 @@ def inpaint(
             "mask": {"file": mask.name, "sha256": digest(mask), "known": mask_known, "resampled": resampled},
             "result": result_record(out),
             "measured_map": result_record(measured),
-            "coronal_slices_searched": list(filled.slices),
+            "coronal_slices_searched": list(result.slices),
             "registration": {
-                "correlation": problem.correlation,
-                "scale": scale_of(problem.pose),
-                "template_to_scan": problem.pose.tolist(),
+                "correlation": registration.correlation,
+                "scale": scale_of(registration.pose),
+                "template_to_scan": registration.pose.tolist(),
             },
             "outside_the_hole": {"voxels": int(outside.sum()), "changed": 0},
         }

@@ -14,7 +14,6 @@ from brgm_med.files import check_output, write_json
 from brgm_med.pipelines.console import say, search_progress
 from brgm_med.pipelines.reading import called
 from brgm_med.pipelines.reconstruct.compute import choose_device, computed_by, set_up_torch
-from brgm_med.pipelines.reconstruct.picture import NOISE, STEPS, map_picture
 from brgm_med.pipelines.results.certificate import (
     STATEMENT,
     account,
@@ -33,12 +32,7 @@ from brgm_med.transforms.formats.dicom.file import is_dicom, read_header
 from brgm_med.transforms.formats.picture import Picture, Written, default_output
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from brgm_med.priors.bundle import PriorBundle
-
-CORRELATION = 0.5
-"""Correlation length, in pixels of the picture, of the error that the final projection corrects."""
 
 
 def _prepared(
@@ -88,13 +82,6 @@ def _loaded(prior: str, picture: Picture) -> PriorBundle:
     return bundle
 
 
-def _modules(bundle: PriorBundle, picture: Picture) -> list[nn.Module]:
-    """What stands between a colour prior and a grey picture."""
-    from brgm_med.corruptions import Grey
-
-    return [Grey()] if bundle.image_channels > picture.channels else []
-
-
 def _told(bundle: PriorBundle, scale: float, parameters: dict[str, Any]) -> dict[str, Any]:
     """What the certificates of both tasks say, and a DICOM result itself, before it is written.
 
@@ -138,11 +125,9 @@ def super_resolve_picture(
     picture, out, certificate = _prepared(scan, out, certificate, force, choices)
 
     import torch
-    from torch import nn
 
-    from brgm_med.consistency import project
-    from brgm_med.corruptions import SliceProfile, profile_matrix
-    from brgm_med.separable import stationary_covariance
+    from brgm_med.pipelines.reconstruct.picture import average, reconstruct_picture
+    from brgm_med.search import PICTURE
     from brgm_med.transforms.frame import Frame
     from brgm_med.transforms.intensity import Normalisation
 
@@ -156,30 +141,19 @@ def super_resolve_picture(
     factor = factor or fits
     set_up_torch(threads)
     torch.manual_seed(seed)
-    where, steps = choose_device(device), steps or STEPS
+    where, search = choose_device(device), PICTURE.limited_to(steps)
     normalise = Normalisation.of_range(*picture.range)
     measured = normalise.forward(torch.from_numpy(picture.array)[None])
-    frame, colour = Frame.fit(picture.shape, bundle.image_shape), _modules(bundle, picture)
-    with search_progress(steps) as callback:
-        image = map_picture(
-            bundle,
-            nn.Sequential(*colour, frame.measurement()),
-            measured,
-            steps=steps,
-            device=where,
-            callback=callback,
-        )
-    guess = frame.from_frame(nn.Sequential(*colour)(image), factor)
-    average = SliceProfile([None, *(profile_matrix(n * factor, 1.0, n, factor, factor) for n in picture.shape)])
-    covariance = stationary_covariance(guess.shape[1:], [0, CORRELATION, CORRELATION])
-    result = project(guess, average, measured, covariance)
-    told = _told(
-        bundle, frame.scale / factor, {"factor": factor, "steps": steps, "seed": seed, **computed_by(where, image)}
-    )
+    with search_progress(search.iterations) as progress:
+        result = reconstruct_picture(measured, bundle, factor, search=search, device=where, progress=progress)
+    scale = Frame.fit(picture.shape, bundle.image_shape).scale
+    parameters = {"factor": factor, "steps": search.iterations, "seed": seed, **computed_by(where, result)}
+    told = _told(bundle, scale / factor, parameters)
     how = super_resolved(bundle.name, bundle.sha256, account(told))
     values = normalise.inverse(result)[0].numpy()
     held, clipped = _write(out, values, picture, bundle.name, how, choices, force)
-    error = (average(torch.from_numpy(held).double()[None])[0] - torch.from_numpy(picture.array).double()).abs()
+    averages = average(picture.shape, factor)(torch.from_numpy(held).double()[None])[0]
+    error = (averages - torch.from_numpy(picture.array).double()).abs()
     content = _record(scan, out, told)
     content["consistency"] = {
         "max_abs_residual": float(error.max()),
@@ -188,7 +162,7 @@ def super_resolve_picture(
         "clipped_to_the_bits": clipped,
     }
     write_json(certificate, withhold(content, choices), force)
-    coarser = factor / frame.scale
+    coarser = factor / scale
     finer = f"; the prior's own pixels are {coarser:.3g} times as large" if coarser > 1 + 1e-6 else ""
     height, width = held.shape[1:]
     say(f"wrote {out} and {certificate.name} ({width} x {height} pixels{finer})")
@@ -219,11 +193,10 @@ def inpaint_picture(
     marks: Picture = for_reading(mask, "picture").read(mask)
 
     import torch
-    from torch import nn
 
-    from brgm_med.corruptions import Mask
     from brgm_med.files import digest
-    from brgm_med.seams import blend_seamless
+    from brgm_med.pipelines.reconstruct.picture import inpaint_picture as fill
+    from brgm_med.search import PICTURE
     from brgm_med.transforms.frame import Frame
     from brgm_med.transforms.intensity import Normalisation
 
@@ -238,26 +211,16 @@ def inpaint_picture(
     bundle = _loaded(prior, picture)
     set_up_torch(threads)
     torch.manual_seed(seed)
-    where, steps = choose_device(device), steps or STEPS
+    where, search = choose_device(device), PICTURE.limited_to(steps)
     normalise = Normalisation.of_range(*picture.range)
     known = normalise.forward(torch.from_numpy(picture.array)[None])
-    interpolated = blend_seamless(known, torch.zeros_like(known), hole)
-    frame = Frame.fit(picture.shape, bundle.image_shape)
-    seen = frame.seen() & (frame.to_frame((~hole).to(known)[None, None])[0, 0] > 0.999)
-    colour, keep = _modules(bundle, picture), Mask(seen)
-    with search_progress(steps) as callback:
-        image = map_picture(
-            bundle,
-            nn.Sequential(*colour, keep),
-            keep(frame.to_frame(interpolated)),
-            steps=steps,
-            device=where,
-            callback=callback,
-        )
-    answer = frame.from_frame(nn.Sequential(*colour)(image)).to(known)
-    blended = normalise.inverse(blend_seamless(known, answer, hole))[0].numpy()
+    with search_progress(search.iterations) as progress:
+        result = fill(known, hole, bundle, search=search, device=where, progress=progress)
+    blended = normalise.inverse(result)[0].numpy()
     values = np.where(hole.numpy(), blended, picture.array)
-    told = _told(bundle, frame.scale, {"steps": steps, "noise": NOISE, "seed": seed, **computed_by(where, image)})
+    scale = Frame.fit(picture.shape, bundle.image_shape).scale
+    parameters = {"steps": search.iterations, "noise": search.misfit, "seed": seed, **computed_by(where, result)}
+    told = _told(bundle, scale, parameters)
     how = inpainted(bundle.name, bundle.sha256, account(told | {"hole": {"pixels": int(hole.sum())}}))
     held, clipped = _write(out, values, picture, bundle.name, how, choices, force)
     outside = np.broadcast_to(~hole.numpy(), held.shape)

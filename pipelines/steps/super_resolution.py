@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from brgm_med._version import __version__
-from brgm_med.errors import BrgmError, InputRefusedError, UsageError
+from brgm_med.errors import BrgmError, UsageError
 from brgm_med.files import write_json
 from brgm_med.pipelines.console import say, search_progress
-from brgm_med.pipelines.reading import Measured, Profile, called, doubtful, read_measured
+from brgm_med.pipelines.reading import Profile, called, doubtful, read_scan
 from brgm_med.pipelines.reconstruct.compute import (
     Network,
     choose_device,
@@ -33,6 +33,9 @@ from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.deidentification import withhold
 from brgm_med.pipelines.results.target import taken_back
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
+
+if TYPE_CHECKING:
+    from brgm_med.pipelines.reconstruct.measurement import Registration
 
 
 def super_resolve(
@@ -76,7 +79,7 @@ def super_resolve(
         raise UsageError(f"{len(paths)} scans, but {len(named)} series; name one for each scan, in their order")
     flags = (thickness, gap, profile)
     first, *others = (
-        read_measured(path, name if like is None else None, affine, flags, choices)
+        read_scan(path, name if like is None else None, affine, flags, choices, noise)
         for path, name in zip(paths, named, strict=True)
     )
     target = target_of(
@@ -89,77 +92,61 @@ def super_resolve(
         raise UsageError(f"{out}: inputs, output, its map and the certificate must all be different files")
     target.check()
     check_certificate(certificate, out, force)
-    if spacing is not None and spacing > min(first.grid.spacing) * 1.001:
-        finest = min(first.grid.spacing)
+    if spacing is not None and spacing > min(first.scan.grid.spacing) * 1.001:
+        finest = min(first.scan.grid.spacing)
         raise UsageError(f"--spacing {spacing:g}: the scan's own is {finest:g} mm, which a coarser grid cannot keep")
 
     import torch
 
-    from brgm_med.pipelines.reconstruct import volume as sr
-    from brgm_med.pipelines.reconstruct.measurement import CORRELATION_MM, output_grid, pose_problem, with_scan
+    from brgm_med.pipelines.reconstruct.volume import reconstruct_volume
     from brgm_med.pipelines.results.consistency import consistency, finding, scan_record
-    from brgm_med.posterior import Weights
     from brgm_med.priors.bundle import load
-    from brgm_med.transforms.register import scale_of
-    from brgm_med.transforms.template import load_template
+    from brgm_med.search import VOLUME
 
     set_up_torch(threads)
     torch.manual_seed(seed)
     where = choose_device(device)
     bundle = load(prior)
-    template = load_template(bundle)
-    features = perceptual_features(perceptual, bundle, lpips_weights, where)
-    scans: list[Measured] = [first, *others]
-    fine = output_grid([s.grid for s in scans], bundle.spacing, spacing)
-    if not others and (doubt := doubtful(first, bundle.spacing)):
+    if not others and (doubt := doubtful(first.scan, bundle.spacing)):
         say(f"warning: {called(paths[0], choices)}: {doubt}")
-    at = first
-    try:
-        problem = pose_problem(first.values, first.grid, first.model, bundle.spacing, template, noise, fine)
-        for at in others:
-            problem = with_scan(problem, at.values, at.grid, at.model, template, noise)
-    except InputRefusedError as error:
-        raise InputRefusedError(f"{at.path}: {error}") from error
-    scale = scale_of(problem.pose)
-    larger = f", the head taken as {scale:.2f} times the template's size" if scale > 1.01 else ""
-    say(f"registered to {bundle.name}: correlation {problem.correlation:.2f}{larger}")
-    for s in problem.scans:
-        say(f"noise: {s.noise.deviation:.3g} ({s.noise.kind})")
-    steps = sr.STEPS if steps is None else steps
-    with search_progress(steps) as callback:
-        stack, problem, fits = sr.infer_stack(
-            problem,
+    search = VOLUME.limited_to(steps)
+    with search_progress(search.iterations) as progress:
+        result = reconstruct_volume(
+            [file.scan for file in (first, *others)],
             bundle,
-            template,
-            steps=steps,
-            features=features,
-            weights=Weights(),
+            search=search,
+            spacing=spacing,
+            features=perceptual_features(perceptual, bundle, lpips_weights, where),
             device=where,
-            callback=callback,
+            registered=lambda registration: say_registered(bundle.name, registration),
+            progress=progress,
         )
-    result = sr.combine(problem, stack, template.box)
 
     told = {
         "software": f"brgm-med {__version__}",
         "prior": {"name": bundle.name, "sha256": bundle.sha256, "finest_detail_mm": bundle.spacing},
         "acquisition": first.acquisition,
         "parameters": {
-            "steps": steps,
+            "steps": search.iterations,
             "seed": seed,
             "perceptual": perceptual,
-            "weights": vars(Weights()),
-            "covariance_mm": CORRELATION_MM,
-            "spacing_mm": fine.spacing[0],
+            "weights": {
+                "noise": search.misfit,
+                "perceptual": search.perceptual_weight,
+                "prior": search.prior_weight,
+            },
+            "covariance_mm": search.correlation,
+            "spacing_mm": result.grid.spacing[0],
             "noise": noise,
-            **computed_by(where, stack),
+            **computed_by(where, result.image),
         },
-        **finding(problem, result, fits),
+        **finding(result),
     }
     how = super_resolved(bundle.name, bundle.sha256, account(told))
-    held, step = target.write(result.image[0].numpy(), problem.fine.affine, how, description(bundle.name))
+    held, step = target.write(result.image[0].numpy(), result.grid.affine, how, description(bundle.name))
     with taken_back(target):
-        measured = target.write_map(result.explained[0].numpy(), problem.fine.affine, how)
-        kept = consistency(torch.from_numpy(held)[None], result.scans, step)
+        measured = target.write_map(result.measured[0].numpy(), result.grid.affine, how)
+        kept = consistency(torch.from_numpy(held)[None], result.measurements, step)
         if not math.isfinite(kept["relative_residual"]):
             raise BrgmError(f"{out}: the result is not consistent with the scan; this is a defect, please report it")
         content = {
@@ -175,3 +162,14 @@ def super_resolve(
     residual = f"relative residual {kept['relative_residual']:.1e}"
     say(f"wrote {out}, {measured.name} and {certificate.name} ({residual})")
     return out
+
+
+def say_registered(prior: str, registration: Registration) -> None:
+    """Say how the scans were registered, and how noisy they are."""
+    from brgm_med.transforms.register import scale_of
+
+    scale = scale_of(registration.pose)
+    larger = f", the head taken as {scale:.2f} times the template's size" if scale > 1.01 else ""
+    say(f"registered to {prior}: correlation {registration.correlation:.2f}{larger}")
+    for posed in registration.scans:
+        say(f"noise: {posed.noise.deviation:.3g} ({posed.noise.kind})")
