@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 from brgm_med._version import __version__
 from brgm_med.errors import UsageError
 from brgm_med.files import check_output
-from brgm_med.pipelines.reading import series_of
 from brgm_med.transforms.formats import stem
 from brgm_med.transforms.formats.dicom.derived import MASKING, RESAMPLING, Derivation
 
 if TYPE_CHECKING:
-    from brgm_med.transforms.formats.nifti_header import NiftiHeader
+    from brgm_med.transforms.formats.header import Header
 
 STATEMENT = "Derived image: part measured, part inferred by a statistical model. For research, not for diagnosis."
 SIMULATED = "Derived image: simulated from a finer scan. For research, not for diagnosis."
@@ -96,13 +95,13 @@ def ranges(indices: list[int]) -> list[list[int]]:
     return runs
 
 
-def source_record(scan: Path, header: NiftiHeader) -> dict[str, Any]:
+def source_record(scan: Path, header: Header) -> dict[str, Any]:
     """For the certificate: the file or folder, a hash of what was read, and where the affine comes from.
 
     Of DICOM the hash is that of the slices' hashes (binary SHA-256), in the order of slices; no element that names a
     person, and no UID, is told.
     """
-    series = series_of(header)
+    series = header.series
     if series is None:
         return {"file": scan.name, "sha256": _digest(scan), "affine": header.form}
     return {

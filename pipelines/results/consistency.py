@@ -12,9 +12,9 @@ from brgm_med.consistency import certificate as certify
 from brgm_med.pipelines.reading import ScanFile
 from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, Reconstruction
 from brgm_med.pipelines.results.certificate import ranges, source_record
+from brgm_med.transforms.bias_field import TERMS
 from brgm_med.transforms.refine import Refined
 from brgm_med.transforms.register import scale_of
-from brgm_med.transforms.shading import TERMS
 
 ALONE = "one scan does not tell its pose and shading from the head's own shape and brightness"
 
@@ -49,7 +49,7 @@ def _refined(fit: Refined) -> dict[str, Any]:
     return {
         "moved_mm": fit.moved_mm,
         "turned_degrees": fit.turned_degrees,
-        "log_shading": dict(zip(TERMS, np.round(fit.shading.coefficients, 4).tolist(), strict=True)),
+        "log_shading": dict(zip(TERMS, np.round(fit.bias_field.coefficients, 4).tolist(), strict=True)),
         "not_identified": list(fit.unidentified),
         "residual": list(fit.residual),
     }

@@ -20,10 +20,10 @@ from brgm_med.transforms.formats.dicom.map import MEASURED, Quantity
 from brgm_med.transforms.formats.dicom.mr import Scale, Voxels, check_source
 
 if TYPE_CHECKING:
+    from brgm_med.transforms.formats.affine import Affine
     from brgm_med.transforms.formats.dicom.derived import Choices, Derivation
     from brgm_med.transforms.formats.dicom.series import Series
-    from brgm_med.transforms.formats.nifti_affine import Affine
-    from brgm_med.transforms.formats.nifti_header import NiftiHeader
+    from brgm_med.transforms.formats.header import Header
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class SeriesTarget:
     path: Path
     like: Series
     choices: Choices
-    scan: NiftiHeader | None
+    scan: Header | None
     force: bool
 
     @property
@@ -48,7 +48,7 @@ class SeriesTarget:
             for header in self.like.headers:
                 check_identity(header, "the series")
 
-    def kept_as(self, known: NDArray[np.generic], header: NiftiHeader) -> np.dtype:
+    def kept_as(self, known: NDArray[np.generic], header: Header) -> np.dtype:
         low, high = known.min(), known.max()
         for kind in (header.dtype, np.dtype(np.uint16), np.dtype(np.int16)):
             fits = kind in (np.uint16, np.int16) and np.iinfo(kind).min <= low and high <= np.iinfo(kind).max
@@ -81,7 +81,7 @@ class SeriesTarget:
         return Held(*held)
 
     def write_stored(
-        self, stored: NDArray[np.generic], header: NiftiHeader, how: Derivation, label: str
+        self, stored: NDArray[np.generic], header: Header, how: Derivation, label: str
     ) -> NDArray[np.generic]:
         own = self.scan is None
         scale, thickness = Scale(header.slope, header.inter), self.like.thickness if own else None

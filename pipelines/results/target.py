@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from brgm_med.transforms.formats.dicom.map import MEASURED, Quantity
 
 if TYPE_CHECKING:
+    from brgm_med.transforms.formats.affine import Affine
     from brgm_med.transforms.formats.dicom.derived import Derivation
-    from brgm_med.transforms.formats.nifti_affine import Affine
-    from brgm_med.transforms.formats.nifti_header import NiftiHeader
+    from brgm_med.transforms.formats.header import Header
 
 OutputType = Literal["float32", "source"]
 
@@ -40,7 +40,7 @@ class Target(Protocol):
     def check(self) -> None:
         """Find out, before any work is done, whether result and map can be written."""
 
-    def kept_as(self, known: NDArray[np.generic], header: NiftiHeader) -> np.dtype:
+    def kept_as(self, known: NDArray[np.generic], header: Header) -> np.dtype:
         """The type in which `write_stored` keeps the voxels `known` of a scan exactly.
 
         Raises InputRefusedError where there is none.
@@ -55,7 +55,7 @@ class Target(Protocol):
         """
 
     def write_stored(
-        self, stored: NDArray[np.generic], header: NiftiHeader, how: Derivation, label: str
+        self, stored: NDArray[np.generic], header: Header, how: Derivation, label: str
     ) -> NDArray[np.generic]:
         """Write stored voxels, of the type `kept_as`, as they are on the scan's own grid, and give them back."""
 

@@ -12,7 +12,7 @@ from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
 from brgm_med.files import write_json
 from brgm_med.pipelines.console import say, search_progress
-from brgm_med.pipelines.reading import acquisition_of, acquisition_record, called, series_of
+from brgm_med.pipelines.reading import acquisition_of, acquisition_record, called
 from brgm_med.pipelines.reconstruct.compute import choose_device, computed_by, set_up_torch
 from brgm_med.pipelines.results.certificate import (
     STATEMENT,
@@ -31,7 +31,7 @@ from brgm_med.transforms.formats import for_reading
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
 if TYPE_CHECKING:
-    from brgm_med.transforms.formats.nifti_header import NiftiHeader
+    from brgm_med.transforms.formats.header import Header
 
 
 def inpaint(
@@ -78,14 +78,13 @@ def inpaint(
     from brgm_med.pipelines.reconstruct.measurement import Scan
     from brgm_med.priors.bundle import load
     from brgm_med.search import HOLE
-    from brgm_med.transforms.formats.nifti import decode
     from brgm_med.transforms.geometry import Grid
     from brgm_med.transforms.register import scale_of
 
     grid = Grid(header.shape, header.affine)
     try:
         hole, resampled = hole_on(
-            decode(mask_header, mask_stored), Grid(mask_header.shape, mask_header.affine), grid, mask_known
+            mask_header.decode(mask_stored), Grid(mask_header.shape, mask_header.affine), grid, mask_known
         )
     except InputRefusedError as error:
         raise InputRefusedError(f"{mask}: {error}") from error
@@ -93,11 +92,11 @@ def inpaint(
     if resampled:
         grids = f"{called(mask, choices)} is on another grid; taken nearest-neighbour"
         say(f"warning: {grids}, {count} voxels of the scan are unknown")
-    values = torch.from_numpy(decode(header, stored).astype(np.float32))
+    values = torch.from_numpy(header.decode(stored).astype(np.float32))
     outside = ~hole.numpy()
     check_known(scan, values.numpy(), hole.numpy())
     kept = target.kept_as(stored[outside], header)
-    model, origin = acquisition_of(scan, grid, None, None, None, series_of(header))
+    model, origin = acquisition_of(scan, grid, None, None, None, header.series)
 
     set_up_torch(threads)
     torch.manual_seed(seed)
@@ -176,7 +175,7 @@ def stored_like(
     values: NDArray[np.floating],
     stored: NDArray[np.generic],
     hole: NDArray[np.bool_],
-    header: NiftiHeader,
+    header: Header,
     kept: np.dtype,
 ) -> tuple[NDArray[np.generic], int]:
     """`stored` [X, Y, Z] as `kept`, with the hole's voxels from `values` (scaled), and how many of those were clipped.

@@ -24,12 +24,12 @@ from brgm_med.pipelines.results.certificate import (
     super_resolved,
 )
 from brgm_med.pipelines.results.deidentification import withhold
-from brgm_med.transforms.formats import default_output, for_reading, pictures_in, radiograph_write, stem
+from brgm_med.transforms.formats import for_reading, pictures_in, radiograph_write, stem
 from brgm_med.transforms.formats import picture as common
 from brgm_med.transforms.formats.dicom.deidentify import check as check_identity
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices, Derivation
 from brgm_med.transforms.formats.dicom.file import is_dicom, read_header
-from brgm_med.transforms.formats.picture import Picture, Written
+from brgm_med.transforms.formats.picture import Picture, Written, default_output
 
 if TYPE_CHECKING:
     from brgm_med.priors.bundle import PriorBundle

@@ -28,8 +28,8 @@ def preprocess(
     from brgm_med.pipelines.reconstruct.compute import set_up_torch
     from brgm_med.priors.bundle import load
     from brgm_med.transforms import LoadScan, SaveScan
-    from brgm_med.transforms.prepare import RegisterNormalised
     from brgm_med.transforms.register import scale_of
+    from brgm_med.transforms.rigid import RegisterNormalised
     from brgm_med.transforms.template import load_template
 
     set_up_torch(threads)
