@@ -260,8 +260,8 @@ def _shift(rows: Sequence[Row]) -> list[str]:
         lines += ["|---" * (len(methods) + 2) + "|"]
         for level, these in levels_of(rows).items():
             d = DIGITS[score]
-            found = [mean(these, method, score) for method in methods]
-            cells = ["" if v is None else f"{v[0]:.{d}f}" for v in found]
+            means = [mean(these, method, score) for method in methods]
+            cells = ["" if v is None else f"{v[0]:.{d}f}" for v in means]
             c = paired(these, BLEND, "supervised", score)
             gain = f"{c.difference:+.{d}f} ({c.low:+.{d}f} to {c.high:+.{d}f}), {c.verdict}"
             lines.append(f"| {level} | {' | '.join(cells)} | {gain} |")

@@ -114,7 +114,7 @@ def test_the_library_gives_the_arrays_of_the_command(head: Path, filled: Path) -
     values = torch.from_numpy(stored.astype(np.float32)).masked_fill(hole, torch.nan)[None]
     scan = Scan(values, grid, AcquisitionModel.from_header(grid))
     result = inpaint_volume(scan, hole, load(), search=HOLE.limited_to(10))
-    assert np.array_equal(np.rint(result.image[0]), raw(filled)[0])
+    assert np.array_equal(np.rint(result.image[0].numpy()), raw(filled)[0])
     assert torch.equal(result.measured[0] == 0, hole)
 
 
