@@ -28,7 +28,7 @@ from brgm_med.pipelines.reconstruct import volume as sr
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.reconstruct.measurement import pose_problem
 from brgm_med.posterior import Weights
-from brgm_med.priors.bundle import PriorBundle, load
+from brgm_med.priors.bundle import DEFAULT_PRIOR, PriorBundle, load
 from brgm_med.transforms.acquire import AcquisitionModel, coarse_in_plane, degrade, thick_slices
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.prepare import Heads, heads_in
@@ -135,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--which", choices=tuple(GROUPS), required=True)
     parser.add_argument("--out", type=Path, required=True, help="OUT.csv and OUT.md are written")
-    parser.add_argument("--prior", default="brain-t1-coronal")
+    parser.add_argument("--prior", default=DEFAULT_PRIOR)
     parser.add_argument("--first", type=int, default=15, help="only the first so many heads")
     parser.add_argument("--steps", type=int, default=sr.STEPS)
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")

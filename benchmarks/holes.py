@@ -33,7 +33,7 @@ from brgm_med.pipelines.evaluation.untrained import filled
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.reconstruct.hole import infer_hole
 from brgm_med.pipelines.training.heads import prepare, slices_of
-from brgm_med.priors.bundle import PriorBundle, load
+from brgm_med.priors.bundle import DEFAULT_PRIOR, PriorBundle, load
 from brgm_med.seams import blend_seamless
 from demo import perceptual_model
 from table import completed, scores
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--which", choices=("choose", "report"), required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--prior", default="brain-t1-coronal")
+    parser.add_argument("--prior", default=DEFAULT_PRIOR)
     parser.add_argument("--first", type=int, default=15, help="only the first so many heads")
     parser.add_argument("--slice", type=int, default=30, help="the middle one of the slices that are cut out")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")

@@ -39,7 +39,7 @@ from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.training.heads import prepare, slices_of
 from brgm_med.pipelines.training.run import lpips_distance
 from brgm_med.posterior import Posterior, Weights, Whitened
-from brgm_med.priors.bundle import DEFAULT, SHIPPED
+from brgm_med.priors.bundle import DEFAULT_PRIOR, SHIPPED
 from brgm_med.solvers import fit_lbfgs
 from brgm_med.training.export import encode, neighbours, wplus_statistics
 from brgm_med.training.loop import Recipe, train_iteration
@@ -265,7 +265,7 @@ def main() -> None:
         run = options.out / "run"
         run.mkdir(exist_ok=True)
         for file in ("template.nii.gz", "mask.nii.gz"):
-            shutil.copyfile(SHIPPED / DEFAULT / file, run / file)
+            shutil.copyfile(SHIPPED / DEFAULT_PRIOR / file, run / file)
         prepare(options.data, run, 120, 15, 1)
     stacks, held = slices_of(run), slices_of(run, "held_out")
     kept = [held[h][::EVERY] for h in range(len(held))]

@@ -29,7 +29,7 @@ from brgm_med.gaussian import LinearGaussian
 from brgm_med.metrics import bootstrap_interval, lpips, psnr, ssim
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.training.heads import prepare, slices_of
-from brgm_med.priors.bundle import PriorBundle, load
+from brgm_med.priors.bundle import DEFAULT_PRIOR, PriorBundle, load
 from brgm_med.reconstruction import consistent, map_slices
 from demo import perceptual_model
 from table import completed, scores
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--which", choices=("choose", "report"), required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--prior", default="brain-t1-coronal")
+    parser.add_argument("--prior", default=DEFAULT_PRIOR)
     parser.add_argument("--first", type=int, default=15, help="only the first so many heads")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     options = parser.parse_args(arguments)

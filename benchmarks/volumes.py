@@ -31,7 +31,7 @@ from brgm_med.pipelines.reconstruct import volume as sr
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.reconstruct.measurement import output_grid, pose_problem, with_scan
 from brgm_med.posterior import Weights
-from brgm_med.priors.bundle import PriorBundle, load
+from brgm_med.priors.bundle import DEFAULT_PRIOR, PriorBundle, load
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.oblique import oblique_profile
@@ -188,7 +188,7 @@ def summary(rows: list[dict[str, str]]) -> str:
 def tools() -> tuple[PriorBundle, Template, LPIPS | None]:
     """What every job of one process shares."""
     set_up_torch(1)
-    bundle = load("brain-t1-coronal")
+    bundle = load(DEFAULT_PRIOR)
     return bundle, load_template(bundle), perceptual_model()
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from brgm_med.errors import BrgmError
+from brgm_med.priors.bundle import DEFAULT_PRIOR
 
 
 def positive(kind: type[int] | type[float]) -> Callable[[str], Any]:
@@ -95,7 +96,7 @@ def reconstruction_arguments(parser: argparse.ArgumentParser) -> None:
         "--out", type=Path, help="file, or folder of pictures or DICOM (default: the input's name + _brgm)"
     )
     parser.add_argument("--certificate", type=Path, metavar="FILE", help="JSON file (default: beside the output)")
-    parser.add_argument("--prior", default="brain-t1-coronal", metavar="NAME|DIR")
+    parser.add_argument("--prior", default=DEFAULT_PRIOR, metavar="NAME|DIR")
     parser.add_argument("--steps", type=positive(int), metavar="N", help="steps of the MAP search")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
@@ -126,7 +127,7 @@ def study_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stop-on-first-crash", action="store_true", help="else what does not depend on it goes on")
     parser.add_argument("--reports-only", action="store_true", help="from the derivatives that are there")
     parser.add_argument("--dry-run", action="store_true", help="list the scans and what becomes of them")
-    parser.add_argument("--prior", default="brain-t1-coronal", metavar="NAME|DIR")
+    parser.add_argument("--prior", default=DEFAULT_PRIOR, metavar="NAME|DIR")
     parser.add_argument("--steps", type=positive(int), metavar="N", help="steps of the MAP search")
     parser.add_argument("--kimg", type=positive(float), default=100.0, help="train until so many thousand images")
     parser.add_argument("--random-seed", type=int, default=0, metavar="S")

@@ -28,6 +28,7 @@ from brgm_med.pipelines.arguments import (
     scan_arguments,
     study_arguments,
 )
+from brgm_med.priors.bundle import DEFAULT_PRIOR
 
 ONLY_VOLUMES = (
     *("like", "series", "slice_thickness", "profile", "gap", "spacing", "noise"),
@@ -56,7 +57,7 @@ def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Calla
 
     Raises UsageError for options that only mean volumes.
     """
-    from brgm_med.pipelines.steps.pictures import each
+    from brgm_med.pipelines.steps.picture_folder import each
     from brgm_med.transforms.formats import kind_of
 
     folder = a.scan.is_dir()
@@ -114,7 +115,8 @@ def _sr(a: argparse.Namespace) -> None:
 
 def _inpaint(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.steps.inpaint import inpaint
-    from brgm_med.pipelines.steps.pictures import inpaint_picture, mask_of
+    from brgm_med.pipelines.steps.picture_folder import mask_of
+    from brgm_med.pipelines.steps.pictures import inpaint_picture
 
     def one(scan: Path, out: Path | None, **options: Any) -> object:
         return inpaint_picture(scan, mask_of(a.mask, scan), out, mask_known=a.mask_known, **options)
@@ -342,7 +344,7 @@ def parser() -> argparse.ArgumentParser:
     listed = actions.add_parser("list", help="the shipped priors, or the named ones")
     listed.add_argument("priors", nargs="*", metavar="NAME|DIR")
     for name, text in (("show", "what a prior is and is not good for"), ("verify", "check every file's SHA-256")):
-        actions.add_parser(name, help=text).add_argument("prior", nargs="?", default="brain-t1-coronal")
+        actions.add_parser(name, help=text).add_argument("prior", nargs="?", default=DEFAULT_PRIOR)
     text = "Import a StyleGAN2 generator: a pickle of StyleGAN2-ADA, a .pt in rosinality's layout, or safetensors."
     imported = actions.add_parser("import", help="make a prior of somebody else's generator", description=text)
     imported.add_argument("file", type=Path, metavar="FILE", help="nothing in it is run")

@@ -255,7 +255,7 @@ def test_metadata_are_as_the_specification_says(exported: Path) -> None:
 def test_monai_makes_the_networks_of_the_bundle(exported: Path) -> None:
     from monai.bundle import ConfigParser
 
-    for path in (exported, bundle.find(bundle.DEFAULT)):
+    for path in (exported, bundle.find(bundle.DEFAULT_PRIOR)):
         parser = ConfigParser()
         parser.read_config(path / "configs" / "inference.json")
         parser.read_meta(path / "configs" / "metadata.json")
@@ -297,7 +297,7 @@ def test_monai_draws_a_head_from_a_bundle(exported: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_monai_runs_the_shipped_bundle_and_refuses_a_damaged_one(folder: Path, tmp_path: Path) -> None:
-    shipped = bundle.find(bundle.DEFAULT)
+    shipped = bundle.find(bundle.DEFAULT_PRIOR)
     done = monai_bundle(shipped, "run", "--seed", "7", "--output", str(tmp_path / "head.nii.gz"))
     assert done.returncode == 0, done.stderr
     check_sample(shipped, tmp_path / "head.nii.gz")

@@ -26,7 +26,7 @@ from brgm_med.pipelines.report.page import MAX_BYTES, document
 from brgm_med.pipelines.report.study import FAR, robust_z
 from brgm_med.pipelines.report.viewer import small_nifti
 from brgm_med.pipelines.report.words import number, paragraphs, rows
-from brgm_med.pipelines.results.certificate import super_resolved
+from brgm_med.pipelines.results.certificate import Certificate
 from brgm_med.priors import bundle
 from brgm_med.transforms.acquire import degrade, interpolate, thick_slices
 from brgm_med.transforms.formats import dicom
@@ -57,14 +57,14 @@ def case(folder: Path, **more: Any) -> dict[str, Path]:
     y = degrade(head, grid, coarse, model)
     scan = written(folder, "scan.nii.gz", y[0], coarse.affine)
     result = written(folder, "result.nii.gz", interpolate(y, coarse, grid)[0], grid.affine)
-    shipped = bundle.find(bundle.DEFAULT)
+    shipped = bundle.find(bundle.DEFAULT_PRIOR)
     content = {
         "statement": "Derived.",
         "software": "brgm-med 0",
         "source": {"file": HOSTILE, "sha256": digest(scan), "affine": "sform"},
         "result": {"file": "result.nii.gz", "sha256": digest(result)},
         "prior": {
-            "name": bundle.DEFAULT,
+            "name": bundle.DEFAULT_PRIOR,
             "sha256": digest(shipped / "configs" / "metadata.json"),
             "finest_detail_mm": 2.0,
         },
@@ -222,7 +222,7 @@ def test_a_map_in_dicom_lies_where_its_series_does(tmp_path: Path) -> None:
     series = mr_series(tmp_path / "series")
     scan = dicom.Reader().read(series)
     values = np.random.default_rng(0).random(scan.array.shape).astype(np.float32)
-    how = super_resolved("a prior", "0" * 64)
+    how = Certificate(prior={"name": "a prior", "sha256": "0" * 64}, parameters={}).derivation("sr")
     dicom_map.write(tmp_path / "map", values, scan.affine, series, dicom_map.MEASURED, how, NO_CHOICES, False)
     x, y, z = values.shape
     inferred = evidence.inferred_on(Grid((x, y, z), scan.affine), tmp_path / "map", None, {}, {})

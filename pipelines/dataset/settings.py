@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from brgm_med.priors.bundle import DEFAULT_PRIOR
+
 Task = Literal["sr", "inpaint", "train"]
 Level = Literal["participant", "group"]
 
@@ -14,7 +16,7 @@ class Settings:
     """What is done to every scan. Equal settings give equal derivatives, whichever engine runs them."""
 
     task: Task = "sr"
-    prior: str = "brain-t1-coronal"
+    prior: str = DEFAULT_PRIOR
     steps: int | None = None
     seed: int = 0
     threads: int = 1

@@ -22,7 +22,7 @@ from brgm_med.pipelines.evaluation.problems import Problem, default_levels
 from brgm_med.pipelines.evaluation.subjects import EVERY, Range, Source, find
 from brgm_med.pipelines.evaluation.supervised import IMAGES
 from brgm_med.pipelines.evaluation.table import Row
-from brgm_med.priors.bundle import PriorBundle, load
+from brgm_med.priors.bundle import DEFAULT_PRIOR, PriorBundle, load
 
 SHOWN = 3
 """Of the first so many subjects, pictures are kept."""
@@ -38,7 +38,7 @@ class Evaluation:
     data: Path
     out: Path
     task: str = "sr"
-    prior: str = "brain-t1-coronal"
+    prior: str = DEFAULT_PRIOR
     levels: Sequence[str] | None = None
     methods: Sequence[str] | None = None
     subjects: Range = (None, None)

@@ -1,4 +1,4 @@
-"""What a super-resolved volume's certificate says of how it was found, and of how it agrees with its scans."""
+"""Entries of a super-resolved volume's certificate: its registration, noise and coverage, and its residual."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from brgm_med.consistency import certificate as certify
-from brgm_med.pipelines.reading import Measured
 from brgm_med.pipelines.reconstruct.measurement import Problem
 from brgm_med.pipelines.reconstruct.volume import Observed, Result
-from brgm_med.pipelines.results.certificate import ranges, source_record
 from brgm_med.transforms.refine import Refined
 from brgm_med.transforms.register import scale_of
 from brgm_med.transforms.shading import TERMS
@@ -21,7 +19,7 @@ ALONE = "one scan does not tell its pose and shading from the head's own shape a
 
 
 def finding(problem: Problem, result: Result, fits: Sequence[Refined]) -> dict[str, Any]:
-    """Registration, intensities, noise and coverage. Names no file."""
+    """Registration, intensities, noise and coverage; no name of a file."""
     coronal = problem.fine.index_axis(1)
     reach = result.weight[0].amax([a for a in range(3) if a != coronal])
     return {
@@ -55,19 +53,25 @@ def _refined(fit: Refined) -> dict[str, Any]:
     }
 
 
-def consistency(held: Tensor, scans: Sequence[Observed], step: float | None) -> dict[str, Any]:
-    """How the values [1, X, Y, Z] that the file holds give back its scans: `consistency.certificate` of the first, the
-    residual's root mean square and the noise beside it; of the others under `further_scans`."""
+def consistency(image: Tensor, scans: Sequence[Observed], step: float | None) -> dict[str, Any]:
+    """Residual of an `image` [1, X, Y, Z], as the file holds it, at its scans: `consistency.certificate` of the first,
+    the residual's root mean square and the noise beside it; of the others under `further_scans`."""
     entries = []
     for number, scan in enumerate(scans):
-        entry = certify(held, scan.corruption, scan.values, scan.inside, step if number == 0 else None)
-        error = (scan.corruption(held.double()).to(scan.values.dtype) - scan.values)[:, scan.inside]
+        entry = certify(image, scan.corruption, scan.values, scan.inside, step if number == 0 else None)
+        error = (scan.corruption(image.double()).to(scan.values.dtype) - scan.values)[:, scan.inside]
         entry["residual_rms"] = float(error.square().mean().sqrt())
         entry["noise_deviation"] = scan.deviation
         entries.append(entry)
     return {**entries[0], "further_scans": entries[1:]}
 
 
-def scan_record(scan: Measured) -> dict[str, Any]:
-    """A further scan, for the certificate."""
-    return {**source_record(scan.path, scan.header), "acquisition": scan.acquisition}
+def ranges(indices: list[int]) -> list[list[int]]:
+    """Sorted indices as [first, last] runs."""
+    runs: list[list[int]] = []
+    for i in indices:
+        if runs and i == runs[-1][1] + 1:
+            runs[-1][1] = i
+        else:
+            runs.append([i, i])
+    return runs

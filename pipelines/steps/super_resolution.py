@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
-from brgm_med.files import write_json
 from brgm_med.pipelines.console import say, search_progress
 from brgm_med.pipelines.reading import Measured, Profile, called, doubtful, read_measured
 from brgm_med.pipelines.reconstruct.compute import (
@@ -19,19 +18,12 @@ from brgm_med.pipelines.reconstruct.compute import (
     perceptual_features,
     set_up_torch,
 )
-from brgm_med.pipelines.results.certificate import (
-    STATEMENT,
-    account,
-    check_certificate,
-    default_certificate,
-    description,
-    result_record,
-    source_record,
-    super_resolved,
-)
+from brgm_med.pipelines.results.certificate import Certificate, Entry
 from brgm_med.pipelines.results.choose import target_of
-from brgm_med.pipelines.results.deidentification import withhold
-from brgm_med.pipelines.results.target import taken_back
+from brgm_med.pipelines.results.publish import announce, check, publish
+from brgm_med.pipelines.results.records import prior_record, scan_record, source_record
+from brgm_med.pipelines.results.target import ReadBack
+from brgm_med.priors.bundle import DEFAULT_PRIOR
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
 
@@ -40,7 +32,7 @@ def super_resolve(
     out: Path | None = None,
     *,
     force: bool = False,
-    prior: str = "brain-t1-coronal",
+    prior: str = DEFAULT_PRIOR,
     steps: int | None = None,
     seed: int = 0,
     perceptual: Network = "none",
@@ -82,13 +74,7 @@ def super_resolve(
     target = target_of(
         paths[0], out, first.header, like=like, series=named[0], dtype=dtype, choices=choices, force=force
     )
-    out = target.path
-    certificate = certificate or default_certificate(out)
-    files = (*paths, out, target.map_path, certificate)
-    if len({p.resolve() for p in files}) < len(files):
-        raise UsageError(f"{out}: inputs, output, its map and the certificate must all be different files")
-    target.check()
-    check_certificate(certificate, out, force)
+    certificate = check(target, paths, certificate)
     if spacing is not None and spacing > min(first.grid.spacing) * 1.001:
         finest = min(first.grid.spacing)
         raise UsageError(f"--spacing {spacing:g}: the scan's own is {finest:g} mm, which a coarser grid cannot keep")
@@ -97,7 +83,7 @@ def super_resolve(
 
     from brgm_med.pipelines.reconstruct import volume as sr
     from brgm_med.pipelines.reconstruct.measurement import CORRELATION_MM, output_grid, pose_problem, with_scan
-    from brgm_med.pipelines.results.consistency import consistency, finding, scan_record
+    from brgm_med.pipelines.results.consistency import consistency, finding
     from brgm_med.posterior import Weights
     from brgm_med.priors.bundle import load
     from brgm_med.transforms.register import scale_of
@@ -139,11 +125,10 @@ def super_resolve(
         )
     result = sr.combine(problem, stack, template.box)
 
-    told = {
-        "software": f"brgm-med {__version__}",
-        "prior": {"name": bundle.name, "sha256": bundle.sha256, "finest_detail_mm": bundle.spacing},
-        "acquisition": first.acquisition,
-        "parameters": {
+    entries = Certificate(
+        prior=prior_record(bundle, finest_detail_mm=bundle.spacing),
+        acquisition=first.acquisition,
+        parameters={
             "steps": steps,
             "seed": seed,
             "perceptual": perceptual,
@@ -154,24 +139,27 @@ def super_resolve(
             **computed_by(where, stack),
         },
         **finding(problem, result, fits),
-    }
-    how = super_resolved(bundle.name, bundle.sha256, account(told))
-    held, step = target.write(result.image[0].numpy(), problem.fine.affine, how, description(bundle.name))
-    with taken_back(target):
-        measured = target.write_map(result.explained[0].numpy(), problem.fine.affine, how)
-        kept = consistency(torch.from_numpy(held)[None], result.scans, step)
-        if not math.isfinite(kept["relative_residual"]):
-            raise BrgmError(f"{out}: the result is not consistent with the scan; this is a defect, please report it")
-        content = {
-            "statement": STATEMENT,
-            **told,
-            "source": source_record(paths[0], first.header),
-            "further_scans": [scan_record(s) for s in others],
-            "result": result_record(out),
-            "measured_map": result_record(measured),
-            "consistency": kept,
-        }
-        write_json(certificate, withhold(content, choices), force)
-    residual = f"relative residual {kept['relative_residual']:.1e}"
-    say(f"wrote {out}, {measured.name} and {certificate.name} ({residual})")
-    return out
+        source=source_record(first.path, first.header),
+        further_scans=[scan_record(s) for s in others],
+    )
+
+    def read_back(written: ReadBack) -> Entry:
+        residual = consistency(torch.from_numpy(written.array)[None], result.scans, written.step)
+        if not math.isfinite(residual["relative_residual"]):
+            raise BrgmError(
+                f"{target.path}: the result is not consistent with the scan; this is a defect, please report it"
+            )
+        return {"consistency": residual}
+
+    written = publish(
+        target,
+        certificate,
+        entries,
+        "sr",
+        partial(target.write, result.image[0].numpy(), problem.fine.affine),
+        read_back,
+        partial(target.write_map, result.explained[0].numpy(), problem.fine.affine),
+    )
+    assert written.consistency is not None
+    announce(target, certificate, f"relative residual {written.consistency['relative_residual']:.1e}")
+    return target.path

@@ -8,6 +8,7 @@ from typing import Any
 
 from brgm_med._version import __version__
 from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError
+from brgm_med.priors.bundle import DEFAULT_PRIOR
 
 ENDING = "_slices.safetensors"
 MACHINE = ("seconds", "runs")
@@ -19,7 +20,7 @@ def train_on_slices(
     out: Path,
     *,
     kimg: float,
-    template: str = "brain-t1-coronal",
+    template: str = DEFAULT_PRIOR,
     held_out: int | None = None,
     architecture: Mapping[str, Any] | None = None,
     threads: int | None = None,

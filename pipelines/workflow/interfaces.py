@@ -30,6 +30,7 @@ from nipype.interfaces.base import (
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
 from brgm_med.pipelines.workflow.refusals import is_refusal, write_refusal
+from brgm_med.priors.bundle import DEFAULT_PRIOR
 from brgm_med.processes import die_with_parent
 
 LOG = "brgm-med.log"
@@ -132,7 +133,7 @@ class Convert(Step):
 
 class PreprocessInputSpec(InputSpec):
     scan = File(exists=True, mandatory=True, desc="NIfTI")
-    prior = traits.Str("brain-t1-coronal", usedefault=True, desc="name or folder of the prior whose template is used")
+    prior = traits.Str(DEFAULT_PRIOR, usedefault=True, desc="name or folder of the prior whose template is used")
     threads = traits.Int(1, usedefault=True, desc="of torch")
 
 
@@ -175,7 +176,7 @@ class Slice(Step):
 class TrainInputSpec(InputSpec):
     slices = traits.List(File(exists=True), mandatory=True, desc="what Slice gives, of every head")
     kimg = traits.Float(mandatory=True, desc="train until so many thousand slices have been shown")
-    template = traits.Str("brain-t1-coronal", usedefault=True, desc="the prior that Preprocess registered to")
+    template = traits.Str(DEFAULT_PRIOR, usedefault=True, desc="the prior that Preprocess registered to")
     held_out = traits.Int(desc="measure snapshots on so many last heads (default: a tenth)")
     architecture = traits.Dict(desc="fields of training.state.Architecture that differ from the default")
     seed = traits.Int(0, usedefault=True, desc="of weights, draws and augmentation")
@@ -212,7 +213,7 @@ class ReconstructInputSpec(InputSpec):
     task = traits.Enum("sr", "inpaint", usedefault=True, desc="a finer scan, or a hole filled")
     mask = File(exists=True, desc="to inpaint: integers, what is not 0 is unknown")
     name = traits.Str(desc="of the result, folders before it are left out (default: the scan's, and the task)")
-    prior = traits.Str("brain-t1-coronal", usedefault=True, desc="name or folder of the prior")
+    prior = traits.Str(DEFAULT_PRIOR, usedefault=True, desc="name or folder of the prior")
     steps = traits.Int(desc="of the MAP search (default: the task's own)")
     seed = traits.Int(0, usedefault=True, desc="of all random numbers")
     threads = traits.Int(1, usedefault=True, desc="of torch; results repeat to the last bit for equal numbers of them")
@@ -366,7 +367,7 @@ class ReportInputSpec(InputSpec):
     result = File(exists=True, mandatory=True, desc="what it gives")
     certificate = File(exists=True, mandatory=True, desc="the result's")
     mask = File(exists=True, desc="of what was inpainted")
-    prior = traits.Str("brain-t1-coronal", usedefault=True, desc="name or folder of the prior")
+    prior = traits.Str(DEFAULT_PRIOR, usedefault=True, desc="name or folder of the prior")
     title = traits.Str(desc="the subject's name (default: the result's)")
 
 

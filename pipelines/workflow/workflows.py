@@ -37,6 +37,7 @@ from brgm_med.pipelines.workflow.interfaces import (
     WriteDicom,
     WritePrior,
 )
+from brgm_med.priors.bundle import DEFAULT_PRIOR
 
 Task = Literal["sr", "inpaint"]
 
@@ -69,7 +70,7 @@ def _fields(name: str, fields: list[str]) -> Node:
 
 def init_preprocess_wf(
     *,
-    prior: str = "brain-t1-coronal",
+    prior: str = DEFAULT_PRIOR,
     register: bool = True,
     threads: int = 1,
     keep_going: bool = True,
@@ -117,7 +118,7 @@ def init_preprocess_wf(
 def init_train_wf(
     *,
     kimg: float,
-    template: str = "brain-t1-coronal",
+    template: str = DEFAULT_PRIOR,
     held_out: int | None = None,
     architecture: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -148,7 +149,7 @@ def init_train_wf(
 def init_reconstruct_wf(
     *,
     task: Task = "sr",
-    prior: str | None = "brain-t1-coronal",
+    prior: str | None = DEFAULT_PRIOR,
     steps: int | None = None,
     seed: int = 0,
     threads: int = 1,
@@ -225,7 +226,7 @@ def init_brgm_wf(
     *,
     out_dir: Path | str,
     task: Task = "sr",
-    prior: str = "brain-t1-coronal",
+    prior: str = DEFAULT_PRIOR,
     train: Mapping[str, Any] | None = None,
     dicom: bool = True,
     steps: int | None = None,
@@ -276,7 +277,7 @@ def init_study_train_wf(
     groups: Mapping[str, Mapping[str, list[Any]]],
     *,
     out_dir: Path | str,
-    prior: str = "brain-t1-coronal",
+    prior: str = DEFAULT_PRIOR,
     train: Mapping[str, Any] | None = None,
     threads: int = 1,
     name: str = "brgm_med",
