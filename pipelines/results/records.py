@@ -1,4 +1,4 @@
-"""Records of priors and files for the certificate: names, SHA-256, and the acquisition of a scan."""
+"""Records of priors and files for the certificate: names and SHA-256."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from brgm_med.files import digest
 from brgm_med.pipelines.reading import series_of
 
 if TYPE_CHECKING:
-    from brgm_med.pipelines.reading import Measured
     from brgm_med.priors.bundle import PriorBundle
     from brgm_med.transforms.formats.nifti_header import NiftiHeader
 
@@ -41,8 +40,3 @@ def source_record(scan: Path, header: NiftiHeader) -> dict[str, Any]:
     """
     series = series_of(header)
     return {**file_record(scan, None if series is None else series.files), "affine": header.form}
-
-
-def scan_record(scan: Measured) -> dict[str, Any]:
-    """Record of a further scan."""
-    return {**source_record(scan.path, scan.header), "acquisition": scan.acquisition}

@@ -22,7 +22,11 @@ from brgm_med.transforms.formats import for_reading
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from brgm_med.pipelines.reconstruct.measurement import Problem
     from brgm_med.transforms.formats.nifti_header import NiftiHeader
+    from brgm_med.transforms.geometry import Grid
 
 
 def inpaint(
@@ -62,20 +66,10 @@ def inpaint(
     from brgm_med.priors.bundle import load
     from brgm_med.transforms.formats.nifti import decode
     from brgm_med.transforms.geometry import Grid
-    from brgm_med.transforms.register import scale_of
     from brgm_med.transforms.template import load_template
 
     grid = Grid(header.shape, header.affine)
-    try:
-        hole, resampled = inpainting.hole_on(
-            decode(mask_header, mask_stored), Grid(mask_header.shape, mask_header.affine), grid, mask_known
-        )
-    except InputRefusedError as error:
-        raise InputRefusedError(f"{mask}: {error}") from error
-    count = int(hole.sum())
-    if resampled:
-        grids = f"{called(mask, choices)} is on another grid; taken nearest-neighbour"
-        say(f"warning: {grids}, {count} voxels of the scan are unknown")
+    hole, resampled = _hole(mask, mask_header, mask_stored, grid, mask_known, choices)
     values = torch.from_numpy(decode(header, stored).astype(np.float32))
     outside = ~hole.numpy()
     check_known(scan, values.numpy(), hole.numpy())
@@ -106,12 +100,12 @@ def inpaint(
 
     new, clipped = stored_like(filled.image.numpy(), stored, hole.numpy(), header, stored_type)
     problem, weight = filled.problem, filled.weight[hole]
-    entries = Certificate(
+    certified = Certificate(
         prior=prior_record(bundle, finest_detail_mm=bundle.spacing),
         acquisition=Measured(scan, header, values, grid, model, origin).acquisition,
         parameters={"steps": steps, "noise": inpainting.NOISE, "seed": seed, **computed_by(where, filled.image)},
         hole={
-            "voxels": count,
+            "voxels": weight.numel(),
             "inferred_by_the_prior": float((weight > 0).float().mean()),
             "interpolated_from_its_rim": float((weight == 0).float().mean()),
             "clipped_to_the_voxel_type": clipped,
@@ -121,30 +115,54 @@ def inpaint(
         coronal_slices_searched=list(filled.slices),
         outside_the_hole={"voxels": int(outside.sum()), "changed": 0},
     )
+    publish(
+        target,
+        certificate,
+        certified,
+        "inpaint",
+        partial(target.write_stored, new, header),
+        partial(read_back, stored, outside, problem),
+        partial(target.write_map, outside.astype(np.float32), header.affine),
+    )
+    beyond = f"; {clipped} clipped to {stored_type.name}" if clipped else ""
+    announce(target, certificate, f"{weight.numel()} voxels filled, all others as they were{beyond}")
+    return target.path
 
-    def read_back(written: NDArray[np.generic]) -> Entry:
-        if not same_bits(written[outside].astype(stored.dtype), stored[outside]):
-            raise BrgmError(f"{target.path}: voxels outside the hole changed; this is a defect, please report it")
-        pose = problem.pose
-        registration = {
+
+def _hole(
+    mask: Path, header: NiftiHeader, stored: NDArray[np.generic], grid: Grid, known: bool, choices: Choices
+) -> tuple[Tensor, bool]:
+    """`hole_on` for a mask as it is read; says where it had to be resampled."""
+    from brgm_med.pipelines.reconstruct.hole import hole_on
+    from brgm_med.transforms.formats.nifti import decode
+    from brgm_med.transforms.geometry import Grid
+
+    try:
+        hole, resampled = hole_on(decode(header, stored), Grid(header.shape, header.affine), grid, known)
+    except InputRefusedError as error:
+        raise InputRefusedError(f"{mask}: {error}") from error
+    if resampled:
+        grids = f"{called(mask, choices)} is on another grid; taken nearest-neighbour"
+        say(f"warning: {grids}, {int(hole.sum())} voxels of the scan are unknown")
+    return hole, resampled
+
+
+def read_back(
+    stored: NDArray[np.generic], outside: NDArray[np.bool_], problem: Problem, written: NDArray[np.generic]
+) -> Entry:
+    """Entries of a certificate that Image Comments do not carry. Raises BrgmError where a voxel `outside` changed."""
+    from brgm_med.transforms.register import scale_of
+
+    if not same_bits(written[outside].astype(stored.dtype), stored[outside]):
+        raise BrgmError("voxels outside the hole changed; this is a defect, please report it")
+    pose = problem.pose
+    return {
+        "registration": {
             "correlation": problem.correlation,
             "scale": scale_of(pose),
             "template_to_scan": pose.tolist(),
         }
-        return {"registration": registration}  # not in Image Comments
-
-    publish(
-        target,
-        certificate,
-        entries,
-        "inpaint",
-        partial(target.write_stored, new, header),
-        read_back,
-        partial(target.write_map, outside.astype(np.float32), header.affine),
-    )
-    beyond = f"; {clipped} clipped to {stored_type.name}" if clipped else ""
-    announce(target, certificate, f"{count} voxels filled, all others as they were{beyond}")
-    return target.path
+    }
 
 
 def check_known(scan: Path, values: NDArray[np.float32], hole: NDArray[np.bool_]) -> None:

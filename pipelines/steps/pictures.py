@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
 from brgm_med.pipelines.console import say, search_progress
@@ -44,6 +45,22 @@ def _read(
         clause = "says no pixel spacing (or 0); its size in millimetres is unknown, pixels are used"
         say(f"warning: {called(scan, choices)} {clause}")
     return picture, target, certificate
+
+
+def _hole(mask: Path, picture: Picture, known: bool) -> NDArray[np.bool_]:
+    """The unknown pixels [H, W] of a picture: those that are not 0 (0, if `known`) in `mask`.
+
+    Raises InputRefusedError for a mask of another size, and where all or none are unknown.
+    """
+    marks: Picture = for_reading(mask, "picture").read(mask)
+    if marks.shape != picture.shape:
+        sizes = [f"{w} x {h}" for h, w in (marks.shape, picture.shape)]
+        raise InputRefusedError(f"{mask}: has {sizes[0]} pixels and the picture {sizes[1]}; give a mask of its size")
+    hole: NDArray[np.bool_] = (marks.stored != 0).any(0) != known
+    if not hole.any() or hole.all():
+        clause = "leaves no pixel known" if hole.any() else "marks no pixel as unknown"
+        raise InputRefusedError(f"{mask}: it {clause}; did you mean the other sense (--mask-known)?")
+    return hole
 
 
 def _loaded(prior: str, picture: Picture) -> PriorBundle:
@@ -132,15 +149,10 @@ def super_resolve_picture(
     )
 
     def read_back(written: Written) -> Entry:
-        error = (average(torch.from_numpy(written.array).double()[None])[0] - torch.from_numpy(picture.array)).abs()
-        bound = 0.5 * abs(picture.slope)
-        residual = {
-            "max_abs_residual": float(error.max()),
-            "bound": bound,
-            "within_bound": float(error.max()) <= bound * (1 + 1e-3),
-            "clipped_to_the_bits": written.clipped,
-        }
-        return {"consistency": residual}
+        error = average(torch.from_numpy(written.array).double()[None])[0] - torch.from_numpy(picture.array)
+        largest, bound = float(error.abs().max()), 0.5 * abs(picture.slope)
+        entry = {"max_abs_residual": largest, "bound": bound, "within_bound": largest <= bound * (1 + 1e-3)}
+        return {"consistency": {**entry, "clipped_to_the_bits": written.clipped}}
 
     values = normalise.inverse(result)[0].numpy()
     publish(target, certificate, entries, "sr", partial(target.write, values), read_back)
@@ -172,7 +184,7 @@ def inpaint_picture(
     otherwise, and then nothing is exact. Raises as the exit codes of `brgm_med.errors` say.
     """
     picture, target, certificate = _read((scan, mask), out, certificate, choices, force)
-    marks: Picture = for_reading(mask, "picture").read(mask)
+    marked = _hole(mask, picture, mask_known)
 
     import torch
     from torch import nn
@@ -182,14 +194,7 @@ def inpaint_picture(
     from brgm_med.transforms.frame import Frame
     from brgm_med.transforms.intensity import Normalisation
 
-    if marks.shape != picture.shape:
-        sizes = [f"{w} x {h}" for h, w in (marks.shape, picture.shape)]
-        raise InputRefusedError(f"{mask}: has {sizes[0]} pixels and the picture {sizes[1]}; give a mask of its size")
-    marked = (marks.stored != 0).any(0)
-    hole = torch.from_numpy(~marked if mask_known else marked)
-    if not hole.any() or hole.all():
-        what = "marks no pixel as unknown" if not hole.any() else "leaves no pixel known"
-        raise InputRefusedError(f"{mask}: it {what}; did you mean the other sense (--mask-known)?")
+    hole = torch.from_numpy(marked)
     bundle = _loaded(prior, picture)
     set_up_torch(threads)
     torch.manual_seed(seed)

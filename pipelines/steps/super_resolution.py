@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from brgm_med.errors import BrgmError, InputRefusedError, UsageError
+from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.pipelines.console import say, search_progress
 from brgm_med.pipelines.reading import Measured, Profile, called, doubtful, read_measured
 from brgm_med.pipelines.reconstruct.compute import (
@@ -18,11 +17,8 @@ from brgm_med.pipelines.reconstruct.compute import (
     perceptual_features,
     set_up_torch,
 )
-from brgm_med.pipelines.results.certificate import Certificate, Entry
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.publish import announce, check, publish
-from brgm_med.pipelines.results.records import prior_record, scan_record, source_record
-from brgm_med.pipelines.results.target import ReadBack
 from brgm_med.priors.bundle import DEFAULT_PRIOR
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
@@ -66,11 +62,8 @@ def super_resolve(
     named = [series] * len(paths) if series is None or isinstance(series, str) else list(series)
     if len(named) != len(paths):
         raise UsageError(f"{len(paths)} scans, but {len(named)} series; name one for each scan, in their order")
-    flags = (thickness, gap, profile)
-    first, *others = (
-        read_measured(path, name if like is None else None, affine, flags, choices)
-        for path, name in zip(paths, named, strict=True)
-    )
+    flags, series_of_scans = (thickness, gap, profile), named if like is None else [None] * len(paths)
+    first, *others = (read_measured(p, s, affine, flags, choices) for p, s in zip(paths, series_of_scans, strict=True))
     target = target_of(
         paths[0], out, first.header, like=like, series=named[0], dtype=dtype, choices=choices, force=force
     )
@@ -83,7 +76,7 @@ def super_resolve(
 
     from brgm_med.pipelines.reconstruct import volume as sr
     from brgm_med.pipelines.reconstruct.measurement import CORRELATION_MM, output_grid, pose_problem, with_scan
-    from brgm_med.pipelines.results.consistency import consistency, finding
+    from brgm_med.pipelines.results.consistency import residuals, super_resolved
     from brgm_med.posterior import Weights
     from brgm_med.priors.bundle import load
     from brgm_med.transforms.register import scale_of
@@ -125,39 +118,23 @@ def super_resolve(
         )
     result = sr.combine(problem, stack, template.box)
 
-    entries = Certificate(
-        prior=prior_record(bundle, finest_detail_mm=bundle.spacing),
-        acquisition=first.acquisition,
-        parameters={
-            "steps": steps,
-            "seed": seed,
-            "perceptual": perceptual,
-            "weights": vars(Weights()),
-            "covariance_mm": CORRELATION_MM,
-            "spacing_mm": fine.spacing[0],
-            "noise": noise,
-            **computed_by(where, stack),
-        },
-        **finding(problem, result, fits),
-        source=source_record(first.path, first.header),
-        further_scans=[scan_record(s) for s in others],
-    )
-
-    def read_back(written: ReadBack) -> Entry:
-        residual = consistency(torch.from_numpy(written.array)[None], result.scans, written.step)
-        if not math.isfinite(residual["relative_residual"]):
-            raise BrgmError(
-                f"{target.path}: the result is not consistent with the scan; this is a defect, please report it"
-            )
-        return {"consistency": residual}
-
+    parameters = {
+        "steps": steps,
+        "seed": seed,
+        "perceptual": perceptual,
+        "weights": vars(Weights()),
+        "covariance_mm": CORRELATION_MM,
+        "spacing_mm": fine.spacing[0],
+        "noise": noise,
+        **computed_by(where, stack),
+    }
     written = publish(
         target,
         certificate,
-        entries,
+        super_resolved(scans, bundle, parameters, problem, result, fits),
         "sr",
         partial(target.write, result.image[0].numpy(), problem.fine.affine),
-        read_back,
+        partial(residuals, result.scans),
         partial(target.write_map, result.explained[0].numpy(), problem.fine.affine),
     )
     assert written.consistency is not None
