@@ -47,24 +47,20 @@ def target_of(
         raise UsageError(f"--like: {scan} is DICOM and says itself whose it is; leave it out")
     to_dicom = own is not None or like is not None
     out = out or default_result(scan, ".nii.gz" if not to_dicom or (own is not None and not is_mr(own)) else "")
-    target: Target
     if stem(out) != out.name or not to_dicom:
         for_writing(out)
-        if choices.transform is not None:
-            raise UsageError(f"--deidentify: is for DICOM output; {out} is to be NIfTI; leave one of the two out")
-        if like is not None:
-            raise UsageError(f"--like: is for DICOM output; {out} is to be NIfTI; leave one of the two out")
-        target = NiftiTarget(out, choices, force, header, dtype)
-        if target.map_path.resolve() == scan.resolve():
+        for flag, value in (("--deidentify", choices.transform), ("--like", like)):
+            if value is not None:
+                raise UsageError(f"{flag}: is for DICOM output; {out} is to be NIfTI; leave one of the two out")
+        file = NiftiTarget(out, choices, force, header, dtype)
+        if file.map_path.resolve() == scan.resolve():
             raise UsageError(f"{out}: {scan} stands where its map is to go; choose another name")
-        return target
-    if own is None:
-        assert like is not None
+        return file
+    if like is not None:
         own = the_series(like, series)
         check_same_place(scan, header, like, own)
-        target = SeriesTarget(out, choices, force, own, header)
-    else:
-        target = SeriesTarget(out, choices, force, own)
+    assert own is not None
+    target = SeriesTarget(out, choices, force, own, None if like is None else header)
     for source in (scan, *([] if like is None else [like])):
         for path in target.paths:
             a, b = source.resolve(), path.resolve()

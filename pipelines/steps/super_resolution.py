@@ -118,16 +118,9 @@ def super_resolve(
         )
     result = sr.combine(problem, stack, template.box)
 
-    parameters = {
-        "steps": steps,
-        "seed": seed,
-        "perceptual": perceptual,
-        "weights": vars(Weights()),
-        "covariance_mm": CORRELATION_MM,
-        "spacing_mm": fine.spacing[0],
-        "noise": noise,
-        **computed_by(where, stack),
-    }
+    options = {"steps": steps, "seed": seed, "perceptual": perceptual, "weights": vars(Weights())}
+    model = {"covariance_mm": CORRELATION_MM, "spacing_mm": fine.spacing[0], "noise": noise}
+    parameters = {**options, **model, **computed_by(where, stack)}
     written = publish(
         target,
         certificate,
