@@ -32,24 +32,10 @@ import plain
 from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.ops.precision import native_precision
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
-from brgm_med.priors.bundle import load
-from training import Operations, matmul_times
+from rates import Operations, network
+from training import matmul_times
 
-NETWORKS = {
-    "256": {"channels": (512, 512, 512, 512, 256, 128, 64)},
-    "1024": {"channels": (512, 512, 512, 512, 512, 256, 128, 64, 32), "image_channels": 3},
-}
 SECONDS = 6.0  # for which a step is repeated, three times at least
-
-
-def network(name: str) -> StyleGAN2:
-    """A network of NETWORKS with random weights, or the shipped prior's, frozen."""
-    torch.manual_seed(0)
-    generator = load().generator if name == "prior" else StyleGAN2(**NETWORKS[name])  # type: ignore[arg-type]
-    for parameter_name, parameter in generator.named_parameters():
-        if parameter_name.endswith("noise_strength"):
-            parameter.data.fill_(0.1)  # as in a trained network, noise is added
-    return generator.eval().requires_grad_(False)
 
 
 def step_of(generator: StyleGAN2, which: str, batch: int) -> Callable[[], Tensor]:

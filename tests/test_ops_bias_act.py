@@ -11,56 +11,29 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from brgm_med.ops import bias_act, layout
-from brgm_med.ops.bias_act import ACTIVATIONS, _backward, _backward_cuda, _forward, _forward_cuda, _second, _second_cuda
+from brgm_med.ops.bias_act import ACTIVATIONS, _backward_cuda, _forward_cuda
 from tests.host_kernels import host_launch
+from tests.ops_cases import (
+    ACTS,
+    BIAS_ACT_SHAPES,
+    CLAMPS,
+    DEVICE_SHAPE,
+    DTYPES,
+    ORDERS,
+    TOLERANCE,
+    bias_act_comparisons,
+    images,
+)
 
 __all__ = ["host_launch"]
 
-ACTS = sorted(ACTIVATIONS)
-CLAMPS = [None, 0.9]
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
-TOLERANCE = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
-# Empty, odd, more than one block, whole packs, one channel, no space, three dimensions of space.
-SHAPES = [(0, 3, 4, 4), (2, 3, 5, 7), (3, 5, 13, 11), (2, 8, 16, 8), (2, 1, 9, 8), (6, 32), (2, 4, 3, 2, 3)]
 OPS = torch.ops.brgm_med
 
 
-def ordered(x: Tensor, order: str) -> Tensor:
-    if order == "last":
-        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x.contiguous()
-    return x.transpose(0, -1).contiguous().transpose(0, -1) if order == "turned" else x.contiguous()
-
-
-def images(shape: tuple[int, ...], dtype: torch.dtype, order: str, seed: int) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(shape, generator=generator, dtype=torch.float64) * 2
-    return ordered(x.to(dtype), order)
-
-
-def check_kernels(
-    device: str, act: str, clamp: float | None, dtype: torch.dtype, shape: tuple[int, ...], order: str, biased: bool
-) -> None:
+def check_kernels(*arguments: Any, biased: bool) -> None:
     """The three kernels against the specification in float64, each from exactly the same numbers."""
-    x, dy, ddx = (images(shape, dtype, order, seed).to(device) for seed in range(3))
-    dy = ordered(dy, "first")  # a gradient may come in another order
-    bias = torch.randn(shape[1], device=device).to(dtype) if biased else None
-    how: Any = (act, 1.3, clamp)
-
-    def same(ours: Tensor, exact: Tensor) -> None:
-        assert ours.dtype == dtype
-        assert ours.stride() == torch.empty_like(x).stride()
-        torch.testing.assert_close(ours.double(), exact, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
-
-    def double(t: Tensor | None) -> Tensor | None:
-        return None if t is None else t.double()
-
-    y = _forward_cuda(x, bias, *how)
-    same(y, _forward(x.double(), double(bias), *how))
-    saved, added, at_clamp = (x, bias, clamp) if act == "swish" else (y, None, float(y.new_tensor(clamp or 0.0)))
-    how_saved: Any = (act, 1.3, None if clamp is None else at_clamp)
-    same(_backward_cuda(dy, saved, added, *how), _backward(dy.double(), saved.double(), double(added), *how_saved))
-    second = _second(ddx.double(), dy.double(), saved.double(), double(added), *how_saved)
-    same(_second_cuda(ddx, dy, saved, added, *how), second)
+    for comparison in bias_act_comparisons(*arguments, biased=biased):
+        comparison.check()
 
 
 @pytest.mark.usefixtures("host_launch")
@@ -68,8 +41,8 @@ def check_kernels(
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_thread_of_the_kernels_on_the_host(act: str, clamp: float | None, dtype: torch.dtype) -> None:
-    for shape in SHAPES:
-        for order in ("first", "last", "turned"):
+    for shape in BIAS_ACT_SHAPES:
+        for order in ORDERS:
             check_kernels("cpu", act, clamp, dtype, shape, order, biased=shape[0] != 3)
 
 
@@ -77,7 +50,7 @@ def test_every_thread_of_the_kernels_on_the_host(act: str, clamp: float | None, 
 @pytest.mark.parametrize("act", ["lrelu", "swish"])
 def test_the_kernels_with_indices_of_64_bits(act: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "index_type", lambda _: "long long")
-    for shape in SHAPES:
+    for shape in BIAS_ACT_SHAPES:
         check_kernels("cpu", act, 0.9, torch.float32, shape, "last", biased=True)
 
 
@@ -85,8 +58,8 @@ def test_the_kernels_with_indices_of_64_bits(act: str, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("act", ACTS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_kernels_on_a_gpu(act: str, dtype: torch.dtype) -> None:
-    for shape in [*SHAPES, (4, 64, 33, 32)]:
-        for order in ("first", "last", "turned"):
+    for shape in [*BIAS_ACT_SHAPES, DEVICE_SHAPE]:
+        for order in ORDERS:
             for clamp in CLAMPS:
                 check_kernels("cuda", act, clamp, dtype, shape, order, biased=shape[0] != 3)
 
@@ -120,7 +93,7 @@ def test_a_gain_of_zero(act: str) -> None:
 @pytest.mark.parametrize("act", ACTS)
 def test_derivatives_in_half_precision(act: str, dtype: torch.dtype, clamp: float | None) -> None:
     """Against float64 throughout, where rounding does not move a value over a corner or over the clamp."""
-    x, dy = images((2, 3, 5, 7), dtype, "first", 0).requires_grad_(), images((2, 3, 5, 7), dtype, "first", 1)
+    x, dy = images((2, 3, 5, 7), dtype, "first", 0, 2.0).requires_grad_(), images((2, 3, 5, 7), dtype, "first", 1, 2.0)
     exact_x = x.detach().double().requires_grad_()
     free = ACTIVATIONS[act][0](exact_x) * 1.3
     exact_y = free if clamp is None else free.clamp(-clamp, clamp)
@@ -170,7 +143,7 @@ def test_a_bias_of_another_length_type_or_device_is_refused() -> None:
 @pytest.mark.parametrize("act", ["lrelu", "swish", "elu"])
 @pytest.mark.parametrize("order", ["first", "last"])
 def test_the_operations_are_what_torch_expects_of_operations(act: str, order: str) -> None:
-    x, dy, ddx = (images((2, 3, 4, 5), torch.float32, order, seed).requires_grad_() for seed in range(3))
+    x, dy, ddx = (images((2, 3, 4, 5), torch.float32, order, seed, 2.0).requires_grad_() for seed in range(3))
     bias = torch.randn(3, requires_grad=True)
     saved_bias = bias if act == "swish" else None
     torch.library.opcheck(OPS.bias_act.default, (x, bias, act, 1.3, 0.9))

@@ -3,45 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from unittest.mock import patch
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from brgm_med.ops import layout, modulated_epilogue
 from brgm_med.ops.modulated_epilogue import _forward, _forward_cuda
 from tests.host_kernels import host_launch
-from tests.test_ops_bias_act import DTYPES, TOLERANCE, derivatives_agree, images
+from tests.ops_cases import (
+    DEVICE_SHAPE,
+    DTYPES,
+    NOISES,
+    ORDERS,
+    TOLERANCE,
+    epilogue_comparison,
+    epilogue_derivatives,
+    images,
+)
+from tests.ops_cases import EPILOGUE_SHAPES as SHAPES
+from tests.ops_cases import epilogue_formula as formula
+from tests.ops_cases import epilogue_parts as parts
+from tests.test_ops_bias_act import derivatives_agree
 
 __all__ = ["host_launch"]
 
-SHAPES = [(0, 3, 4, 4), (2, 3, 5, 7), (3, 5, 13, 11), (2, 8, 16, 8), (2, 1, 9, 8), (3, 16, 1, 1)]
-NOISES = ["none", "one", "each"]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.cuda)]
 
 
-def parts(shape: tuple[int, int, int, int], noise: str, order: str, dtype: torch.dtype, device: str) -> list[Tensor]:
-    """x, demodulation, bias and, unless `noise` is none, noise and strength."""
-    n, c, h, w = shape
-    x = images(shape, dtype, order, 0).to(device)
-    others = [torch.rand(n, c) + 0.5, torch.randn(c)]
-    if noise != "none":
-        others += [torch.randn(1 if noise == "one" else n, h, w), torch.tensor(0.7)]
-    return [x, *(t.to(device, torch.promote_types(dtype, torch.float32)) for t in others)]
-
-
-def formula(x: Tensor, d: Tensor, bias: Tensor, noise: Tensor | None = None, strength: Tensor | None = None) -> Tensor:
-    d = d[:, :, None, None]
-    y = x * d + bias[:, None, None]
-    if noise is not None and strength is not None:
-        y = y + noise[:, None] * strength
-    return F.leaky_relu(y, 0.2) / d
-
-
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("order", ["first", "last", "turned"])
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_it_is_its_formula(dtype: torch.dtype, noise: str, order: str, device: str) -> None:
@@ -56,12 +49,12 @@ def test_it_is_its_formula(dtype: torch.dtype, noise: str, order: str, device: s
 
 
 @pytest.mark.usefixtures("host_launch")
-@pytest.mark.parametrize("order", ["first", "last", "turned"])
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("noise", NOISES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_every_thread_of_the_kernel_on_the_host(dtype: torch.dtype, noise: str, order: str) -> None:
     for shape in SHAPES:
-        check_kernel(shape, noise, order, dtype, "cpu")
+        epilogue_comparison("cpu", shape, noise, order, dtype).check()
 
 
 @pytest.mark.usefixtures("host_launch")
@@ -69,28 +62,25 @@ def test_every_thread_of_the_kernel_on_the_host(dtype: torch.dtype, noise: str, 
 def test_the_kernel_with_indices_of_64_bits(order: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout, "index_type", lambda _: "long long")
     for shape in SHAPES:
-        check_kernel(shape, "each", order, torch.float32, "cpu")
+        epilogue_comparison("cpu", shape, "each", order, torch.float32).check()
 
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_kernel_on_a_gpu(dtype: torch.dtype) -> None:
-    for shape in [*SHAPES, (4, 64, 33, 32)]:
-        for order in ("first", "last", "turned"):
+    for shape in [*SHAPES, DEVICE_SHAPE]:
+        for order in ORDERS:
             for noise in NOISES:
-                check_kernel(shape, noise, order, dtype, "cuda")
+                epilogue_comparison("cuda", shape, noise, order, dtype).check()
 
 
-def check_kernel(shape: tuple[int, int, int, int], noise: str, order: str, dtype: torch.dtype, device: str) -> None:
-    """The kernel against the specification in float64, from the same numbers; in memory as the specification's."""
-    x, _, _, *rest = parts(shape, noise, order, dtype, device)
-    image = rest[0].to(dtype) if rest else None
-    coefficients = torch.randn(shape[0], 2 if rest else 1, shape[1], device=device).to(dtype)
-    y = _forward_cuda(x, coefficients, image)
-    exact = _forward(x.double(), coefficients.double(), None if image is None else image.double())
-    torch.testing.assert_close(y.double(), exact, rtol=TOLERANCE[dtype], atol=TOLERANCE[dtype])
-    assert y.dtype == dtype
-    assert y.stride() == exact.stride()
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("noise", NOISES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_both_derivatives_are_those_of_the_formula(dtype: torch.dtype, noise: str, device: str) -> None:
+    for shape, order in product(SHAPES, ORDERS):
+        for comparison in epilogue_derivatives(device, shape, noise, order, dtype):
+            comparison.check()
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -105,7 +95,7 @@ def test_first_and_second_derivatives(noise: str, order: str, device: str) -> No
 def test_derivatives_in_half_precision(dtype: torch.dtype) -> None:
     given = [t.requires_grad_() for t in parts((2, 8, 16, 8), "one", "last", dtype, "cpu")]
     exact = [t.detach().double().requires_grad_() for t in given]
-    dy = images((2, 8, 16, 8), dtype, "last", 1)
+    dy = images((2, 8, 16, 8), dtype, "last", 1, 2.0)
     near = torch.autograd.grad(modulated_epilogue(*given), given, dy)
     for ours, true in zip(near, torch.autograd.grad(formula(*exact), exact, dy.double()), strict=True):
         assert float((ours.double() - true).norm() / true.norm()) < 20 * TOLERANCE[dtype]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.host_kernels import library
+from tests.host_compiler import available, library
 
 SOURCE = """
 #include "common.cuh"
@@ -19,6 +19,7 @@ extern "C" void narrow_all(const float* from, SCALAR* to, long long count) {
     for (long long i = 0; i < count; i++) to[i] = narrow<SCALAR>(from[i]);
 }
 """
+pytestmark = pytest.mark.skipif(not available(), reason="no g++ on this machine")
 SCALARS = [("Half", torch.float16), ("BFloat16", torch.bfloat16)]
 
 

@@ -3,98 +3,30 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from brgm_med.ops import fir_filter, upfirdn2d
-from brgm_med.ops.resample import layout
 from brgm_med.ops.upfirdn2d import adjoint_padding
+from tests.ops_cases import ORDERS, definition, filters, images, resampling_comparisons
+from tests.ops_cases import RESAMPLED_SHAPES as SHAPES
+from tests.ops_cases import RESAMPLINGS as CASES
+from tests.ops_cases import Resampling as Case
 
 RESAMPLE = sys.modules["brgm_med.ops.resample"]
 OPERATION = torch.ops.brgm_med.upfirdn2d.default
-Case = tuple[int, int, tuple[int, int, int, int], tuple[int, int], bool, float]
-# up, down, padding, shape of the filter, flip, gain
-CASES: list[Case] = [
-    (1, 1, (1, 1, 1, 1), (4, 4), False, 4.0),
-    (1, 1, (2, 2, 2, 2), (4, 4), True, 1.0),
-    (2, 1, (2, 1, 2, 1), (4, 4), False, 4.0),
-    (2, 1, (1, 2, 3, -2), (4, 4), False, 1.0),
-    (2, 1, (-1, 3, 0, 0), (4, 4), True, 0.5),
-    (2, 1, (5, 4, 4, 6), (4, 4), False, 1.0),
-    (1, 2, (1, 1, 1, 1), (4, 4), False, 1.0),
-    (1, 2, (2, -1, 0, 3), (4, 4), True, 1.0),
-    (1, 1, (0, 0, 0, 0), (1, 1), False, -2.0),
-    (3, 1, (2, 2, 1, 0), (3, 5), False, 1.0),
-    (1, 3, (4, 0, 2, 5), (5, 3), True, 1.0),
-    (2, 3, (3, 0, 1, 2), (3, 4), False, 0.5),
-    (3, 2, (-2, 4, 6, -1), (2, 3), True, 1.0),
-    (3, 3, (1, 1, 1, 1), (4, 4), False, 1.0),
-    (2, 2, (9, 0, 0, 9), (4, 4), False, 1.0),
-    (1, 1, (-1, -1, -2, 0), (2, 1), False, 1.0),
-]
-# Odd sizes, an empty batch, one channel, a size at which small maps end and the filter is met by few samples.
-SHAPES = [(2, 3, 5, 7), (0, 3, 5, 4), (2, 1, 9, 6), (1, 8, 11, 13), (3, 16, 4, 5), (1, 2, 4, 3)]
 
 
-def images(shape: tuple[int, ...], dtype: torch.dtype = torch.float64, order: str = "first", seed: int = 0) -> Tensor:
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
-    if order == "last":
-        return torch.empty(shape, dtype=dtype, memory_format=torch.channels_last).copy_(x)
-    return x.transpose(0, 3).contiguous().transpose(0, 3) if order == "turned" else x
-
-
-def filters(shape: tuple[int, int]) -> list[Tensor]:
-    """One that is no outer product, one that is."""
-    generator = torch.Generator().manual_seed(1)
-    a, b = (torch.randn(n, generator=generator) for n in shape)
-    return [torch.randn(shape, generator=generator), torch.outer(a, b)]
-
-
-def definition(x: Tensor, taps: Tensor, up: int, down: int, padding: Any, flip: bool, gain: float) -> Tensor:
-    """The four steps one after the other, a tap at a time."""
-    n, c, h, w = x.shape
-    spread = x.new_zeros(n, c, h * up, w * up)
-    spread[:, :, ::up, ::up] = x
-    spread = F.pad(spread, padding)
-    fh, fw = taps.shape
-    taps = (taps if flip else taps.flip((0, 1))).to(x.dtype)
-    rows, columns = spread.shape[2] - fh + 1, spread.shape[3] - fw + 1
-    y = x.new_zeros(n, c, rows, columns)
-    for a in range(fh):
-        for b in range(fw):
-            y = y + gain * taps[a, b] * spread[:, :, a : a + rows, b : b + columns]
-    return y[:, :, ::down, ::down]
-
-
-def check(function: Callable[..., Tensor], x: Tensor, taps: Tensor, case: Case, rounding: float) -> None:
+def check(*arguments: Any) -> None:
     """Value, first and second derivative against those of the definition in float64; order in memory kept."""
-    up, down, padding, _, flip, gain = case
-    exact_x = x.detach().double().cpu().requires_grad_()
-    exact = definition(exact_x, taps.double(), up, down, padding, flip, gain)
-    x = x.detach().requires_grad_()
-    y = function(x, taps.to(x.device), up=up, down=down, padding=padding, flip_filter=flip, gain=gain)
-    assert y.dtype == x.dtype
-    assert y.is_contiguous(memory_format=layout(x))
-    probe, second = (
-        images(tuple(y.shape), x.dtype, seed=2).to(x.device),
-        images(tuple(x.shape), x.dtype, seed=3).to(x.device),
-    )
-    probe.requires_grad_()
-    (dx,) = torch.autograd.grad(y, x, probe, create_graph=True)
-    (exact_dx,) = torch.autograd.grad(exact, exact_x, probe.detach().double().cpu())
-    (ddy,) = torch.autograd.grad(dx, probe, second)  # linear: the derivative of A' g by g is A
-    exact_ddy = definition(second.double().cpu(), taps.double(), up, down, padding, flip, gain)
-    for ours, wanted in ((y, exact), (dx, exact_dx), (ddy, exact_ddy)):
-        size = float(wanted.detach().abs().max()) if wanted.numel() else 0.0
-        torch.testing.assert_close(ours.double().cpu(), wanted, rtol=rounding, atol=rounding * size)
+    for comparison in resampling_comparisons(*arguments):
+        comparison.check()
 
 
-@pytest.mark.parametrize("order", ["first", "last", "turned"])
+@pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_derivatives_are_those_of_the_definition(case: Case, order: str) -> None:
     for shape in SHAPES:

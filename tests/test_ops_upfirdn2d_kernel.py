@@ -15,12 +15,15 @@ from torch import Tensor
 from brgm_med.ops import fir_filter, nvrtc, upfirdn2d, upfirdn2d_cuda
 from brgm_med.ops.upfirdn2d_cuda import SCALARS, TILES, Memory, axis, index_type, instance, launched, pack, unrolled
 from tests.host_kernels import host_launch
+from tests.ops_cases import DEVICE_SHAPE, ORDERS, ROUNDING, definition, filters, images
+from tests.ops_cases import RESAMPLED_SHAPES as SHAPES
+from tests.ops_cases import RESAMPLINGS as CASES
+from tests.ops_cases import Resampling as Case
 from tests.test_ops_nvrtc import ARCHITECTURES, STRICT, installed, usage
-from tests.test_ops_upfirdn2d import CASES, SHAPES, Case, check, definition, filters, images
+from tests.test_ops_upfirdn2d import check
 
 __all__ = ["host_launch", "installed"]
 
-ROUNDING = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 HOT = [case for case in CASES if unrolled((case[0],) * 2, (case[1],) * 2, case[3])]
 
 
@@ -102,7 +105,7 @@ def test_an_empty_batch_launches_nothing_and_a_long_axis_is_left_to_the_referenc
 
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("dtype", SCALARS)
-@pytest.mark.parametrize("order", ["first", "last", "turned"])
+@pytest.mark.parametrize("order", ORDERS)
 def test_every_thread_of_the_kernels_on_the_host(dtype: torch.dtype, order: str) -> None:
     for case, shape in product(CASES, SHAPES):
         check(upfirdn2d, images(shape, dtype, order), filters(case[3])[0], case, ROUNDING[dtype])
@@ -172,9 +175,9 @@ def test_every_kernel_compiles_for_every_architecture(arch: str) -> None:
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("dtype", SCALARS)
-@pytest.mark.parametrize("order", ["first", "last", "turned"])
+@pytest.mark.parametrize("order", ORDERS)
 def test_the_kernels_on_a_gpu(dtype: torch.dtype, order: str) -> None:
-    for case, shape in product(CASES, [*SHAPES, (3, 64, 33, 35)]):
+    for case, shape in product(CASES, [*SHAPES, DEVICE_SHAPE]):
         x = images(shape, dtype, order).to("cuda")
         check(upfirdn2d, x, filters(case[3])[0], case, ROUNDING[dtype])
     assert nvrtc.refusal() is None

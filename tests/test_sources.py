@@ -138,14 +138,19 @@ def test_monotone_and_other_maps_are_both_drawn() -> None:
 def test_images_of_labels_have_one_mean_a_label_and_the_order_of_t1_where_asked() -> None:
     torch.manual_seed(0)
     maps = labelled()[0][:1].repeat(50, 1, 1)
-    images = contrast.coloured(maps, torch.ones(50) > 0, TISSUE)
+    images = contrast.coloured(maps, torch.ones(50) > 0, TISSUE, torch.arange(50))
     assert images.shape == (50, 1, 12, 12)
     assert torch.all(images[:, :, 0, 0] == -1)
     fluid, grey, white = images[:, 0, 2, 6], images[:, 0, 4, 6], images[:, 0, 6, 6]
     assert float((fluid < grey).float().mean()) > 0.9
     assert float((grey < white).float().mean()) > 0.8
-    free = contrast.coloured(maps, torch.zeros(50) > 0, TISSUE)
+    free = contrast.coloured(maps, torch.zeros(50) > 0, TISSUE, torch.arange(50))
     assert 0.2 < float((free[:, 0, 4, 6] < free[:, 0, 6, 6]).float().mean()) < 0.8
+    few = torch.tensor([3, 7, 41])
+    torch.manual_seed(1)
+    every = contrast.coloured(maps, torch.ones(50) > 0, TISSUE, torch.arange(50))
+    torch.manual_seed(1)
+    assert torch.equal(contrast.coloured(maps, torch.ones(50) > 0, TISSUE, few), every[few])
 
 
 def test_the_set_survives_its_file_and_a_damaged_one_is_refused(tmp_path: Path) -> None:

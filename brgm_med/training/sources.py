@@ -92,9 +92,10 @@ class Drawn:
     kernels: tuple[Tensor, Tensor]
 
     def to(self, device: torch.device) -> Drawn:
-        rows, columns = self.kernels
-        parts = (self.image, self.position, self.known)
-        return Drawn(*(p.to(device, non_blocking=True) for p in parts), (rows.to(device), columns.to(device)))
+        image, position, known, rows, columns = (
+            t.to(device, non_blocking=True) for t in (self.image, self.position, self.known, *self.kernels)
+        )
+        return Drawn(image, position, known, (rows, columns))
 
     def seen(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
         """What the sources of the slices `rows` see of images x [n, 1, H, W]: m (f x), and y's own -1 outside m."""
@@ -186,12 +187,14 @@ class Sources(Sequence[NDArray[np.uint8]]):
             return image, known
         empty = torch.zeros(2 * h, 2 * w, dtype=torch.uint8)
         maps = torch.stack([one if is_labels else empty for one, is_labels in pairs])
-        chosen_labels = labelled[:, None, None, None]
-        return torch.where(chosen_labels, coloured(maps, order, tissue), image), known | chosen_labels
+        rows = labelled.nonzero()[:, 0]
+        image = image.index_copy(0, rows, coloured(maps, order, tissue, rows))
+        return image, known | labelled[:, None, None, None]
 
     def save(self, path: Path, **facts: Any) -> None:
         """One safetensors file; `facts` (JSON) go into its metadata."""
-        tensors, entries = {}, []
+        tensors: dict[str, Tensor] = {}
+        entries = []
         for i, source in enumerate(self.sources):
             tensors |= {f"{i}.rows": source.kernels[0].clone(), f"{i}.columns": source.kernels[1].clone()}
             tensors |= {f"{i}.{h:03d}": stack.contiguous() for h, stack in enumerate(source.stacks)}
