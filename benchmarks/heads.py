@@ -24,11 +24,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from brgm_med.consistency import certificate, project
 from brgm_med.metrics import bootstrap_interval
 from brgm_med.perceptual import LPIPS
-from brgm_med.pipelines.reconstruct import volume as sr
+from brgm_med.pipelines import Scan, reconstruct_volume
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
-from brgm_med.pipelines.reconstruct.measurement import pose_problem
-from brgm_med.posterior import Weights
 from brgm_med.priors.bundle import DEFAULT_PRIOR, PriorBundle, load
+from brgm_med.search import VOLUME
 from brgm_med.transforms.acquire import AcquisitionModel, coarse_in_plane, degrade, thick_slices
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.prepare import Heads, heads_in
@@ -52,16 +51,14 @@ def measure(
     coarse_grid, acquisition = TASKS[task](truth.grid)
     scan = degrade(truth.image, truth.grid, coarse_grid, acquisition)
     begun = time.monotonic()
-    problem = pose_problem(scan, coarse_grid, acquisition, bundle.spacing, template)
-    stack, problem, _ = sr.infer_stack(problem, bundle, template, steps=steps, weights=Weights())
-    result = sr.combine(problem, stack, template.box)
+    result = reconstruct_volume(Scan(scan, coarse_grid, acquisition, 0.0), bundle, search=VOLUME.limited_to(steps))
     seconds = time.monotonic() - begun
-    true = cropped_to(truth, problem.fine)
-    images = baselines(Volume(scan, coarse_grid), problem.fine, acquisition) | {
-        "ours": Volume(result.image, problem.fine)
-    }
-    orthogonal = project(result.unprojected, problem.corruption, scan)
-    images["ours, orthogonal projection"] = Volume(orthogonal, problem.fine)
+    registration = result.registration
+    grid, operator = result.grid, registration.operator
+    true = cropped_to(truth, grid)
+    images = baselines(Volume(scan, coarse_grid), grid, acquisition) | {"ours": Volume(result.image, grid)}
+    orthogonal = project(result.unprojected, operator, scan)
+    images["ours, orthogonal projection"] = Volume(orthogonal, grid)
     pose, _ = rigid_pose(truth.image, truth.grid, template)
     comparison = Comparison.of(images, true, inside_box(true.grid, template.box, pose))
 
@@ -69,10 +66,10 @@ def measure(
         return float((image.double() - true.image.double()).square().sum())
 
     before = squared(result.unprojected)
-    proof = certificate(result.image, problem.corruption, scan, problem.corruption.inside(scan.shape[1:]))
+    proof = certificate(result.image, operator, scan, operator.inside(scan.shape[1:]))
     facts = {
         "seconds": seconds,
-        "correlation": problem.correlation,
+        "correlation": registration.correlation,
         "residual": proof["relative_residual"],
         "orthogonal_raised": float(squared(orthogonal) > before * (1 + 1e-6)),
         "weighted_raised": float(squared(result.image) > before * (1 + 1e-6)),
@@ -137,7 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="OUT.csv and OUT.md are written")
     parser.add_argument("--prior", default=DEFAULT_PRIOR)
     parser.add_argument("--first", type=int, default=15, help="only the first so many heads")
-    parser.add_argument("--steps", type=int, default=sr.STEPS)
+    parser.add_argument("--steps", type=int, default=VOLUME.iterations)
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     options = parser.parse_args(arguments)
     paths = heads_in(options.data)[GROUPS[options.which]][: options.first]

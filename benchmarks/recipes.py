@@ -38,8 +38,9 @@ from brgm_med.pipelines.console import announce
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.training.heads import prepare, slices_of
 from brgm_med.pipelines.training.run import lpips_distance
-from brgm_med.posterior import Posterior, Weights, Whitened
+from brgm_med.posterior import Posterior, Whitened
 from brgm_med.priors.bundle import DEFAULT_PRIOR, SHIPPED
+from brgm_med.search import VOLUME
 from brgm_med.solvers import fit_lbfgs
 from brgm_med.training.export import encode, neighbours, wplus_statistics
 from brgm_med.training.loop import Recipe, train_iteration
@@ -133,8 +134,8 @@ def worth(
     chosen, f = spread(positions, RECONSTRUCTED), Downsample(FACTOR)
     truth = slices[chosen].float()
     y = f(truth)
-    prior, weights = whitened(state, recipe, stacks, positions[chosen]), Weights()
-    terms = (Pixel(0.5 / weights.noise**2),), (Gaussian(torch.zeros(()), torch.ones(()), weights.prior),)
+    prior = whitened(state, recipe, stacks, positions[chosen])
+    terms = (Pixel(0.5 / VOLUME.misfit**2),), (Gaussian(torch.zeros(()), torch.ones(()), VOLUME.prior_weight),)
     posterior = Posterior(prior, f, y, *terms, noise="none")
     image = fit_lbfgs(posterior, torch.zeros(len(truth), 1, prior.w_dim), steps=MAP_STEPS).image
     found = judged(image, truth, features, "map") | judged(project(image, f, y), truth, features, "projected")

@@ -22,6 +22,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 from brgm_med.pipelines.evaluation.evaluate import Evaluation, evaluate, images_folder
 from brgm_med.pipelines.evaluation.figures import against
+from brgm_med.pipelines.evaluation.methods import BLEND
 from brgm_med.pipelines.evaluation.supervised import IMAGES
 from brgm_med.pipelines.evaluation.table import Row
 from brgm_med.weights import ENVIRONMENT
@@ -30,7 +31,7 @@ from results_text import document
 DOCS = Path(__file__).parent.parent / "docs"
 TRAIN, REPORT = (0, 120), (135, 150)
 PLAIN = ("cubic", "cubic+consistency", "lanczos", "lanczos+consistency", "tv")
-PICTURES = {"sr": ("ours", "ours-unprojected", "ours-orthogonal", *PLAIN), "inpaint": ("ours", "biharmonic", "telea")}
+PICTURES = {"sr": (BLEND, "map+blend", "map+blend+orthogonal", *PLAIN), "inpaint": (BLEND, "biharmonic", "telea")}
 SHOWN = ("sr-4", "sr-8", "slices-6", "inpaint-half", "inpaint-strokes")
 """Levels whose pictures go into the document."""
 
@@ -105,7 +106,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for task in ("sr", "slices"):
         shutil.copyfile(options.out / "brains" / f"{task}.png", pictures / f"{task}.png")
     others = ("supervised", "supervised+consistency", "pca+consistency", "cubic+consistency")
-    against(rows["brains shift"], "ours", others, pictures / "shift.png")
+    against(rows["brains shift"], BLEND, others, pictures / "shift.png")
     (options.docs / "RESULTS.md").write_text(document(rows, evaluations))
     print(f"wrote {options.docs / 'RESULTS.md'}")
 

@@ -24,13 +24,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent))
-from brgm_med import reconstruction
 from brgm_med.gaussian import LinearGaussian
 from brgm_med.metrics import bootstrap_interval, lpips, psnr, ssim
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.training.heads import prepare, slices_of
 from brgm_med.priors.bundle import DEFAULT_PRIOR, PriorBundle, load
-from brgm_med.reconstruction import consistent, map_slices
+from brgm_med.reconstruction import blended, consistent, map_images
+from brgm_med.search import SLICES
 from demo import perceptual_model
 from table import completed, scores
 
@@ -89,10 +89,9 @@ def job(head: int, task: str, prior: str, out: Path) -> list[dict[str, str]]:
     images = {"cubic": plain, "cubic + consistency": consistent(plain, corruption, y)}
     gaussian = linear.at(list(index)).estimate(corruption, y, NOISE[task])
     images |= {"linear-Gaussian MAP": gaussian, BAR: consistent(gaussian, corruption, y)}
-    alone = map_slices(bundle, index, corruption, y)
-    mean = bundle.linear.at(list(index)).estimate(corruption, y, reconstruction.NOISE)
+    alone = map_images(bundle, index, corruption, y, search=SLICES)
     images["ours, the generator alone"] = consistent(alone, corruption, y)
-    blend = reconstruction.TRUST * alone + (1 - reconstruction.TRUST) * mean  # `reconstruct_slices`, in two steps
+    blend = blended(bundle, index, alone, corruption, y, search=SLICES)  # `reconstruct_slices`, in two steps
     images[OURS] = consistent(blend, corruption, y)
     rows = []
     middle = len(index) // 2

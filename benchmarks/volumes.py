@@ -27,10 +27,8 @@ from scipy.spatial.transform import Rotation
 sys.path.insert(0, str(Path(__file__).parent))
 from brgm_med.metrics import bootstrap_interval, lpips, psnr, ssim
 from brgm_med.perceptual import LPIPS
-from brgm_med.pipelines.reconstruct import volume as sr
+from brgm_med.pipelines import Scan, reconstruct_volume
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
-from brgm_med.pipelines.reconstruct.measurement import output_grid, pose_problem, with_scan
-from brgm_med.posterior import Weights
 from brgm_med.priors.bundle import DEFAULT_PRIOR, PriorBundle, load
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.geometry import Grid
@@ -38,7 +36,7 @@ from brgm_med.transforms.oblique import oblique_profile
 from brgm_med.transforms.prepare import Heads, heads_in
 from brgm_med.transforms.register import resample_cubic, rigid_pose
 from brgm_med.transforms.template import Template, load_template
-from demo import Volume, inside_box, perceptual_model, to_ras
+from demo import Volume, baselines, inside_box, perceptual_model, to_ras
 from heads import GROUPS
 from table import Row, completed
 
@@ -120,27 +118,22 @@ def measure(
     random = torch.Generator().manual_seed(number)
     scans = [y + task.noise * brain * torch.randn(y.shape, generator=random) for y in scans]
     begun = time.monotonic()
-    fine, stated = output_grid(grids, bundle.spacing), None if task.noise else 0.0
-    problem = pose_problem(scans[0], grids[0], MODEL, bundle.spacing, template, stated, fine)
-    for y, grid in zip(scans[1:], grids[1:], strict=True):
-        problem = with_scan(problem, y, grid, MODEL, template, stated)
-    consistent = pose_problem(scans[0], grids[0], MODEL, bundle.spacing, template, 0.0, fine).interpolated
-    stack, problem, _ = sr.infer_stack(problem, bundle, template, weights=Weights())
-    result = sr.combine(problem, stack, template.box)
+    stated = None if task.noise else 0.0
+    result = reconstruct_volume([Scan(y, grid, MODEL, stated) for y, grid in zip(scans, grids, strict=True)], bundle)
     seconds = time.monotonic() - begun
+    grid, first = result.grid, result.measurements[0]
     images = {
         "cubic": Volume(scans[0], grids[0]),
-        "cubic + consistency": Volume(consistent, fine),
-        "ours": Volume(result.image, fine),
+        "cubic + consistency": baselines(Volume(scans[0], grids[0]), grid, MODEL)["cubic + consistency, weighted"],
+        "ours": Volume(result.image, grid),
     }
-    first = result.scans[0]
-    left = (first.values.double() - first.corruption(result.image.double()))[:, first.inside]
+    residual = (first.values.double() - first.operator(result.image.double()))[:, first.inside]
     facts = {
         "seconds": seconds,
-        "residual": float(left.norm() / (first.values - first.values.mean())[:, first.inside].norm()),
+        "residual": float(residual.norm() / (first.values - first.values.mean())[:, first.inside].norm()),
         "noise": task.noise * brain,
-        "noise_found": problem.first.noise.deviation,
-        "residual_rms": float(left.square().mean().sqrt()),
+        "noise_found": result.registration.first.noise.deviation,
+        "residual_rms": float(residual.square().mean().sqrt()),
     }
     return compare(images, truth, inside_box(truth.grid, template.box, pose), model), facts
 

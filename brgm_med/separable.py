@@ -161,7 +161,7 @@ class SeparableSystem:
             low, high = (middle, high) if float(left) < deviation**2 else (low, middle)
         return float(10 ** ((low + high) / 4))
 
-    def explained(self, noise: float) -> Tensor:
+    def measured_fraction(self, noise: float) -> Tensor:
         """[C A' (A C A' + noise^2 I)^-1 A C]_ii / C_ii: the part of each voxel's variance that the measurement
         explains, [X, Y, Z] in [0, 1]. Exact. `noise`: the measurement's standard deviation in units of C's."""
         factors = []

@@ -222,16 +222,16 @@ def test_the_explained_part_is_that_of_dense_algebra(weighted: bool, noise: floa
     big = torch.eye(m.shape[1]).double() if c is None else dense_covariance(c)
     gain = big @ m.T @ torch.linalg.inv(m @ big @ m.T + noise**2 * torch.eye(len(m)).double())
     expected = (gain @ m @ big).diagonal() / big.diagonal()
-    found = SeparableSystem.of(a, c, SHAPE).explained(noise)
+    found = SeparableSystem.of(a, c, SHAPE).measured_fraction(noise)
     torch.testing.assert_close(found.flatten(), expected, rtol=0, atol=1e-9)
     assert 0 < float(found.min()) < float(found.max()) <= 1
 
 
 def test_what_is_measured_as_it_is_is_explained_and_a_slice_of_three_voxels_by_a_third() -> None:
     as_it_is = SliceProfile((None, None, None))
-    assert float(SeparableSystem.of(as_it_is, covariance(), SHAPE).explained(0.0).min()) == 1
+    assert float(SeparableSystem.of(as_it_is, covariance(), SHAPE).measured_fraction(0.0).min()) == 1
     thick = SliceProfile((None, profile_matrix(9, 2.0, 3, 6.0, 6.0), None))
-    part = SeparableSystem.of(thick, None, (4, 9, 8)).explained(0.0)
+    part = SeparableSystem.of(thick, None, (4, 9, 8)).measured_fraction(0.0)
     torch.testing.assert_close(part, torch.full_like(part, 1 / 3))
 
 

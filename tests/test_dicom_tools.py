@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 
 from brgm_med.pipelines.cli import main
-from brgm_med.pipelines.reconstruct.measurement import output_grid
+from brgm_med.pipelines.reconstruct.registration import output_grid
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.transforms.formats import for_reading
 from brgm_med.transforms.formats.dicom import write as dicom_write

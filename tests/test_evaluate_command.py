@@ -8,10 +8,11 @@ import pytest
 
 from brgm_med.pipelines.cli import main
 from brgm_med.pipelines.evaluation import table
+from brgm_med.pipelines.evaluation.methods import BLEND
 from brgm_med.pipelines.evaluation.supervised import record_of
 from tests.small_heads import small_head
 
-METHODS = ("ours", "ours-orthogonal", "ours-unprojected", "cubic", "cubic+consistency", "pca", "supervised")
+METHODS = (BLEND, "map+blend+orthogonal", "map+blend", "cubic", "cubic+consistency", "pca", "supervised")
 COST = {"seconds", "MB"}
 
 
@@ -53,14 +54,14 @@ def test_heads_are_measured_once_and_alike(heads: Path, out: Path, capfd: pytest
     assert {(row["subject"], row["level"]) for row in rows} == {("head2.nii.gz", "8")}
     assert [row["image"] for row in rows] == ["0"] * 7 + ["30"] * 7 + ["60"] * 7
     assert [row["method"] for row in rows[:7]] == list(METHODS)
-    exact = [row for row in rows if row["method"] in ("ours", "ours-orthogonal", "cubic+consistency")]
+    exact = [row for row in rows if row["method"] in (BLEND, "map+blend+orthogonal", "cubic+consistency")]
     assert max(float(row["residual"]) for row in exact) < 1e-6
     assert all(float(row["PSNR"]) > 10 and 0 < float(row["SSIM"]) <= 1 and row["LPIPS"] == "" for row in rows)
     report = (out / "sr.md").read_text()
     assert "raised the squared error of ours: 0 of 3" in report
     assert "not for diagnosis" in report
     assert (out / "images" / "sr-8.png").stat().st_size > 1000
-    assert len(list((out / "images" / "sr-8" / "ours").glob("head2_*.png"))) == 3
+    assert len(list((out / "images" / "sr-8" / BLEND).glob("head2_*.png"))) == 3
     record = record_of(out / "opponents" / "supervised-sr-8.safetensors")
     assert record["images"] == 32
     assert record["slices"] == 2 * 61
@@ -71,7 +72,7 @@ def test_heads_are_measured_once_and_alike(heads: Path, out: Path, capfd: pytest
     before = (out / "sr.csv").read_bytes()
     assert run(heads, out, "--methods", *METHODS) == 0
     assert (out / "sr.csv").read_bytes() == before
-    table.write(out / "sr.csv", [row for row in rows if row["method"] not in ("ours", "cubic")])
+    table.write(out / "sr.csv", [row for row in rows if row["method"] not in (BLEND, "cubic")])
     assert run(heads, out, "--methods", *METHODS) == 0
     assert numbers(table.read(out / "sr.csv")) == numbers(rows)
 

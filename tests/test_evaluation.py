@@ -16,11 +16,11 @@ from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.gaussian import LinearGaussian
 from brgm_med.pipelines.evaluation import table
 from brgm_med.pipelines.evaluation.comparison import below, best_opponent, by_subject, mean, paired
+from brgm_med.pipelines.evaluation.generator import made_consistent, orthogonal
 from brgm_med.pipelines.evaluation.markdown import honesty, report
 from brgm_med.pipelines.evaluation.measure import keep
 from brgm_med.pipelines.evaluation.memory import peak
-from brgm_med.pipelines.evaluation.methods import METHODS, OURS, default_methods, known, reconstructions
-from brgm_med.pipelines.evaluation.ours import made_consistent, orthogonal
+from brgm_med.pipelines.evaluation.methods import BLEND, METHODS, OURS, default_methods, known, reconstructions
 from brgm_med.pipelines.evaluation.problems import (
     TASKS,
     averages,
@@ -131,13 +131,13 @@ def test_ours_is_a_chain_whose_parts_are_computed_once(monkeypatch: pytest.Monke
     found = reconstructions([*OURS, "map"], setting(), f(images()), f)
     assert len(calls) == 1
     assert list(found) == [*OURS, "map"]
-    assert found["ours"].seconds > found["ours-unprojected"].seconds > found["map"].seconds
-    torch.testing.assert_close(f(found["ours"].images), f(images()), rtol=0, atol=1e-5)
-    torch.testing.assert_close(f(found["ours-orthogonal"].images), f(images()), rtol=0, atol=1e-5)
+    assert found[BLEND].seconds > found["map+blend"].seconds > found["map"].seconds
+    torch.testing.assert_close(f(found[BLEND].images), f(images()), rtol=0, atol=1e-5)
+    torch.testing.assert_close(f(found["map+blend+orthogonal"].images), f(images()), rtol=0, atol=1e-5)
 
 
 def test_names_of_methods() -> None:
-    assert known("ours") == "map+blend+consistency"
+    assert known(BLEND) == "map+blend+consistency"
     assert known("cubic+consistency") == "cubic+consistency"
     for name in ("moon", "cubic+moon", "+consistency", ""):
         with pytest.raises(UsageError, match="--methods"):
@@ -190,7 +190,7 @@ def example(gain: float) -> list[table.Row]:
     for i in range(12):
         for image in ("0", "10"):
             rows += [
-                row(f"s{i:02}", "ours", 20 + i + gain + 0.01 * i, image),
+                row(f"s{i:02}", BLEND, 20 + i + gain + 0.01 * i, image),
                 row(f"s{i:02}", "cubic+consistency", 20 + i, image),
                 row(f"s{i:02}", "cubic", 19 + i, image),
             ]
@@ -198,31 +198,31 @@ def example(gain: float) -> list[table.Row]:
 
 
 def test_means_are_over_subjects_whatever_their_number_of_images() -> None:
-    rows = [row("a", "ours", 10, "0"), row("a", "ours", 20, "1"), row("b", "ours", 30, "0")]
-    assert by_subject(rows, "ours", "PSNR") == {"a": 15.0, "b": 30.0}
-    found = mean(rows, "ours", "PSNR")
+    rows = [row("a", BLEND, 10, "0"), row("a", BLEND, 20, "1"), row("b", BLEND, 30, "0")]
+    assert by_subject(rows, BLEND, "PSNR") == {"a": 15.0, "b": 30.0}
+    found = mean(rows, BLEND, "PSNR")
     assert found is not None
     assert found[0] == 22.5
-    assert mean(rows, "ours", "SSIM") is None
+    assert mean(rows, BLEND, "SSIM") is None
 
 
 @pytest.mark.parametrize(("gain", "verdict"), [(1.0, "won"), (-1.0, "lost"), (-0.055, "undecided")])
 def test_a_verdict_is_an_interval_that_leaves_out_nothing_gained(gain: float, verdict: str) -> None:
     rows = example(gain)
     assert best_opponent(rows, "PSNR") == "cubic+consistency"
-    found = paired(rows, "ours", "cubic+consistency", "PSNR")
+    found = paired(rows, BLEND, "cubic+consistency", "PSNR")
     assert found.verdict == verdict
     assert found.subjects == 12
     assert found.difference == pytest.approx(gain + 0.055)
     if verdict != "undecided":
         assert found.p == pytest.approx(2 / 2**12, rel=0.05)
-    assert paired(rows, "ours", "cubic+consistency", "RMSE").verdict == verdict
+    assert paired(rows, BLEND, "cubic+consistency", "RMSE").verdict == verdict
 
 
 def test_images_on_which_interpolation_is_better_are_named() -> None:
     rows = example(1.0)
-    rows += [row("s99", "ours", 10), row("s99", "cubic+consistency", 11), row("s99", "cubic", 5)]
-    assert below(rows, "ours", "cubic+consistency") == [("s99", "0", -1.0)]
+    rows += [row("s99", BLEND, 10), row("s99", "cubic+consistency", 11), row("s99", "cubic", 5)]
+    assert below(rows, BLEND, "cubic+consistency") == [("s99", "0", -1.0)]
     text = "\n".join(honesty(rows))
     assert "1 of 25" in text
     assert "s99 [0] -1.00" in text
@@ -230,8 +230,8 @@ def test_images_on_which_interpolation_is_better_are_named() -> None:
 
 
 def test_a_projection_that_raised_an_error_is_counted() -> None:
-    rows = [row("a", "ours-unprojected", 20), row("a", "ours-orthogonal", 21), row("b", "ours-unprojected", 20)]
-    rows += [row("b", "ours-orthogonal", 19)]
+    rows = [row("a", "map+blend", 20), row("a", "map+blend+orthogonal", 21), row("b", "map+blend", 20)]
+    rows += [row("b", "map+blend+orthogonal", 19)]
     assert "1 of 2" in "\n".join(honesty(rows))
 
 
@@ -269,6 +269,6 @@ def test_a_table_goes_on_where_it_stopped(tmp_path: Path, capfd: pytest.CaptureF
 
 def test_kept_pictures_show_the_window(tmp_path: Path) -> None:
     stack = torch.tensor([[[[-2.0, -1.0], [0.0, 1.0]]]])
-    keep(tmp_path, "head.nii.gz", (30,), {"ours": stack}, (-1.0, 1.0))
-    found = np.asarray(Image.open(tmp_path / "ours" / "head_30.png"))
+    keep(tmp_path, "head.nii.gz", (30,), {BLEND: stack}, (-1.0, 1.0))
+    found = np.asarray(Image.open(tmp_path / BLEND / "head_30.png"))
     np.testing.assert_array_equal(found, [[0, 0], [128, 255]])

@@ -12,9 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from brgm_med.errors import InputRefusedError, UsageError
+from brgm_med.pipelines import Scan, inpaint_volume
 from brgm_med.pipelines.cli import main
 from brgm_med.pipelines.reconstruct.hole import hole_on
 from brgm_med.pipelines.steps.inpaint import inpaint
+from brgm_med.priors.bundle import load
+from brgm_med.search import HOLE
+from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.geometry import Grid
 from tests.heads import template_head
 
@@ -101,6 +105,17 @@ def test_what_the_hole_held_does_not_matter(head: Path, filled: Path, tmp_path: 
     scan = save(tmp_path / "other.nii.gz", other, image.affine)
     again = inpaint(scan, head / "mask.nii.gz", steps=10, threads=1)
     assert np.array_equal(raw(again)[0], raw(filled)[0])
+
+
+def test_the_library_gives_the_arrays_of_the_command(head: Path, filled: Path) -> None:
+    stored, image = raw(head / "hidden.nii.gz")
+    grid = Grid(image.shape, np.asarray(image.affine))  # type: ignore[arg-type]
+    hole = torch.from_numpy(box(stored.shape))
+    values = torch.from_numpy(stored.astype(np.float32)).masked_fill(hole, torch.nan)[None]
+    scan = Scan(values, grid, AcquisitionModel.from_header(grid))
+    result = inpaint_volume(scan, hole, load(), search=HOLE.limited_to(10))
+    assert np.array_equal(np.rint(result.image[0]), raw(filled)[0])
+    assert torch.equal(result.measured[0] == 0, hole)
 
 
 def test_the_certificate_counts(head: Path, filled: Path) -> None:

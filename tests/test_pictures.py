@@ -14,10 +14,16 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from brgm_med.networks.stylegan2 import StyleGAN2
+from brgm_med.pipelines import reconstruct_picture
 from brgm_med.pipelines.cli import main
+from brgm_med.pipelines.evaluation.methods import ALONE, reconstructions
+from brgm_med.pipelines.evaluation.problems import averages
+from brgm_med.pipelines.evaluation.setting import Setting
 from brgm_med.pipelines.steps.import_prior import import_prior
 from brgm_med.posterior import WhitenedLayers
+from brgm_med.priors.bundle import load
 from brgm_med.transforms.formats import picture
+from brgm_med.transforms.intensity import Normalisation
 
 SIZES = {"z_dim": 8, "w_dim": 8, "base_shape": [4, 4], "channels": [8, 8, 8, 6], "mapping_layers": 2}
 
@@ -62,6 +68,25 @@ def test_super_resolution_keeps_bits_format_and_every_average(
     assert content["consistency"]["within_bound"]
     assert content["prior"]["finest_detail_pixels"] == pytest.approx(30 / 32)
     assert "not for diagnosis" in content["statement"]
+
+
+def test_command_library_and_evaluation_give_identical_arrays(prior: Path, tmp_path: Path) -> None:
+    """Of a picture a quarter of the prior's frame a side: the result fills the frame, 4 x 4 pixels are averaged."""
+    bundle = load(str(prior))
+    stored = np.stack([scene(8, 8, 60000), scene(8, 8, 50000).T, scene(8, 8, 40000)][: bundle.image_channels])
+    scan, out = tmp_path / "scan.tif", tmp_path / "out.tif"
+    tifffile.imwrite(scan, stored.transpose(1, 2, 0).squeeze().astype(np.uint16))
+    assert main([str(a) for a in ("sr", "--in", scan, "--out", out, "--prior", prior, "--threads", 1)]) == 0
+    source = picture.read(scan)
+    normalise = Normalisation.of_range(*source.range)
+    values = normalise.forward(torch.from_numpy(source.array)[None])
+    image = reconstruct_picture(values, bundle, 4)
+    f = averages((32, 32), (4, 4))
+    torch.testing.assert_close(f(image), values, rtol=0, atol=1e-6)
+    setting = Setting(bundle, (bundle.image_channels, 32, 32), (0,))
+    assert torch.equal(reconstructions([ALONE], setting, values, f)[ALONE].images, image)
+    rounded = np.rint(normalise.inverse(image)[0].numpy().astype(np.float64)).clip(0, 65535)
+    assert np.array_equal(picture.read(out).stored, rounded)
 
 
 @pytest.mark.parametrize(("name", "bits"), [("grey8.png", 8), ("grey16.png", 16), ("wide.tif", 16), ("grey.jpg", 8)])

@@ -8,12 +8,16 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError, UsageError
+from brgm_med.pipelines import Scan, reconstruct_volume
 from brgm_med.pipelines.steps import super_resolve
 from brgm_med.pipelines.steps.degrade import degrade
+from brgm_med.priors.bundle import load as load_prior
+from brgm_med.search import VOLUME
 from brgm_med.transforms.acquire import AcquisitionModel, fine_grid
 from brgm_med.transforms.geometry import Grid
 from tests.heads import template_head
@@ -61,6 +65,20 @@ def test_the_written_file_gives_back_the_scan(folder: Path) -> None:
     assert residual < 1e-5
     stated = json.loads((folder / "float_brgm_certificate.json").read_text())["consistency"]
     assert stated["relative_residual"] <= 1e-5
+
+
+def test_the_library_gives_the_arrays_of_the_command(folder: Path) -> None:
+    values, affine, image = opened(folder / "float.nii.gz")
+    grid = Grid(image.shape, affine)  # type: ignore[arg-type]
+    model = AcquisitionModel((*grid.spacing[:2], 6.0), "box", 2, True)
+    scan = Scan(torch.from_numpy(values.astype(np.float32))[None], grid, model)
+    result = reconstruct_volume(scan, load_prior(), search=VOLUME.limited_to(2))
+    assert np.array_equal(result.image[0], opened(folder / "float_brgm.nii.gz")[0])
+    assert np.array_equal(result.measured[0], opened(folder / "float_brgm_measured.nii.gz")[0].astype(np.float32))
+    (measurement,) = result.measurements
+    torch.testing.assert_close(measurement.operator(result.image), measurement.values, rtol=0, atol=1e-2)
+    with pytest.raises(ValueError, match="values"):
+        Scan(scan.values[0], grid, model)
 
 
 def test_integer_output_clips_nothing_and_keeps_its_bound(folder: Path) -> None:
@@ -201,14 +219,13 @@ def test_a_scan_that_lies_elsewhere_is_refused(turned: Path, tmp_path: Path) -> 
 
 
 def test_where_little_is_to_be_gained_it_says_so(turned: Path) -> None:
-    from brgm_med.pipelines.reading import doubtful, read_measured
-    from brgm_med.transforms.formats.dicom.derived import NO_CHOICES
+    from brgm_med.pipelines.reading import doubtful, read_scan
 
     degrade(turned / "head.nii.gz", turned / "coronal.nii.gz", thickness=6.0, axis="A", force=True)
     said = {}
     for name in ("head", "axial", "coronal"):
-        scan = read_measured(turned / f"{name}.nii.gz", None, "auto", (None, None, None), NO_CHOICES)
-        said[name] = doubtful(scan, 4.0 if name == "head" else 2.0)
+        file = read_scan(turned / f"{name}.nii.gz")
+        said[name] = doubtful(file.scan, 4.0 if name == "head" else 2.0)
     assert "as fine as the prior" in (said["head"] or "")
     assert said["axial"] is None
     assert "coronal" in (said["coronal"] or "")

@@ -80,7 +80,7 @@ def along_levels(rows: Sequence[Row], methods: Sequence[str], out: Path, label: 
                 continue
             x, y = [x for x, _ in found], np.array([v for _, v in found])
             band = np.abs(y[:, 1:].T - y[:, 0])
-            thick = 2.2 if method.startswith("ours") else 1.1
+            thick = 2.2 if method.startswith("map") else 1.1
             style = {"color": colours(number % 20), "linewidth": thick, "capsize": 2, "marker": "o", "markersize": 3}
             axis.errorbar(x, y[:, 0], band, label=method, **style)
         axis.set(xlabel=label, ylabel=f"{score} ({'higher' if BETTER[score] > 0 else 'lower'} is better)")

@@ -9,6 +9,7 @@ import numpy as np
 
 from brgm_med.pipelines.evaluation.comparison import BETTER, below, best_opponent, mean, paired
 from brgm_med.pipelines.evaluation.measure import COSTS
+from brgm_med.pipelines.evaluation.methods import ALONE, BLEND
 from brgm_med.pipelines.evaluation.table import Row
 
 DIGITS = {"PSNR": 2, "hole PSNR": 2, "SSIM": 3, "LPIPS": 4, "LPIPS vgg": 4, "RMSE": 2, "MAE": 2}
@@ -49,7 +50,7 @@ def methods_table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def verdicts(rows: Sequence[Row], ours: Sequence[str] = ("ours", "ours-alone")) -> list[str]:
+def verdicts(rows: Sequence[Row], ours: Sequence[str] = (BLEND, ALONE)) -> list[str]:
     """A line a score: ours against the best of the others, paired over subjects, won or lost."""
     lines = [
         "| score | ours | best other method | difference (95 % interval) | subjects better | Wilcoxon p | |",
@@ -75,9 +76,9 @@ def honesty(rows: Sequence[Row]) -> list[str]:
     lines = []
     found = {(r["method"], r["subject"], r["image"]): r for r in rows}
     pairs = [
-        (found["ours-orthogonal", subject, image], found["ours-unprojected", subject, image])
+        (found["map+blend+orthogonal", subject, image], found["map+blend", subject, image])
         for method, subject, image in found
-        if method == "ours-orthogonal" and ("ours-unprojected", subject, image) in found
+        if method == "map+blend+orthogonal" and ("map+blend", subject, image) in found
     ]
     if pairs:
         raised = sum(float(a["RMSE"]) ** 2 > float(b["RMSE"]) ** 2 * NOTHING_ADDED for a, b in pairs)
@@ -89,8 +90,8 @@ def honesty(rows: Sequence[Row]) -> list[str]:
         for score in ("PSNR", "LPIPS"):
             if score not in scores_of(rows):
                 continue
-            worse = below(rows, "ours", CUBIC, score)
-            images = sum(row["method"] == "ours" for row in rows)
+            worse = below(rows, BLEND, CUBIC, score)
+            images = sum(row["method"] == BLEND for row in rows)
             lines.append(f"Images on which ours is below {CUBIC} in {score}: {len(worse)} of {images}.")
             if worse:
                 named = ", ".join(f"{s.split('.')[0]} [{i}] {d:+.{DIGITS[score]}f}" for s, i, d in worse)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from brgm_med.errors import UsageError
-from brgm_med.pipelines.evaluation import ours
 from brgm_med.pipelines.evaluation.esrgan import esrgan, network
+from brgm_med.pipelines.evaluation.generator import blended, generator_map, made_consistent, orthogonal
 from brgm_med.pipelines.evaluation.interpolation import cubic, lanczos, nearest
 from brgm_med.pipelines.evaluation.memory import peak
 from brgm_med.pipelines.evaluation.principal import principal_components
@@ -32,7 +32,7 @@ from brgm_med.pipelines.evaluation.untrained import (
 )
 
 METHODS: dict[str, Callable[[Setting], Method]] = {
-    "map": ours.generator_map,
+    "map": generator_map,
     "nearest": nearest,
     "cubic": cubic,
     "lanczos": lanczos,
@@ -48,17 +48,14 @@ METHODS: dict[str, Callable[[Setting], Method]] = {
     "navier-stokes": navier_stokes,
 }
 FINISHES: dict[str, Callable[[Setting, Tensor, Tensor, nn.Module], Tensor]] = {
-    "blend": ours.blended,
-    "consistency": ours.made_consistent,
-    "orthogonal": ours.orthogonal,
+    "blend": blended,
+    "consistency": made_consistent,
+    "orthogonal": orthogonal,
 }
-OURS = {
-    "ours": "map+blend+consistency",
-    "ours-alone": "map+consistency",
-    "ours-unprojected": "map+blend",
-    "ours-orthogonal": "map+blend+orthogonal",
-}
-"""Ours is a chain like any other: the MAP, blended, projected. Alone: without the blend, which sharpens less."""
+BLEND, ALONE = "map+blend+consistency", "map+consistency"
+OURS = (BLEND, ALONE, "map+blend", "map+blend+orthogonal")
+"""Our own chains: the MAP, blended with the linear-Gaussian mean and projected, as `reconstruct_slices` does; without
+the blend, as `brgm-med sr` does, which is sharper; without the projection; and with the orthogonal one."""
 
 TRAINED = ("pca", "supervised")
 INTERPOLATED = ("nearest", "cubic", "lanczos")
@@ -67,13 +64,12 @@ ONCE = "4"
 
 
 def known(name: str) -> str:
-    """The chain that a name stands for. Raises UsageError for an unknown one."""
-    chain = OURS.get(name, name)
-    method, *finishes = chain.split("+")
+    """The name itself, a chain of known parts. Raises UsageError for another."""
+    method, *finishes = name.split("+")
     if method not in METHODS or any(finish not in FINISHES for finish in finishes):
-        names = ", ".join((*OURS, *METHODS))
+        names = ", ".join(METHODS)
         raise UsageError(f"--methods {name}: is none of {names}, nor one of these with +{' or +'.join(FINISHES)}")
-    return chain
+    return name
 
 
 def unavailable(name: str, perceptual: bool) -> str | None:

@@ -28,6 +28,15 @@ def set_up_torch(threads: int | None = None) -> None:
         torch.set_num_threads(threads)
 
 
+def set_up(device: str, seed: int, threads: int | None) -> torch.device:
+    """Set up torch for one reconstruction, whose random numbers follow from `seed`; returns its device."""
+    import torch
+
+    set_up_torch(threads)
+    torch.manual_seed(seed)
+    return choose_device(device)  # type: ignore[no-any-return]
+
+
 def choose_device(device: str) -> Any:
     """auto (CUDA where there is one), cpu or cuda -> torch.device. Raises UsageError for cuda without one."""
     import torch

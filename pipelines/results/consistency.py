@@ -10,9 +10,8 @@ import torch
 
 from brgm_med.consistency import certificate as certify
 from brgm_med.errors import BrgmError
-from brgm_med.pipelines.reading import Measured
-from brgm_med.pipelines.reconstruct.measurement import Problem
-from brgm_med.pipelines.reconstruct.volume import Observed, Result
+from brgm_med.pipelines.reading import ScanFile
+from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, Reconstruction
 from brgm_med.pipelines.results.certificate import Certificate, Entry
 from brgm_med.pipelines.results.records import prior_record, source_record
 from brgm_med.pipelines.results.target import ReadBack
@@ -25,37 +24,33 @@ ALONE = "one scan does not tell its pose and shading from the head's own shape a
 
 
 def super_resolved(
-    scans: Sequence[Measured],
-    bundle: PriorBundle,
-    parameters: Entry,
-    problem: Problem,
-    result: Result,
-    fits: Sequence[Refined],
+    files: Sequence[ScanFile], bundle: PriorBundle, parameters: Entry, result: Reconstruction
 ) -> Certificate:
     """The certificate of a volume before it is written, with its registration, noise and coverage."""
-    first, *others = scans
-    coronal = problem.fine.index_axis(1)
-    reach = result.weight[0].amax([a for a in range(3) if a != coronal])
+    first, *others = files
+    registration = result.registration
+    coronal = registration.grid.index_axis(1)
+    reach = result.prior_weight[0].amax([a for a in range(3) if a != coronal])
     return Certificate(
         prior=prior_record(bundle, finest_detail_mm=bundle.spacing),
         acquisition=first.acquisition,
         parameters=parameters,
         registration={
-            "correlation": problem.correlation,
-            "scale": scale_of(problem.pose),
-            "template_to_scan": problem.pose.tolist(),
-            "refined": [_refined(f) for f in fits],
-            "not_identified": [ALONE] if len(problem.scans) == 1 else [],
+            "correlation": registration.correlation,
+            "scale": scale_of(registration.pose),
+            "template_to_scan": registration.pose.tolist(),
+            "refined": [_refined(f) for f in result.refined],
+            "not_identified": [ALONE] if len(registration.scans) == 1 else [],
         },
-        noise=[{"deviation": s.noise.deviation, "kind": s.noise.kind} for s in problem.scans],
+        noise=[{"deviation": s.noise.deviation, "kind": s.noise.kind} for s in registration.scans],
         coverage={
-            "voxels_with_prior": float((result.weight > 0).float().mean()),
+            "voxels_with_prior": float((result.prior_weight > 0).float().mean()),
             "slice_axis": coronal,
             "interpolated_slices": ranges([i for i, w in enumerate(reach.tolist()) if w == 0]),
         },
         explained_by_the_scans={
-            "mean": float(result.explained.mean()),
-            "standard_error_of_a_voxel": result.explained_error,
+            "mean": float(result.measured.mean()),
+            "standard_error_of_a_voxel": result.measured_error,
         },
         source=source_record(first.path, first.header),
         further_scans=[{**source_record(s.path, s.header), "acquisition": s.acquisition} for s in others],
@@ -72,7 +67,7 @@ def _refined(fit: Refined) -> Entry:
     }
 
 
-def residuals(scans: Sequence[Observed], written: ReadBack) -> Entry:
+def residuals(scans: Sequence[LinearMeasurement], written: ReadBack) -> Entry:
     """Entry `consistency`: residual of an image, as the files hold it, at its scans.
 
     `consistency.certificate` of the first, the residual's root mean square and the noise beside it; of the others under
@@ -80,8 +75,8 @@ def residuals(scans: Sequence[Observed], written: ReadBack) -> Entry:
     """
     image, entries = torch.from_numpy(written.array)[None], []
     for number, scan in enumerate(scans):
-        entry = certify(image, scan.corruption, scan.values, scan.inside, written.step if number == 0 else None)
-        error = (scan.corruption(image.double()).to(scan.values.dtype) - scan.values)[:, scan.inside]
+        entry = certify(image, scan.operator, scan.values, scan.inside, written.step if number == 0 else None)
+        error = (scan.operator(image.double()).to(scan.values.dtype) - scan.values)[:, scan.inside]
         entry["residual_rms"] = float(error.square().mean().sqrt())
         entry["noise_deviation"] = scan.deviation
         entries.append(entry)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from brgm_med.errors import BrgmError, InputRefusedError
 from brgm_med.pipelines.console import say, search_progress
-from brgm_med.pipelines.reading import Measured, acquisition_of, called, series_of
-from brgm_med.pipelines.reconstruct.compute import choose_device, computed_by, set_up_torch
+from brgm_med.pipelines.reading import acquisition_of, acquisition_record, called, series_of
+from brgm_med.pipelines.reconstruct.compute import computed_by, set_up
 from brgm_med.pipelines.results.certificate import Certificate, Entry
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.publish import announce, check, publish
@@ -24,7 +24,7 @@ from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from brgm_med.pipelines.reconstruct.measurement import Problem
+    from brgm_med.pipelines.reconstruct.measurement import Registration
     from brgm_med.transforms.formats.nifti_header import NiftiHeader
     from brgm_med.transforms.geometry import Grid
 
@@ -62,11 +62,12 @@ def inpaint(
 
     import torch
 
-    from brgm_med.pipelines.reconstruct import hole as inpainting
+    from brgm_med.pipelines.reconstruct.hole import inpaint_volume
+    from brgm_med.pipelines.reconstruct.measurement import Scan
     from brgm_med.priors.bundle import load
+    from brgm_med.search import HOLE
     from brgm_med.transforms.formats.nifti import decode
     from brgm_med.transforms.geometry import Grid
-    from brgm_med.transforms.template import load_template
 
     grid = Grid(header.shape, header.affine)
     hole, resampled = _hole(mask, mask_header, mask_stored, grid, mask_known, choices)
@@ -76,34 +77,20 @@ def inpaint(
     stored_type = target.stored_type(stored[outside], header)
     model, origin = acquisition_of(scan, grid, None, None, None, series_of(header))
 
-    set_up_torch(threads)
-    torch.manual_seed(seed)
-    where = choose_device(device)
+    where = set_up(device, seed, threads)
     bundle = load(prior)
-    template = load_template(bundle)
-    steps = inpainting.STEPS if steps is None else steps
-    try:
-        with search_progress(steps) as callback:
-            filled = inpainting.fill(
-                values,
-                grid,
-                hole,
-                model,
-                bundle,
-                template,
-                steps=steps,
-                device=where,
-                callback=callback,
-            )
-    except InputRefusedError as error:
-        raise InputRefusedError(f"{scan}: {error}") from error
+    search = HOLE.limited_to(steps)
+    with search_progress(search.iterations) as progress:
+        known = Scan(values[None], grid, model, name=str(scan))
+        result = inpaint_volume(known, hole, bundle, search=search, device=where, progress=progress)
 
-    new, clipped = stored_like(filled.image.numpy(), stored, hole.numpy(), header, stored_type)
-    problem, weight = filled.problem, filled.weight[hole]
-    certified = Certificate(
+    new, clipped = stored_like(result.image[0].numpy(), stored, hole.numpy(), header, stored_type)
+    weight = result.prior_weight[0][hole]
+    parameters = {"steps": search.iterations, "noise": search.misfit, "seed": seed}
+    entries = Certificate(
         prior=prior_record(bundle, finest_detail_mm=bundle.spacing),
-        acquisition=Measured(scan, header, values, grid, model, origin).acquisition,
-        parameters={"steps": steps, "noise": inpainting.NOISE, "seed": seed, **computed_by(where, filled.image)},
+        acquisition=acquisition_record(model, grid, origin),
+        parameters={**parameters, **computed_by(where, result.image)},
         hole={
             "voxels": weight.numel(),
             "inferred_by_the_prior": float((weight > 0).float().mean()),
@@ -112,18 +99,13 @@ def inpaint(
         },
         source=source_record(scan, header),
         mask={**file_record(mask), "known": mask_known, "resampled": resampled},
-        coronal_slices_searched=list(filled.slices),
+        coronal_slices_searched=list(result.slices),
         outside_the_hole={"voxels": int(outside.sum()), "changed": 0},
     )
-    publish(
-        target,
-        certificate,
-        certified,
-        "inpaint",
-        partial(target.write_stored, new, header),
-        partial(read_back, stored, outside, problem),
-        partial(target.write_map, outside.astype(np.float32), header.affine),
-    )
+    write = partial(target.write_stored, new, header)
+    write_map = partial(target.write_map, outside.astype(np.float32), header.affine)
+    unchanged = partial(read_back, stored, outside, result.registration)
+    publish(target, certificate, entries, "inpaint", write, unchanged, write_map)
     beyond = f"; {clipped} clipped to {stored_type.name}" if clipped else ""
     announce(target, certificate, f"{weight.numel()} voxels filled, all others as they were{beyond}")
     return target.path
@@ -148,17 +130,17 @@ def _hole(
 
 
 def read_back(
-    stored: NDArray[np.generic], outside: NDArray[np.bool_], problem: Problem, written: NDArray[np.generic]
+    stored: NDArray[np.generic], outside: NDArray[np.bool_], registration: Registration, written: NDArray[np.generic]
 ) -> Entry:
     """Entries of a certificate that Image Comments do not carry. Raises BrgmError where a voxel `outside` changed."""
     from brgm_med.transforms.register import scale_of
 
     if not same_bits(written[outside].astype(stored.dtype), stored[outside]):
         raise BrgmError("voxels outside the hole changed; this is a defect, please report it")
-    pose = problem.pose
+    pose = registration.pose
     return {
         "registration": {
-            "correlation": problem.correlation,
+            "correlation": registration.correlation,
             "scale": scale_of(pose),
             "template_to_scan": pose.tolist(),
         }

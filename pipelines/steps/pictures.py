@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
 from brgm_med.pipelines.console import say, search_progress
 from brgm_med.pipelines.reading import called
-from brgm_med.pipelines.reconstruct.compute import choose_device, computed_by, set_up_torch
-from brgm_med.pipelines.reconstruct.picture import NOISE, STEPS, map_picture
+from brgm_med.pipelines.reconstruct.compute import computed_by, set_up
 from brgm_med.pipelines.results.certificate import Certificate, Entry
 from brgm_med.pipelines.results.picture import PictureTarget
 from brgm_med.pipelines.results.publish import announce, check, publish
@@ -25,12 +24,7 @@ from brgm_med.transforms.formats.dicom.file import is_dicom
 from brgm_med.transforms.formats.picture import Picture, Written
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from brgm_med.priors.bundle import PriorBundle
-
-CORRELATION = 0.5
-"""Correlation length, in pixels of the picture, of the error that the final projection corrects."""
 
 
 def _read(
@@ -77,13 +71,6 @@ def _loaded(prior: str, picture: Picture) -> PriorBundle:
     return bundle
 
 
-def _modules(bundle: PriorBundle, picture: Picture) -> list[nn.Module]:
-    """The module between a colour prior and a grey picture, if any."""
-    from brgm_med.corruptions import Grey
-
-    return [Grey()] if bundle.image_channels > picture.channels else []
-
-
 def super_resolve_picture(
     scan: Path,
     out: Path | None = None,
@@ -107,11 +94,9 @@ def super_resolve_picture(
     picture, target, certificate = _read((scan,), out, certificate, choices, force)
 
     import torch
-    from torch import nn
 
-    from brgm_med.consistency import project
-    from brgm_med.corruptions import SliceProfile, profile_matrix
-    from brgm_med.separable import stationary_covariance
+    from brgm_med.pipelines.reconstruct.picture import average, reconstruct_picture
+    from brgm_med.search import PICTURE
     from brgm_med.transforms.frame import Frame
     from brgm_med.transforms.intensity import Normalisation
 
@@ -123,40 +108,28 @@ def super_resolve_picture(
             f"{scan}: is as fine as the prior's {width} x {height} pixels already; give a --factor to enlarge it"
         )
     factor = factor or fits
-    set_up_torch(threads)
-    torch.manual_seed(seed)
-    where, steps = choose_device(device), steps or STEPS
+    where, search = set_up(device, seed, threads), PICTURE.limited_to(steps)
     normalise = Normalisation.of_range(*picture.range)
     measured = normalise.forward(torch.from_numpy(picture.array)[None])
-    frame, colour = Frame.fit(picture.shape, bundle.image_shape), _modules(bundle, picture)
-    with search_progress(steps) as callback:
-        image = map_picture(
-            bundle,
-            nn.Sequential(*colour, frame.measurement()),
-            measured,
-            steps=steps,
-            device=where,
-            callback=callback,
-        )
-    guess = frame.from_frame(nn.Sequential(*colour)(image), factor)
-    average = SliceProfile([None, *(profile_matrix(n * factor, 1.0, n, factor, factor) for n in picture.shape)])
-    covariance = stationary_covariance(guess.shape[1:], [0, CORRELATION, CORRELATION])
-    result = project(guess, average, measured, covariance)
+    with search_progress(search.iterations) as progress:
+        result = reconstruct_picture(measured, bundle, factor, search=search, device=where, progress=progress)
+    scale = Frame.fit(picture.shape, bundle.image_shape).scale
     entries = Certificate(
-        prior=prior_record(bundle, finest_detail_pixels=1 / (frame.scale / factor)),
-        parameters={"factor": factor, "steps": steps, "seed": seed, **computed_by(where, image)},
+        prior=prior_record(bundle, finest_detail_pixels=1 / (scale / factor)),
+        parameters={"factor": factor, "steps": search.iterations, "seed": seed, **computed_by(where, result)},
         source=file_record(scan),
     )
 
     def read_back(written: Written) -> Entry:
-        error = average(torch.from_numpy(written.array).double()[None])[0] - torch.from_numpy(picture.array)
+        averages = average(picture.shape, factor)(torch.from_numpy(written.array).double()[None])[0]
+        error = averages - torch.from_numpy(picture.array)
         largest, bound = float(error.abs().max()), 0.5 * abs(picture.slope)
         entry = {"max_abs_residual": largest, "bound": bound, "within_bound": largest <= bound * (1 + 1e-3)}
         return {"consistency": {**entry, "clipped_to_the_bits": written.clipped}}
 
     values = normalise.inverse(result)[0].numpy()
     publish(target, certificate, entries, "sr", partial(target.write, values), read_back)
-    coarser = factor / frame.scale
+    coarser = factor / scale
     finer = f"; the prior's own pixels are {coarser:.3g} times as large" if coarser > 1 + 1e-6 else ""
     height, width = values.shape[1:]
     announce(target, certificate, f"{width} x {height} pixels{finer}")
@@ -187,40 +160,26 @@ def inpaint_picture(
     marked = _hole(mask, picture, mask_known)
 
     import torch
-    from torch import nn
 
-    from brgm_med.corruptions import Mask
-    from brgm_med.seams import blend_seamless
+    from brgm_med.pipelines.reconstruct.picture import inpaint_picture as fill
+    from brgm_med.search import PICTURE
     from brgm_med.transforms.frame import Frame
     from brgm_med.transforms.intensity import Normalisation
 
     hole = torch.from_numpy(marked)
     bundle = _loaded(prior, picture)
-    set_up_torch(threads)
-    torch.manual_seed(seed)
-    where, steps = choose_device(device), steps or STEPS
+    where, search = set_up(device, seed, threads), PICTURE.limited_to(steps)
     normalise = Normalisation.of_range(*picture.range)
     known = normalise.forward(torch.from_numpy(picture.array)[None])
-    interpolated = blend_seamless(known, torch.zeros_like(known), hole)
-    frame = Frame.fit(picture.shape, bundle.image_shape)
-    seen = frame.seen() & (frame.to_frame((~hole).to(known)[None, None])[0, 0] > 0.999)
-    colour, keep = _modules(bundle, picture), Mask(seen)
-    with search_progress(steps) as callback:
-        image = map_picture(
-            bundle,
-            nn.Sequential(*colour, keep),
-            keep(frame.to_frame(interpolated)),
-            steps=steps,
-            device=where,
-            callback=callback,
-        )
-    answer = frame.from_frame(nn.Sequential(*colour)(image)).to(known)
-    blended = normalise.inverse(blend_seamless(known, answer, hole))[0].numpy()
+    with search_progress(search.iterations) as progress:
+        result = fill(known, hole, bundle, search=search, device=where, progress=progress)
+    blended = normalise.inverse(result)[0].numpy()
     values = np.where(hole.numpy(), blended, picture.array)
+    scale = Frame.fit(picture.shape, bundle.image_shape).scale
     pixels = int(hole.sum())
     entries = Certificate(
-        prior=prior_record(bundle, finest_detail_pixels=1 / frame.scale),
-        parameters={"steps": steps, "noise": NOISE, "seed": seed, **computed_by(where, image)},
+        prior=prior_record(bundle, finest_detail_pixels=1 / scale),
+        parameters={"steps": search.iterations, "noise": search.misfit, "seed": seed, **computed_by(where, result)},
         hole={"pixels": pixels},
         source=file_record(scan),
         mask={**file_record(mask), "known": mask_known},

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from brgm_med.corruptions import SliceProfile, Together, profile_matrix
-from brgm_med.explained import explained_estimate
-from brgm_med.pipelines.reconstruct.volume import explained_locally
+from brgm_med.measured_fraction import measured_fraction
+from brgm_med.pipelines.reconstruct.consistent import local_fraction
 from brgm_med.separable import SeparableSystem, stationary_covariance
 
 SHAPE = (24, 20, 24)
@@ -16,15 +16,15 @@ SHAPE = (24, 20, 24)
 def test_the_estimate_agrees_with_the_closed_form_within_its_error() -> None:
     a = SliceProfile((None, None, profile_matrix(24, 2.0, 8, 6.0, 6.0)))
     c = stationary_covariance(SHAPE, 0.7)
-    exact = SeparableSystem.of(a, c, SHAPE).explained(0.2)
-    found, error = explained_estimate(Together([a]), c, 0.2, (1, *SHAPE))
+    exact = SeparableSystem.of(a, c, SHAPE).measured_fraction(0.2)
+    found, error = measured_fraction(Together([a]), c, 0.2, (1, *SHAPE))
     inside = (slice(2, -2),) * 3
     smooth = torch.nn.functional.avg_pool3d(exact[None, None], 5, 1, 2, count_include_pad=False)[0, 0]
     off = (found[0] - smooth)[inside]
     assert 0 < error < 0.1
     assert float(off.square().mean().sqrt()) < 2 * error
     assert abs(float(off.mean())) < error
-    assert torch.equal(found, explained_estimate(Together([a]), c, 0.2, (1, *SHAPE))[0])
+    assert torch.equal(found, measured_fraction(Together([a]), c, 0.2, (1, *SHAPE))[0])
 
 
 def test_more_scans_explain_more() -> None:
@@ -34,7 +34,7 @@ def test_more_scans_explain_more() -> None:
         matrices[axis] = profile_matrix(n, 2.0, n // 4, 8.0, 8.0)
         thick.append(SliceProfile(matrices))
     c = stationary_covariance(SHAPE, 0.7)
-    means = [float(explained_estimate(Together(thick[:k]), c, 0.1, (1, *SHAPE))[0].mean()) for k in (1, 2, 3)]
+    means = [float(measured_fraction(Together(thick[:k]), c, 0.1, (1, *SHAPE))[0].mean()) for k in (1, 2, 3)]
     assert means[0] < means[1] - 0.1 < means[2] - 0.2
 
 
@@ -42,8 +42,8 @@ def test_a_noise_that_is_the_same_everywhere_explains_what_the_closed_form_says(
     a = SliceProfile((None, None, profile_matrix(24, 2.0, 8, 6.0, 6.0)))
     system = SeparableSystem.of(a, stationary_covariance(SHAPE, 0.7), SHAPE)
     for noise in (10**-1.5, 1.0, 10**0.5):  # levels of the table: between those it is interpolated
-        found = explained_locally(system, torch.full((1, *SHAPE), noise, dtype=torch.float64))
-        torch.testing.assert_close(found[0], system.explained(noise), rtol=0, atol=1e-6)
-    between = explained_locally(system, torch.full((1, *SHAPE), 0.5, dtype=torch.float64))[0]
-    assert float((between - system.explained(0.5)).abs().max()) < 0.03
-    assert not explained_locally(system, torch.full((1, *SHAPE), torch.inf, dtype=torch.float64)).any()
+        found = local_fraction(system, torch.full((1, *SHAPE), noise, dtype=torch.float64))
+        torch.testing.assert_close(found[0], system.measured_fraction(noise), rtol=0, atol=1e-6)
+    between = local_fraction(system, torch.full((1, *SHAPE), 0.5, dtype=torch.float64))[0]
+    assert float((between - system.measured_fraction(0.5)).abs().max()) < 0.03
+    assert not local_fraction(system, torch.full((1, *SHAPE), torch.inf, dtype=torch.float64)).any()

@@ -1,4 +1,4 @@
-"""Our own method in its parts: the generator's MAP, the blend with the linear prior, and what gives back y."""
+"""The generator's MAP, and what follows any method: the blend with the linear-Gaussian mean, and projections onto y."""
 
 from __future__ import annotations
 
@@ -8,20 +8,19 @@ from torch import Tensor, nn
 from brgm_med.consistency import project
 from brgm_med.corruptions import Mask
 from brgm_med.pipelines.evaluation.setting import Method, Setting
-from brgm_med.pipelines.reconstruct.picture import STEPS, map_picture
-from brgm_med.reconstruction import TRUST, consistent, linear_mean, map_slices, unexplained
+from brgm_med.reconstruction import blended as blend
+from brgm_med.reconstruction import consistent, map_images, slices_search
+from brgm_med.search import PICTURE
 
 
 def generator_map(setting: Setting) -> Method:
-    """G at the MAP of its latent inputs, as `sr` seeks it: of all slices of a head at once, or picture by picture."""
-    bundle, index = setting.bundle, setting.index
+    """G at the MAP of its latent inputs: of every slice of a head on its own, or of every picture."""
+    prior, index, noise = setting.bundle, setting.index, setting.noise
 
     def reconstruct(y: Tensor, corruption: nn.Module) -> Tensor:
-        if bundle.volumetric:
-            return map_slices(bundle, index, corruption, y, noise=unexplained(corruption, setting.noise))
-        device = torch.device("cpu")
-        each = (map_picture(bundle, corruption, part, steps=STEPS, device=device) for part in y.split(1))
-        return torch.cat(list(each))
+        if prior.volumetric:
+            return map_images(prior, index, corruption, y, search=slices_search(corruption), deviation=noise)
+        return torch.cat([map_images(prior, None, corruption, part, search=PICTURE) for part in y.split(1)])
 
     return reconstruct
 
@@ -31,8 +30,8 @@ def blended(setting: Setting, image: Tensor, y: Tensor, corruption: nn.Module) -
     it is where the prior has none."""
     if not setting.bundle.volumetric:
         return image
-    mean = linear_mean(setting.bundle, setting.index, corruption, y, unexplained(corruption, setting.noise))
-    return TRUST * image + (1 - TRUST) * mean.to(image)
+    search = slices_search(corruption)
+    return blend(setting.bundle, setting.index, image, corruption, y, search=search, deviation=setting.noise)
 
 
 def made_consistent(setting: Setting, image: Tensor, y: Tensor, corruption: nn.Module) -> Tensor:
