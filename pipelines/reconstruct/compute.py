@@ -34,10 +34,10 @@ def set_up(device: str, seed: int, threads: int | None) -> torch.device:
 
     set_up_torch(threads)
     torch.manual_seed(seed)
-    return choose_device(device)  # type: ignore[no-any-return]
+    return choose_device(device)
 
 
-def choose_device(device: str) -> Any:
+def choose_device(device: str) -> torch.device:
     """auto (CUDA where there is one), cpu or cuda -> torch.device. Raises UsageError for cuda without one."""
     import torch
 
