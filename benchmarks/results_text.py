@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import paper
-from brgm_med.pipelines.evaluation.comparison import Paired, best_opponent, mean, paired
+from brgm_med.pipelines.evaluation.comparison import Paired, best_baseline, mean, paired
 from brgm_med.pipelines.evaluation.evaluate import Evaluation
 from brgm_med.pipelines.evaluation.markdown import DIGITS, levels_of, report, scores_of
 from brgm_med.pipelines.evaluation.methods import ALONE, BLEND, known
@@ -62,7 +62,7 @@ def document(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evalua
         "",
         *(f"![{name}](results/{name}.png)\n" for name in ("sr-4", "sr-8", "slices-6")),
         *(f"![{name}](results/{name}.png)\n" for name in ("inpaint-half", "inpaint-strokes")),
-        "## What no opponent was trained for",
+        "## What no baseline was trained for",
         "",
         *_shift(rows["brains shift"]),
         "## Every method at every level",
@@ -79,7 +79,7 @@ def document(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evalua
 
 
 def _about(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """What was measured, of what, and what the opponents are."""
+    """What was measured, of what, and what the baselines are."""
     first = next(iter(evaluations.values()))
     bundle = load(first.prior)
     heads = len({row["subject"] for row in rows["brains sr"]})
@@ -106,7 +106,7 @@ def _about(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluati
         "",
     ]
     budgets = []
-    for file in sorted((first.opponents or first.out / "opponents").glob("supervised-*.safetensors")):
+    for file in sorted((first.baselines or first.out / "baselines").glob("supervised-*.safetensors")):
         record = record_of(file)
         budgets.append(
             f"{file.stem.removeprefix('supervised-')}: {int(record['images']) / 1000:.0f} thousand slices, "
@@ -140,15 +140,15 @@ def alone(method: str) -> bool:
 
 def _comparisons(rows: Mapping[str, Sequence[Row]], ours: str, score: str) -> dict[str, Paired]:
     """Ours against the best other method at every level of brains, shifts left out, by title."""
-    found = {}
+    comparisons = {}
     for name, these in rows.items():
         if not name.startswith("brains") or name.endswith("shift"):
             continue
         for level, some in levels_of(these).items():
-            other = best_opponent(some, score)
+            other = best_baseline(some, score)
             if other is not None:
-                found[TITLES[name.rsplit(" ", 1)[1]].format(level)] = paired(some, ours, other, score)
-    return found
+                comparisons[TITLES[name.rsplit(" ", 1)[1]].format(level)] = paired(some, ours, other, score)
+    return comparisons
 
 
 def _short(rows: Mapping[str, Sequence[Row]]) -> list[str]:
@@ -157,14 +157,14 @@ def _short(rows: Mapping[str, Sequence[Row]]) -> list[str]:
     losses = []
     for score in scores_of([row for these in rows.values() for row in these]):
         for ours in OURS:
-            found = _comparisons(rows, ours, score)
-            verdicts = [c.verdict for c in found.values()]
+            comparisons = _comparisons(rows, ours, score)
+            verdicts = [c.verdict for c in comparisons.values()]
             if not verdicts:
                 continue
             counts = " | ".join(str(verdicts.count(v)) for v in ("won", "undecided", "lost"))
             lines.append(f"| {score} | {ours} | {counts} |")
             if (score, ours) in (("PSNR", BLEND), ("LPIPS", BLEND), ("LPIPS", ALONE)):
-                losses += [(score, title, c) for title, c in found.items() if c.verdict != "won"]
+                losses += [(score, title, c) for title, c in comparisons.items() if c.verdict != "won"]
     lines += [
         "",
         "Levels of brains, against the best other method of each (95 % interval of the paired difference).",
@@ -194,8 +194,8 @@ def _paper(rows: Mapping[str, Sequence[Row]]) -> list[str]:
         "| input | BRGM / ours | PULSE | ESRGAN | SRFBN / supervised |",
         "|---|---|---|---|---|",
     ]
-    for name, found in paper.SUPER_RESOLUTION.items():
-        cells = ["{:.2f} / {:.2f}".format(*found[m]) if m in found else "-" for m in paper.METHODS]
+    for name, scores in paper.SUPER_RESOLUTION.items():
+        cells = ["{:.2f} / {:.2f}".format(*scores[m]) if m in scores else "-" for m in paper.METHODS]
         lines.append(f"| {name}, x4, {paper.MARK} | {' | '.join(cells)} |")
     here = (BLEND, "pulse", "esrgan", "supervised")
     for kind, level, these in _levels(rows, "sr"):
@@ -227,12 +227,12 @@ def _paper(rows: Mapping[str, Sequence[Row]]) -> list[str]:
 
 def _levels(rows: Mapping[str, Sequence[Row]], task: str) -> list[tuple[str, str, list[Row]]]:
     """Kind of images, level and rows, of every evaluation of a task."""
-    found = []
+    levels = []
     for name, these in rows.items():
         kind, of = name.rsplit(" ", 1)
         if of == task:
-            found += [(kind, level, some) for level, some in levels_of(these).items()]
-    return found
+            levels += [(kind, level, some) for level, some in levels_of(these).items()]
+    return levels
 
 
 def _cells(rows: Sequence[Row], method: str, scores: Sequence[str]) -> str:

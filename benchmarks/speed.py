@@ -2,12 +2,12 @@
 
     python benchmarks/speed.py [--threads 2] [--only 256 1024 prior] [--batches 1 8 32]
 
-A step is one pass of the generator and the gradient of a sum of squares to W+, with frozen weights. The opponent
+A step is one pass of the generator and the gradient of a sum of squares to W+, with frozen weights. The baseline
 (plain.py) has weights per image and channels first, in float32, one image at a time; both compute the same image, which
 is checked first. Networks: 256 x 256 grey with 24.8 M parameters; 1024 x 1024 RGB (the paper's config F, one image);
 the shipped prior. Every line is measured in processes of its own, so that its peak memory is its own. The fraction is
 of the rate of one large matrix product with the same threads in the same precision, of all operations of convolutions
-and matrix products that ours asks for (the opponent's gradient also passes through weights of every image).
+and matrix products that ours asks for (the baseline's gradient also passes through weights of every image).
 """
 
 from __future__ import annotations

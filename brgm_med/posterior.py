@@ -37,7 +37,7 @@ class Generator(Protocol):
 
 @dataclass(frozen=True)
 class Wrapping:
-    """A generator that stands before another one: its sizes are the other's, but for those that it says itself."""
+    """A generator made of another one: sizes and mapping are the other's, but for those that it defines itself."""
 
     generator: Generator
 
@@ -56,6 +56,9 @@ class Wrapping:
     @property
     def image_shape(self) -> tuple[int, int]:
         return self.generator.image_shape
+
+    def mapping(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        return self.generator.mapping(z, c)
 
 
 @dataclass(frozen=True)

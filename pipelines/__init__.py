@@ -7,73 +7,42 @@ The steps are in `steps`, one file each, but for `training.slices.train_on_slice
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from brgm_med.lazy import lazy
 
 if TYPE_CHECKING:
-    from brgm_med.pipelines.reconstruct.hole import inpaint_volume
-    from brgm_med.pipelines.reconstruct.measurement import Reconstruction, Scan
-    from brgm_med.pipelines.reconstruct.picture import inpaint_picture, reconstruct_picture
-    from brgm_med.pipelines.reconstruct.volume import reconstruct_volume
-    from brgm_med.pipelines.workflow.interfaces import (
-        Convert,
-        Evaluate,
-        Preprocess,
-        Reconstruct,
-        Report,
-        Slice,
-        Train,
-        WriteBack,
-        WriteDicom,
+    from brgm_med.pipelines.reconstruct.hole import inpaint_volume as inpaint_volume
+    from brgm_med.pipelines.reconstruct.measurement import Reconstruction as Reconstruction
+    from brgm_med.pipelines.reconstruct.measurement import Scan as Scan
+    from brgm_med.pipelines.reconstruct.picture import inpaint_picture as inpaint_picture
+    from brgm_med.pipelines.reconstruct.picture import reconstruct_picture as reconstruct_picture
+    from brgm_med.pipelines.reconstruct.volume import reconstruct_volume as reconstruct_volume
+    from brgm_med.pipelines.workflow.compute import Convert as Convert
+    from brgm_med.pipelines.workflow.compute import Evaluate as Evaluate
+    from brgm_med.pipelines.workflow.compute import Preprocess as Preprocess
+    from brgm_med.pipelines.workflow.compute import Reconstruct as Reconstruct
+    from brgm_med.pipelines.workflow.compute import Slice as Slice
+    from brgm_med.pipelines.workflow.compute import Train as Train
+    from brgm_med.pipelines.workflow.publish import Report as Report
+    from brgm_med.pipelines.workflow.publish import WriteBack as WriteBack
+    from brgm_med.pipelines.workflow.publish import WriteDicom as WriteDicom
+    from brgm_med.pipelines.workflow.workflows import init_brgm_wf as init_brgm_wf
+    from brgm_med.pipelines.workflow.workflows import init_preprocess_wf as init_preprocess_wf
+    from brgm_med.pipelines.workflow.workflows import init_reconstruct_wf as init_reconstruct_wf
+    from brgm_med.pipelines.workflow.workflows import init_train_wf as init_train_wf
+    from brgm_med.pipelines.workflow.workflows import init_write_back_wf as init_write_back_wf
+else:
+    __all__, __getattr__, __dir__ = lazy(
+        __name__,
+        {
+            "reconstruct.hole": "inpaint_volume",
+            "reconstruct.measurement": "Reconstruction, Scan",
+            "reconstruct.picture": "inpaint_picture, reconstruct_picture",
+            "reconstruct.volume": "reconstruct_volume",
+            "workflow.compute": "Convert, Evaluate, Preprocess, Reconstruct, Slice, Train",
+            "workflow.publish": "Report, WriteBack, WriteDicom",
+            "workflow.workflows": "init_brgm_wf, init_preprocess_wf, "
+            "init_reconstruct_wf, init_train_wf, init_write_back_wf",
+        },
     )
-    from brgm_med.pipelines.workflow.workflows import (
-        init_brgm_wf,
-        init_preprocess_wf,
-        init_reconstruct_wf,
-        init_train_wf,
-        init_write_back_wf,
-    )
-
-__all__ = [
-    "Convert",
-    "Evaluate",
-    "Preprocess",
-    "Reconstruct",
-    "Reconstruction",
-    "Report",
-    "Scan",
-    "Slice",
-    "Train",
-    "WriteBack",
-    "WriteDicom",
-    "init_brgm_wf",
-    "init_preprocess_wf",
-    "init_reconstruct_wf",
-    "init_train_wf",
-    "init_write_back_wf",
-    "inpaint_picture",
-    "inpaint_volume",
-    "reconstruct_picture",
-    "reconstruct_volume",
-]
-
-
-_HOME = {
-    "Reconstruction": "reconstruct.measurement",
-    "Scan": "reconstruct.measurement",
-    "inpaint_picture": "reconstruct.picture",
-    "inpaint_volume": "reconstruct.hole",
-    "reconstruct_picture": "reconstruct.picture",
-    "reconstruct_volume": "reconstruct.volume",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _HOME.get(name, f"workflow.{'workflows' if name.startswith('init_') else 'interfaces'}")
-    return getattr(import_module(f"{__name__}.{home}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})

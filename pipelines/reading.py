@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from brgm_med.pipelines.reconstruct.measurement import Scan
     from brgm_med.transforms.acquire import AcquisitionModel
     from brgm_med.transforms.formats.dicom.series import Series
-    from brgm_med.transforms.formats.nifti_header import NiftiHeader
+    from brgm_med.transforms.formats.header import Header
     from brgm_med.transforms.geometry import Grid
 
 Profile = Literal["box", "gaussian", "trapezoid"]
@@ -59,11 +59,6 @@ def acquisition_of(
     return AcquisitionModel.from_header(grid), origin
 
 
-def series_of(header: NiftiHeader) -> Series | None:
-    """The DICOM series that a scan was read from; None for NIfTI."""
-    return getattr(header, "series", None)
-
-
 def stated_by(series: Series | None, grid: Grid) -> AcquisitionModel | None:
     """A box profile as wide as DICOM's Slice Thickness (PS3.3 C.7.6.2.1.1), where it is stated, across the slices."""
     from brgm_med.transforms.acquire import AcquisitionModel
@@ -94,7 +89,7 @@ class ScanFile:
     """A scan as read from `path`, the header that it had there, and where its acquisition comes from, in words."""
 
     path: Path
-    header: NiftiHeader
+    header: Header
     scan: Scan
     origin: str
 
@@ -131,7 +126,7 @@ def read_scan(
     from brgm_med.transforms.suspicion import suspicions
 
     grid = Grid(source.header.shape, source.affine)
-    model, origin = acquisition_of(path, grid, *flags, series_of(source.header))
+    model, origin = acquisition_of(path, grid, *flags, source.header.series)
     widths = " x ".join(f"{t:g}" for t in model.thickness)
     spacing = " x ".join(f"{s:g}" for s in grid.spacing)
     name = called(path, choices)

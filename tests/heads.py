@@ -12,7 +12,7 @@ from brgm_med.priors import bundle
 
 def template_head(path: Path, dtype: type[np.generic] = np.int16) -> Path:
     """The shipped prior's template with a little texture, as a scan with both forms set, written to `path`."""
-    source = nib.load(bundle.find(bundle.DEFAULT_PRIOR) / "template.nii.gz")
+    source = nib.load(bundle.find(bundle.DEFAULT) / "template.nii.gz")
     assert isinstance(source, nib.Nifti1Image)
     values = source.get_fdata()
     texture = np.random.default_rng(0).normal(0, 0.02, values.shape) * values

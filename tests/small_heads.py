@@ -14,7 +14,7 @@ from brgm_med.priors import bundle
 def small_head(path: Path, seed: int = 0, pose: NDArray[np.float64] | None = None, thick: bool = False) -> Path:
     """The shipped template in voxels of 4 mm (`thick`: in slices of 8 mm along S) with texture of `seed`, moved by
     `pose` [4, 4] (world, mm), int16, as a scan with both forms set, written to `path`."""
-    source = nib.load(bundle.find(bundle.DEFAULT_PRIOR) / "template.nii.gz")
+    source = nib.load(bundle.find(bundle.DEFAULT) / "template.nii.gz")
     assert isinstance(source, nib.Nifti1Image)
     values = source.get_fdata()
     factors = (2, 2, 4 if thick else 2)

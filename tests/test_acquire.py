@@ -16,13 +16,11 @@ from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.separable import stationary_covariance
 from brgm_med.transforms.acquire import (
     AcquisitionModel,
-    coarse_in_plane,
-    degrade,
     fine_grid,
     interpolate,
-    thick_slices,
 )
 from brgm_med.transforms.geometry import Grid
+from brgm_med.transforms.simulate import coarse_in_plane, degrade, thick_slices
 
 
 def oblique(spacing: tuple[float, float, float]) -> NDArray[np.float64]:
@@ -132,7 +130,7 @@ def test_projection_never_leads_away_from_the_truth(coarse: Grid, model: Acquisi
 
 
 def test_a_real_head_is_certified(data_dir: Path) -> None:
-    """One of the choosing heads: float32 and 16-bit output, slices of 5 mm and factor 4."""
+    """One of the validation heads: float32 and 16-bit output, slices of 5 mm and factor 4."""
     import nibabel as nib
 
     path = sorted((data_dir / "ixi-hh-2mm" / "t1").glob("*.nii.gz"))[120]

@@ -52,17 +52,17 @@ def test_no_two_scans_have_one_derivative(root: Path) -> None:
     for name in (*names, "sub-01/anat/sub-01_T2w.nii.gz", "sub-01/func/sub-01_T1w.nii.gz", "sub-02/anat/notes.txt"):
         touch(root / name)
     scans = find_scans(root, task="sr", spacing=2.0)
-    assert sorted(s.place.relative_to(root).as_posix() for s in scans) == sorted(names)
+    assert sorted(s.path.relative_to(root).as_posix() for s in scans) == sorted(names)
     assert len({s.destination for s in scans}) == len(names)
     assert {s.group for s in scans} == {"sub-01", "sub-02"}
     assert all(s.problem is None for s in scans)
-    one = next(s for s in scans if s.place.name == "sub-01_ses-a_T1w.nii")
+    one = next(s for s in scans if s.path.name == "sub-01_ses-a_T1w.nii")
     assert one.destination == "sub-01/ses-a/anat/sub-01_ses-a_res-2mm_desc-sr_T1w"
     assert one.sidecar["Sources"] == ["bids:raw:sub-01/ses-a/anat/sub-01_ses-a_T1w.nii"]
     assert one.sidecar["Resolution"].startswith("2 mm")
     touch(root / "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz")
     twice = [s for s in find_scans(root, task="sr", spacing=2.0) if s.problem]
-    assert sorted(s.place.name for s in twice) == ["sub-01_ses-a_T1w.nii", "sub-01_ses-a_T1w.nii.gz"]
+    assert sorted(s.path.name for s in twice) == ["sub-01_ses-a_T1w.nii", "sub-01_ses-a_T1w.nii.gz"]
 
 
 def test_what_is_not_there_is_refused(root: Path) -> None:

@@ -62,8 +62,7 @@ def export(state: TrainState, out: Path, rank: int = 6) -> Path:
         tiny.stacks(),
         out,
         metadata=METADATA,
-        template=out.parent / "template",
-        mask=out.parent / "mask",
+        space=(out.parent / "template", out.parent / "mask"),
         card="# Tiny\n",
         licence="Free.\n",
         rank=rank,
@@ -255,7 +254,7 @@ def test_metadata_are_as_the_specification_says(exported: Path) -> None:
 def test_monai_makes_the_networks_of_the_bundle(exported: Path) -> None:
     from monai.bundle import ConfigParser
 
-    for path in (exported, bundle.find(bundle.DEFAULT_PRIOR)):
+    for path in (exported, bundle.find(bundle.DEFAULT)):
         parser = ConfigParser()
         parser.read_config(path / "configs" / "inference.json")
         parser.read_meta(path / "configs" / "metadata.json")
@@ -297,7 +296,7 @@ def test_monai_draws_a_head_from_a_bundle(exported: Path, tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_monai_runs_the_shipped_bundle_and_refuses_a_damaged_one(folder: Path, tmp_path: Path) -> None:
-    shipped = bundle.find(bundle.DEFAULT_PRIOR)
+    shipped = bundle.find(bundle.DEFAULT)
     done = monai_bundle(shipped, "run", "--seed", "7", "--output", str(tmp_path / "head.nii.gz"))
     assert done.returncode == 0, done.stderr
     check_sample(shipped, tmp_path / "head.nii.gz")

@@ -136,7 +136,7 @@ def destination(folder: Path, task: str, choices: Choices, force: bool = False) 
     series = target_of(source, out, header, choices=choices, force=force)
     if task == "inpaint":
         return series, partial(series.write_stored, stored, header)
-    return series, partial(series.write, stored * 1.0, header.affine)
+    return series, partial(series.write, stored.astype(np.float32), header.affine)
 
 
 def mapped(target: Destination, folder: Path) -> partial[Any] | None:

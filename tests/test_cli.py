@@ -172,7 +172,7 @@ def test_an_unknown_prior(scan: Path) -> None:
 
 def test_a_damaged_prior(scan: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
-    shutil.copytree(bundle.find(bundle.DEFAULT_PRIOR), copy)
+    shutil.copytree(bundle.find(bundle.DEFAULT), copy)
     weights = copy / "models" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
@@ -215,7 +215,7 @@ def test_degrade_states_its_acquisition(scan: Path, tmp_path: Path) -> None:
 
 
 def test_priors_are_listed_shown_and_verified() -> None:
-    assert bundle.DEFAULT_PRIOR in run("prior", "list").stdout
+    assert bundle.DEFAULT in run("prior", "list").stdout
     assert "not" in run("prior", "show").stdout
     assert bundle.load().sha256 in run("prior", "verify").stdout
 
@@ -223,5 +223,5 @@ def test_priors_are_listed_shown_and_verified() -> None:
 def test_doctor_tells_what_is_there() -> None:
     done = run("doctor")
     assert done.returncode == 0
-    for word in ("torch", "device:", "operations: ", "NVRTC", "LPIPS alex", bundle.DEFAULT_PRIOR):
+    for word in ("torch", "device:", "operations: ", "NVRTC", "LPIPS alex", bundle.DEFAULT):
         assert word in done.stdout

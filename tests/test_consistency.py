@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from brgm_med.consistency import certificate, check_linear, project
-from brgm_med.corruptions import AxisBlur, Downsample, Mask, SliceProfile, profile_kernel, profile_matrix
+from brgm_med.corruptions import AxisBlur, Downsample, Mask, Separable, SliceProfile, profile_kernel, profile_matrix
 from brgm_med.errors import BrgmError
-from brgm_med.separable import SeparableCovariance, SeparableSystem, condition_numbers, stationary_covariance
+from brgm_med.separable import SeparableSystem, condition_numbers, stationary_covariance
 
 SHAPE = (4, 10, 8)
 SEEDS = range(5)
@@ -28,11 +28,11 @@ def dense(corruption: nn.Module, shape: tuple[int, ...]) -> Tensor:
     return torch.stack([corruption(e.reshape(shape)).reshape(-1) for e in torch.eye(n).double()], 1)
 
 
-def covariance(kernel: str = "matern") -> SeparableCovariance:
+def covariance(kernel: str = "matern") -> Separable:
     return stationary_covariance(SHAPE, (1.0, 1.5, 0.8), kernel)  # type: ignore[arg-type]
 
 
-def dense_covariance(c: SeparableCovariance) -> Tensor:
+def dense_covariance(c: Separable) -> Tensor:
     eye = [torch.eye(n).double() if m is None else m for n, m in zip(SHAPE, c.matrices, strict=True)]
     return torch.kron(eye[0], torch.kron(eye[1], eye[2]))
 

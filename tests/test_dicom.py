@@ -71,6 +71,19 @@ def test_an_enhanced_file_is_the_same_volume(tmp_path: Path, plane: str) -> None
     assert scan.header.series.enhanced
 
 
+def test_each_format_has_its_own_part_of_a_header(tmp_path: Path) -> None:
+    """DICOM's is its series and no raw NIfTI header; a NIfTI file written like it has version 1 and no series."""
+    folder = series(tmp_path / "in", RescaleSlope=2, RescaleIntercept=-10)
+    scan = formats.for_reading(folder).read(folder)
+    assert (scan.header.form, scan.header.nifti, scan.header.series.shape) == ("DICOM", None, scan.array.shape)
+    nifti.write(tmp_path / "a.nii", scan.array, scan.affine, scan.header, "source", display=(0, 1))
+    again = nifti.read(tmp_path / "a.nii")
+    assert (again.header.series, again.header.nifti.version, again.header.form) == (None, 1, "sform")
+    assert (again.header.slope, again.header.inter, again.header.dtype) == (2, -10, scan.header.dtype)
+    assert [float(again.header.nifti.fields[name]) for name in ("cal_min", "cal_max")] == [0, 1]
+    np.testing.assert_array_equal(again.array, scan.array)
+
+
 def test_slices_rescaled_differently_become_floats(tmp_path: Path) -> None:
     def rescale(k: int, one: Dataset) -> None:
         one.RescaleSlope, one.RescaleIntercept = 1 + k, -k

@@ -18,6 +18,7 @@ from brgm_med.errors import InputRefusedError
 from brgm_med.transforms import formats
 from brgm_med.transforms.formats import dicom
 from brgm_med.transforms.formats.dicom.series import find_series, the_series
+from brgm_med.transforms.formats.header import Volume
 from tests.dicom_files import PLANES, VENDORS, enhanced, save, save_all, slices, voxels
 
 SINGLE = (
@@ -132,7 +133,7 @@ def witness(folder: Path, out: Path) -> nib.Nifti1Image:
     return loaded
 
 
-def agrees(scan: dicom.DicomScan, theirs: nib.Nifti1Image) -> None:
+def agrees(scan: Volume, theirs: nib.Nifti1Image) -> None:
     """The same outer corners to 0.01 mm, the same value at every voxel. Of a single slice: those of its plane."""
     affine = theirs.affine
     assert affine is not None
@@ -157,7 +158,7 @@ def agrees(scan: dicom.DicomScan, theirs: nib.Nifti1Image) -> None:
 @pytest.mark.parametrize("plane", PLANES)
 def test_highdicom_agrees(tmp_path: Path, plane: str) -> None:
     """Where it is installed. Its volume is [slices, rows, columns] in LPS, from the other end of the normal or ours."""
-    from brgm_med.transforms.formats.dicom.geometry import RAS_LPS
+    from brgm_med.transforms.formats.affine import RAS_LPS
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

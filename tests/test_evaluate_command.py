@@ -62,7 +62,7 @@ def test_heads_are_measured_once_and_alike(heads: Path, out: Path, capfd: pytest
     assert "not for diagnosis" in report
     assert (out / "images" / "sr-8.png").stat().st_size > 1000
     assert len(list((out / "images" / "sr-8" / BLEND).glob("head2_*.png"))) == 3
-    record = record_of(out / "opponents" / "supervised-sr-8.safetensors")
+    record = record_of(out / "baselines" / "supervised-sr-8.safetensors")
     assert record["images"] == 32
     assert record["slices"] == 2 * 61
 

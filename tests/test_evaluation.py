@@ -15,7 +15,7 @@ from brgm_med.corruptions import Mask, SliceProfile
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.gaussian import LinearGaussian
 from brgm_med.pipelines.evaluation import table
-from brgm_med.pipelines.evaluation.comparison import below, best_opponent, by_subject, mean, paired
+from brgm_med.pipelines.evaluation.comparison import below, best_baseline, by_subject, mean, paired
 from brgm_med.pipelines.evaluation.generator import made_consistent, orthogonal
 from brgm_med.pipelines.evaluation.markdown import honesty, report
 from brgm_med.pipelines.evaluation.measure import keep
@@ -209,7 +209,7 @@ def test_means_are_over_subjects_whatever_their_number_of_images() -> None:
 @pytest.mark.parametrize(("gain", "verdict"), [(1.0, "won"), (-1.0, "lost"), (-0.055, "undecided")])
 def test_a_verdict_is_an_interval_that_leaves_out_nothing_gained(gain: float, verdict: str) -> None:
     rows = example(gain)
-    assert best_opponent(rows, "PSNR") == "cubic+consistency"
+    assert best_baseline(rows, "PSNR") == "cubic+consistency"
     found = paired(rows, BLEND, "cubic+consistency", "PSNR")
     assert found.verdict == verdict
     assert found.subjects == 12

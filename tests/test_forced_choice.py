@@ -45,8 +45,8 @@ def study(root: Path, images: int = 5, methods: tuple[str, ...] = METHODS, **opt
     """The page, what it holds for its script, and its key."""
     made = folders(root, images, methods)
     truth = made.pop("truth")
-    page = make(truth, made, root / "study.html", **{"seed": 1, **options})
-    return page, held(page), json.loads((root / "study_key.json").read_text())
+    page = make(truth, made, root / "forced_choice.html", **{"seed": 1, **options})
+    return page, held(page), json.loads((root / "forced_choice_key.json").read_text())
 
 
 def held(page: Path) -> Any:
@@ -95,7 +95,7 @@ def test_the_page_shows_what_the_key_says_and_names_no_method(tmp_path: Path) ->
 def test_orders_are_shuffled_as_the_seed_says(tmp_path: Path) -> None:
     _, content, key = study(tmp_path / "a", images=40)
     again, _, _ = study(tmp_path / "b", images=40)
-    assert again.read_bytes() == (tmp_path / "a" / "study.html").read_bytes()
+    assert again.read_bytes() == (tmp_path / "a" / "forced_choice.html").read_bytes()
     _, other, _ = study(tmp_path / "c", images=40, seed=2)
     assert other["study"] != content["study"]
     assert [i["image"] for i in key["images"]] != sorted(i["image"] for i in key["images"])
@@ -142,7 +142,7 @@ def test_a_radiograph_is_shown_in_its_window(tmp_path: Path) -> None:
 
 def test_what_make_refuses(tmp_path: Path) -> None:
     made = folders(tmp_path)
-    truth, out = made.pop("truth"), tmp_path / "study.html"
+    truth, out = made.pop("truth"), tmp_path / "forced_choice.html"
     two = {"ours": made["ours"], "cubic": made["cubic"]}
 
     def refuses(error: type[Exception], words: str, methods: dict[str, Path], **options: Any) -> None:
@@ -210,7 +210,7 @@ def test_what_tally_refuses(tmp_path: Path) -> None:
     refuses("no answer", saved(other, key, "R2", "....."))
     other.write_text(good.read_text()[:-20])
     refuses("other.json: is no JSON", good, other)
-    refuses("no results file", good, tmp_path / "study_key.json")
+    refuses("no results file", good, tmp_path / "forced_choice_key.json")
     refuses("good.json: is no key", good, key=good)
     refuses("--key", good, key=tmp_path / "missing.json")
     other.write_text("[" * 100_000)
@@ -265,9 +265,9 @@ def test_kappa_of_fleiss() -> None:
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made = folders(tmp_path, 3)
     methods = [f"--method={name}={made[name]}" for name in METHODS]
-    page = ["study", "make", "--truth", str(made["truth"]), "--out", str(tmp_path / "study.html")]
+    page = ["study", "make", "--truth", str(made["truth"]), "--out", str(tmp_path / "forced_choice.html")]
     assert main([*page, *methods, "--seed", "5"]) == 0
-    key = json.loads((tmp_path / "study_key.json").read_text())
+    key = json.loads((tmp_path / "forced_choice_key.json").read_text())
     assert key["seed"] == 5
     files = [str(saved(tmp_path / f"{r}.json", key, r, for_method(key, ["ours"] * 3))) for r in ("R1", "R2")]
     capsys.readouterr()

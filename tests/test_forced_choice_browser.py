@@ -92,7 +92,7 @@ def test_from_the_first_key_to_the_tally(opened: tuple[browser.Page, Any, Any], 
     assert page.run(PRESSED) == ""
     press(page, "ArrowRight", "ArrowRight")
     page.run("document.querySelector('#end .save').click()")
-    results = tmp_path / "study_results_R_a_1.json"
+    results = tmp_path / "forced_choice_results_R_a_1.json"
     found = downloaded(results)
     assert found["rater"] == "R a/1"
     assert [a["choice"] for a in found["answers"]] == ["B", "A", "D", None, "C"]
@@ -125,13 +125,13 @@ def test_a_browser_that_keeps_nothing(opened: tuple[browser.Page, Any, Any], tmp
         "Object.defineProperty(window, 'localStorage', {get() { throw new DOMException('no', 'SecurityError'); }})"
     )
     page.send("Page.addScriptToEvaluateOnNewDocument", source=refusing)
-    page.open(tmp_path / "study.html", READY)
+    page.open(tmp_path / "forced_choice.html", READY)
     assert "Do not reload" in page.run("document.getElementById('forgets').innerText")
     enter(page, "R2")
     press(page, "a", "ArrowRight", "b", "ArrowLeft")
     assert page.run(PRESSED) == "A"
     page.run("document.querySelector('#rate .save').click()")
-    found = downloaded(tmp_path / "study_results_R2.json")
+    found = downloaded(tmp_path / "forced_choice_results_R2.json")
     assert [a["choice"] for a in found["answers"]] == ["A", "B", None, None, None]
 
 

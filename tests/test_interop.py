@@ -106,7 +106,7 @@ def test_monai_runs_a_bundle_on_a_scan(tmp_path: Path) -> None:
 
     save_run(tmp_path / "run")
     for name in ("template.nii.gz", "mask.nii.gz"):
-        shutil.copy(bundle.find(bundle.DEFAULT_PRIOR) / name, tmp_path / "run" / name)
+        shutil.copy(bundle.find(bundle.DEFAULT) / name, tmp_path / "run" / name)
     export(tmp_path / "run", tmp_path / "prior", name="x", description="x", licence="", card="")
     scan = small_head(tmp_path / "scan.nii.gz", thick=True)
     given = ["--config_file", tmp_path / "prior/configs/inference.json", "--bundle_root", tmp_path / "prior"]

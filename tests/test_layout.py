@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import os
@@ -56,6 +57,18 @@ def test_every_public_name_is_there() -> None:
     for name in brgm_med.__all__:
         assert getattr(brgm_med, name) is not None
     assert set(brgm_med.__all__) <= set(dir(brgm_med))
+
+
+@pytest.mark.parametrize("package", ["brgm_med", "brgm_med.transforms", "brgm_med.pipelines"])
+def test_type_checkers_and_the_interpreter_see_the_same_public_names(package: str) -> None:
+    module = importlib.import_module(package)
+    assert module.__file__ is not None
+    guarded = next(node for node in ast.parse(Path(module.__file__).read_text()).body if isinstance(node, ast.If))
+    exported = [alias.asname for node in guarded.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assigned = [target.id for node in guarded.body if isinstance(node, ast.Assign) for target in node.targets]  # type: ignore[attr-defined]
+    names = {name for name in (*exported, *assigned) if name is not None}
+    assert names == set(module.__all__) - {"__version__"}
+    assert all(callable(getattr(module, name)) for name in names)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

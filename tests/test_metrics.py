@@ -33,10 +33,11 @@ def random_images(*shape: int, seed: int = 1) -> Tensor:
 
 def reference(net: Net, weights: dict[str, Tensor]) -> torch.nn.Module:
     """The lpips package's own network around these backbone weights."""
-    package = pytest.importorskip("lpips")
+    import lpips
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it calls torchvision by a deprecated argument
-        model = package.LPIPS(net=net, pnet_rand=True, verbose=False)
+        model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     slices = (getattr(model.net, f"slice{i}") for i in range(1, 6))
     layers = {name: layer for part in slices for name, layer in part.named_children()}
     for index in CONVOLUTIONS[net]:

@@ -14,7 +14,7 @@ import pytest
 from brgm_med.errors import InputRefusedError
 from brgm_med.transforms import formats
 from brgm_med.transforms.formats import nifti, nifti_affine
-from brgm_med.transforms.formats.nifti_header import DTYPES, LAYOUTS, Order
+from brgm_med.transforms.formats.nifti_record import DTYPES, LAYOUTS, Order
 from tests.bad_scans import AFFINE, LYING, make_bad_scans, oblique_affine, opened, poked, voxels
 from tests.bad_scans import nifti as image_of
 
@@ -59,7 +59,7 @@ def bad_scans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_every_bad_scan_is_refused_in_one_line(bad_scans: dict[str, Path]) -> None:
     for name, path in bad_scans.items():
         with pytest.raises(InputRefusedError) as caught:
-            formats.for_reading(path).check(path)
+            formats.for_reading(path).read(path)
         message = str(caught.value)
         assert message.startswith(str(path)), name
         assert "\n" not in message, name
@@ -74,7 +74,7 @@ from brgm_med.errors import InputRefusedError
 start = time.perf_counter()
 from brgm_med.transforms import formats
 try:
-    formats.for_reading(sys.argv[1]).check(sys.argv[1])
+    formats.for_reading(sys.argv[1]).read(sys.argv[1])
 except InputRefusedError:
     pass
 else:
@@ -104,7 +104,7 @@ def test_a_choice_settles_affines_that_disagree(bad_scans: dict[str, Path], choi
     np.testing.assert_allclose(again.affine, scan.affine, atol=1e-5)
     assert again.header.form == choice
     other = "qform" if choice == "sform" else "sform"
-    assert again.header.record[f"{other}_code"] == 0
+    assert again.header.nifti.fields[f"{other}_code"] == 0
 
 
 def test_a_form_that_is_not_chosen_may_be_broken(bad_scans: dict[str, Path]) -> None:
@@ -170,7 +170,7 @@ def test_units_become_millimetres(tmp_path: Path, code: int, scale: float) -> No
     nifti.write(tmp_path / "b.nii", scan.array, scan.affine, scan.header)
     again = nifti.read(tmp_path / "b.nii")
     np.testing.assert_allclose(again.affine, AFFINE, atol=1e-4)
-    assert again.header.record["xyzt_units"] == (code if code in (0, 10) else 2)
+    assert again.header.nifti.fields["xyzt_units"] == (code if code in (0, 10) else 2)
 
 
 def test_one_volume_in_four_dimensions_is_squeezed(tmp_path: Path) -> None:

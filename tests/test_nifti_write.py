@@ -19,7 +19,8 @@ from scipy.spatial.transform import Rotation
 from brgm_med.errors import CannotWriteError, InputRefusedError
 from brgm_med.files import check_output, replacing
 from brgm_med.transforms.formats import nifti, nifti_affine
-from brgm_med.transforms.formats.nifti_header import DTYPES, read_header
+from brgm_med.transforms.formats.nifti_header import read_header
+from brgm_med.transforms.formats.nifti_record import DTYPES
 from tests.bad_scans import AFFINE, oblique_affine, opened, voxels
 from tests.bad_scans import nifti as image_of
 
@@ -42,8 +43,8 @@ def test_written_affine_and_codes_read_back(tmp_path: Path, codes: tuple[int, in
     np.testing.assert_array_equal(held, array)
     np.testing.assert_array_equal(again.array, array)
     assert held.dtype == np.float32
-    assert again.header.version == version
-    assert (again.header.record["sform_code"], again.header.record["qform_code"]) == codes
+    assert again.header.nifti.version == version
+    assert (again.header.nifti.fields["sform_code"], again.header.nifti.fields["qform_code"]) == codes
     assert nifti_affine.corner_distance(again.affine, finer, array.shape) < 1e-3
     witness = opened(tmp_path / "b.nii.gz")
     np.testing.assert_array_equal(witness.get_fdata(dtype=np.float32), array)
@@ -94,7 +95,7 @@ def test_integers_clip_nothing_and_err_by_half_a_step(tmp_path: Path, dtype: str
     levels = min(float(np.iinfo(dtype).max) - float(np.iinfo(dtype).min), 2**32 - 1)
     single_precision = 4 * float(np.spacing(np.float32(abs(centre) + width / 2)))
     assert header.slope <= (np.ptp(array) + single_precision) / levels * 1.001 + float(np.finfo(np.float32).tiny)
-    np.testing.assert_array_equal(nifti.decode(header, nifti.read_voxels(header)), held)
+    np.testing.assert_array_equal(header.decode(nifti.read_voxels(header)), held)
 
 
 def test_header_conventions_are_kept_and_claims_that_no_longer_hold_are_cleared(tmp_path: Path) -> None:
@@ -107,7 +108,7 @@ def test_header_conventions_are_kept_and_claims_that_no_longer_hold_are_cleared(
     header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"private"))
     nib.save(image, tmp_path / "a.nii")
     like = read_header(tmp_path / "a.nii")
-    assert like.description == "made by a scanner"
+    assert like.nifti.description == "made by a scanner"
     nifti.write(tmp_path / "b.nii", np.zeros((2, 3, 4)), AFFINE, like)
     kept = opened(tmp_path / "b.nii").header
     assert kept["descrip"] == b"made by a scanner"
@@ -116,7 +117,7 @@ def test_header_conventions_are_kept_and_claims_that_no_longer_hold_are_cleared(
     assert [kept[name] for name in ("slice_code", "slice_end", "slice_duration")] == [0, 0, 0]
     assert not kept.extensions
     nifti.write(tmp_path / "c.nii", np.zeros((2, 3, 4)), AFFINE, like, description="é" * 60)
-    assert read_header(tmp_path / "c.nii").description == "é" * 39
+    assert read_header(tmp_path / "c.nii").nifti.description == "é" * 39
 
 
 def test_same_input_same_bytes(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from brgm_med.consistency import check_linear
 from brgm_med.corruptions import ObliqueProfile, StackAsVolume, Together, profile_matrix, profile_nodes
-from brgm_med.transforms.acquire import AcquisitionModel, thick_slices
+from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.oblique import oblique_profile, stack_grid, turned
+from brgm_med.transforms.simulate import thick_slices
 from brgm_med.transforms.slices import coronal_stack
 
 SOURCE = Grid((13, 15, 12), np.diag([2.0, 2.0, 2.0, 1.0]))

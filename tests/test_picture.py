@@ -19,7 +19,7 @@ from pydicom.uid import ComputedRadiographyImageStorage
 from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError
 from brgm_med.pipelines.cli import main
 from brgm_med.transforms import formats
-from brgm_med.transforms.formats import nifti, picture, picture_codec, radiograph
+from brgm_med.transforms.formats import nifti, picture, picture_encode, radiograph
 from brgm_med.transforms.formats.picture import Picture
 from brgm_med.transforms.intensity import Normalisation
 from tests.dicom_files import image, save
@@ -343,7 +343,7 @@ def test_a_result_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
         broken = like(pixels(3, "uint8")[:, ::-1])
 
         def encode(*_: object, damage=damage, broken=broken) -> bytes:  # type: ignore[no-untyped-def]
-            return damage(picture_codec.encode(broken.stored, "PNG", None, None, None))
+            return damage(picture_encode.encode(broken.stored, "PNG", None, None, None))
 
         monkeypatch.setattr(picture, "encode", encode)
         with pytest.raises(CannotWriteError, match=says):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from brgm_med.pipelines.cli import main
-from brgm_med.pipelines.training.pictures import pictures_of, prepare_pictures
+from brgm_med.pipelines.training.pictures import pictures_of, prepare
 from brgm_med.priors.bundle import load
 from brgm_med.training.export import picture_statistics
 from brgm_med.training.loop import Recipe, draw
@@ -90,19 +90,19 @@ def test_discs_make_a_prior_that_sr_and_inpaint_use(tmp_path: Path, capsys: pyte
 
     # Other pictures are not that run's.
     assert train(data, run, 1, "--held-out", 0) == 5
-    assert "was trained on other pictures" in capsys.readouterr().err
+    assert "was trained on 11 other pictures, with 1 held out" in capsys.readouterr().err
 
 
 def test_one_colour_picture_makes_all_of_them_rgb(tmp_path: Path) -> None:
     data, run = save_discs(tmp_path / "data", 3), tmp_path / "run"
     run.mkdir()
-    prepare_pictures(data, run, None, None)
+    prepare(data, run, None, None)
     grey = pictures_of(run)
     assert [one.shape for one in grey] == [(1, 1, 64, 64)] * 3
     assert grey[0].dtype == torch.float16
     assert float(grey[0][0, 0, 0, 0]) == pytest.approx(60 / 255 * 2 - 1, abs=1e-3)
     Image.fromarray(np.full((70, 50, 3), (255, 0, 51), np.uint8)).save(data / "red.png")
-    prepare_pictures(data, run, 3, 1)
+    prepare(data, run, 3, 1)
     (red,) = pictures_of(run, "held_out")
     torch.testing.assert_close(red[0, :, 5, 5].float(), torch.tensor([1.0, -1.0, -0.6]), atol=1e-3, rtol=0)
     first = pictures_of(run)[0]

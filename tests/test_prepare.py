@@ -18,7 +18,8 @@ import torch
 
 from brgm_med.errors import InputRefusedError, PriorError
 from brgm_med.transforms import CoronalSlices, LoadScan, NormaliseIntensity, RegisterRigid
-from brgm_med.transforms.prepare import PreparedHeads, heads_in, in_memory, prepare_heads
+from brgm_med.transforms.cache import PreparedHeads, in_memory
+from brgm_med.transforms.prepare import heads_in, prepare_heads
 from brgm_med.transforms.template import BOX_SHAPE, SPACING, Template, centred_grid
 from tests import phantom
 

@@ -20,7 +20,7 @@ import pytest
 import torch
 
 from brgm_med.errors import InputRefusedError, UsageError
-from brgm_med.pipelines.report import Subject, evidence, study_report, subject_report
+from brgm_med.pipelines.report import Outcome, evidence, study_report, subject_report
 from brgm_med.pipelines.report.images import VIEWS, Volume, grey
 from brgm_med.pipelines.report.page import MAX_BYTES, document
 from brgm_med.pipelines.report.study import FAR, robust_z
@@ -28,11 +28,12 @@ from brgm_med.pipelines.report.viewer import small_nifti
 from brgm_med.pipelines.report.words import number, paragraphs, rows
 from brgm_med.pipelines.results.certificate import Certificate
 from brgm_med.priors import bundle
-from brgm_med.transforms.acquire import degrade, interpolate, thick_slices
+from brgm_med.transforms.acquire import interpolate
 from brgm_med.transforms.formats import dicom
 from brgm_med.transforms.formats.dicom import map as dicom_map
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES
 from brgm_med.transforms.geometry import Grid
+from brgm_med.transforms.simulate import degrade, thick_slices
 from tests import phantom
 from tests.mr_series import mr_series
 
@@ -57,14 +58,14 @@ def case(folder: Path, **more: Any) -> dict[str, Path]:
     y = degrade(head, grid, coarse, model)
     scan = written(folder, "scan.nii.gz", y[0], coarse.affine)
     result = written(folder, "result.nii.gz", interpolate(y, coarse, grid)[0], grid.affine)
-    shipped = bundle.find(bundle.DEFAULT_PRIOR)
+    shipped = bundle.find(bundle.DEFAULT)
     content = {
         "statement": "Derived.",
         "software": "brgm-med 0",
         "source": {"file": HOSTILE, "sha256": digest(scan), "affine": "sform"},
         "result": {"file": "result.nii.gz", "sha256": digest(result)},
         "prior": {
-            "name": bundle.DEFAULT_PRIOR,
+            "name": bundle.DEFAULT,
             "sha256": digest(shipped / "configs" / "metadata.json"),
             "finest_detail_mm": 2.0,
         },
@@ -362,7 +363,7 @@ def test_numbers_in_words() -> None:
     assert paragraphs({}) == []
 
 
-def study(folder: Path) -> list[Subject]:
+def study(folder: Path) -> list[Outcome]:
     subjects = []
     for i, correlation in enumerate((0.80, 0.81, 0.82, 0.79, 0.80, 0.81, 0.55)):
         certificate = folder / f"sub-{i}.json"
@@ -371,10 +372,10 @@ def study(folder: Path) -> list[Subject]:
             json.dumps({"registration": {"correlation": correlation}, "consistency": {"relative_residual": residual}})
         )
         report = folder / "a folder" / f"sub-{i}#.html"
-        subjects.append(Subject(f"sub-{i}", "done", certificate=certificate, report=report))
-    subjects.append(Subject("=<b>cmd</b>", "refused", reason='the file is "truncated" <script>x</script>'))
+        subjects.append(Outcome.done(f"sub-{i}", certificate, report))
+    subjects.append(Outcome("=<b>cmd</b>", "refused", reason='the file is "truncated" <script>x</script>'))
     (folder / "odd.json").write_text("{")
-    subjects.append(Subject("sub-odd", "done", certificate=folder / "odd.json"))
+    subjects.append(Outcome.done("sub-odd", folder / "odd.json"))
     return subjects
 
 

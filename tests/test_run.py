@@ -19,7 +19,7 @@ import pytest
 from brgm_med.errors import CannotWriteError, UsageError
 from brgm_med.pipelines.dataset.run import check_places, node_name
 from brgm_med.pipelines.workflow import engines
-from brgm_med.transforms.geometry import RAS_LPS
+from brgm_med.transforms.formats.affine import RAS_LPS
 from tests.mr_series import mr_series
 from tests.slurm import cluster, missing
 from tests.small_heads import small_head, truncated

@@ -9,7 +9,7 @@ import torch
 from brgm_med.errors import InputRefusedError, PriorError
 from brgm_med.transforms.average import build_template
 from brgm_med.transforms.register import find_pose
-from brgm_med.transforms.template import BOX_SHAPE, Template, centred_grid, place, vertex_index
+from brgm_med.transforms.template import BOX_SHAPE, Template, centred, centred_grid, vertex_index
 from tests import phantom
 
 
@@ -38,7 +38,7 @@ def test_built_from_moved_heads_it_is_sharp_symmetric_and_placed() -> None:
 
 def test_mask_is_brain_and_neither_scalp_nor_neck() -> None:
     grid = centred_grid((104, 120, 100), 2.0, (0.0, 0.0, -10.0))
-    template, _ = place(phantom.head(grid), grid)
+    template, _ = centred(phantom.head(grid), grid)
     brain = phantom.inside_brain(grid)
     mask = template.mask[0].numpy() > 0
     assert (mask & ~brain).sum() < 0.02 * mask.sum()

@@ -21,8 +21,8 @@ from brgm_med.pipelines.training.heads import export, slices_of
 from brgm_med.pipelines.training.run import split
 from brgm_med.priors.bundle import load
 from brgm_med.training.state import Architecture, TrainState
+from brgm_med.transforms.cache import fingerprint
 from brgm_med.transforms.geometry import Grid
-from brgm_med.transforms.prepare import fingerprint
 from brgm_med.transforms.template import BOX_SHAPE, centred_grid
 from tests import phantom
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from brgm_med.errors import PriorError
 from brgm_med.files import digest
+from brgm_med.priors import DEFAULT
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from brgm_med.posterior import Whitened, WStatistics
 
 SHIPPED = Path(__file__).parent
-DEFAULT_PRIOR = "brain-t1-coronal"
 REQUIRED = ("configs/inference.json", "models/model.safetensors")
 """What every prior has. The metadata must name the SHA-256 of all that is read."""
 VOLUMETRIC = (
@@ -265,7 +265,7 @@ def gauss_markov(correlation: Tensor, count: int, generator: torch.Generator) ->
     return torch.stack(chain)
 
 
-def load(prior: str = DEFAULT_PRIOR) -> PriorBundle:
+def load(prior: str = DEFAULT) -> PriorBundle:
     """Find a prior and verify the SHA-256 of every file that its metadata names.
 
     A process reads a prior once: for as long as its files stay as they are, the same object is given again. Raises

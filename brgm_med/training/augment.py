@@ -126,8 +126,8 @@ def _smooth(coefficients: Tensor, shape: torch.Size) -> Tensor:
     """
 
     def cosines(size: int, count: int) -> Tensor:
-        place = (torch.arange(size).to(coefficients) + 0.5) * (math.pi / size)
-        waves = torch.outer(place, torch.arange(count).to(coefficients)).cos() * math.sqrt(2)
+        angles = (torch.arange(size).to(coefficients) + 0.5) * (math.pi / size)
+        waves = torch.outer(angles, torch.arange(count).to(coefficients)).cos() * math.sqrt(2)
         waves[:, 0] = 1
         return waves
 

@@ -25,6 +25,7 @@ from torch import Tensor
 from brgm_med.errors import PriorError
 from brgm_med.training.augment import Augmentation
 from brgm_med.training.contrast import coloured, remapped
+from brgm_med.training.state import first_line
 
 LEVELS = 64.0
 """Steps of 8-bit slices in a unit of normalised intensity, so 1 to 255 reach from -1 to 2.97; 0 is not known."""
@@ -98,7 +99,7 @@ class Drawn:
         return Drawn(image, position, known, (rows, columns))
 
     def seen(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
-        """What the sources of the slices `rows` see of images x [n, 1, H, W]: m (f x), and y's own -1 outside m."""
+        """Images x [n, 1, H, W] as the sources of the slices `rows` see them: m (f x), and y's own -1 outside m."""
         blurred = acquired(x, self.kernels[0][rows], self.kernels[1][rows])
         return torch.where(self.known[rows], blurred, -1.0)
 
@@ -217,5 +218,4 @@ class Sources(Sequence[NDArray[np.uint8]]):
                     sources.append(Source(entry["name"], entry["share"], kernels, stacks, tissue))
             return cls(sources)
         except Exception as error:  # a damaged archive fails in as many ways as safetensors and JSON have
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise PriorError(f"{path}: holds no training slices ({reason[0]}); prepare them again") from error
+            raise PriorError(f"{path}: holds no training slices ({first_line(error)}); prepare them again") from error

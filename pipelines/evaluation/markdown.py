@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from brgm_med.pipelines.evaluation.comparison import BETTER, below, best_opponent, mean, paired
+from brgm_med.pipelines.evaluation.comparison import BETTER, below, best_baseline, mean, paired
 from brgm_med.pipelines.evaluation.measure import COSTS
 from brgm_med.pipelines.evaluation.methods import ALONE, BLEND
 from brgm_med.pipelines.evaluation.table import Row
@@ -16,15 +16,15 @@ DIGITS = {"PSNR": 2, "hole PSNR": 2, "SSIM": 3, "LPIPS": 4, "LPIPS vgg": 4, "RMS
 ARROW = {1: "↑", -1: "↓"}
 CUBIC = "cubic+consistency"
 NOTHING_ADDED = 1 + 1e-6
-"""What rounding may add to a squared error that a theorem says cannot rise."""
+"""Factor that rounding may add to a squared error that a theorem says cannot rise."""
 
 
 def levels_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Rows by level, in the table's order."""
-    found: dict[str, list[Row]] = {}
+    levels: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row["level"], []).append(row)
-    return found
+        levels.setdefault(row["level"], []).append(row)
+    return levels
 
 
 def scores_of(rows: Sequence[Row]) -> list[str]:
@@ -41,8 +41,8 @@ def methods_table(rows: Sequence[Row]) -> list[str]:
         mine = [row for row in rows if row["method"] == method]
         cells = [method]
         for score in scores:
-            found = mean(mine, method, score)
-            cells.append("" if found is None else _interval(found, DIGITS[score]))
+            average = mean(mine, method, score)
+            cells.append("" if average is None else _interval(average, DIGITS[score]))
         for cost, form in zip(COSTS, (".1e", ".2f", ".0f"), strict=True):
             values = [float(row[cost]) for row in mine if row[cost]]
             cells.append(f"{np.mean(values):{form}}" if values else "")
@@ -58,15 +58,15 @@ def verdicts(rows: Sequence[Row], ours: Sequence[str] = (BLEND, ALONE)) -> list[
     ]
     present = {row["method"] for row in rows}
     for score in scores_of(rows):
-        other = best_opponent(rows, score)
+        other = best_baseline(rows, score)
         for mine in ours:
             if other is None or mine not in present:
                 continue
-            found = paired(rows, mine, other, score)
+            pair = paired(rows, mine, other, score)
             digits = DIGITS[score]
-            difference = f"{found.difference:+.{digits}f} ({found.low:+.{digits}f} to {found.high:+.{digits}f})"
-            p = "" if math.isnan(found.p) else f"{found.p:.2g}"
-            cells = [score, mine, other, difference, f"{found.better} of {found.subjects}", p, f"**{found.verdict}**"]
+            difference = f"{pair.difference:+.{digits}f} ({pair.low:+.{digits}f} to {pair.high:+.{digits}f})"
+            p = "" if math.isnan(pair.p) else f"{pair.p:.2g}"
+            cells = [score, mine, other, difference, f"{pair.better} of {pair.subjects}", p, f"**{pair.verdict}**"]
             lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -74,11 +74,11 @@ def verdicts(rows: Sequence[Row], ours: Sequence[str] = (BLEND, ALONE)) -> list[
 def honesty(rows: Sequence[Row]) -> list[str]:
     """Whether the orthogonal projection kept its word, and the images on which interpolation is nearer to the truth."""
     lines = []
-    found = {(r["method"], r["subject"], r["image"]): r for r in rows}
+    by_image = {(r["method"], r["subject"], r["image"]): r for r in rows}
     pairs = [
-        (found["map+blend+orthogonal", subject, image], found["map+blend", subject, image])
-        for method, subject, image in found
-        if method == "map+blend+orthogonal" and ("map+blend", subject, image) in found
+        (by_image["map+blend+orthogonal", subject, image], by_image["map+blend", subject, image])
+        for method, subject, image in by_image
+        if method == "map+blend+orthogonal" and ("map+blend", subject, image) in by_image
     ]
     if pairs:
         raised = sum(float(a["RMSE"]) ** 2 > float(b["RMSE"]) ** 2 * NOTHING_ADDED for a, b in pairs)
@@ -112,6 +112,6 @@ def report(rows: Sequence[Row], titles: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _interval(found: tuple[float, float, float], digits: int) -> str:
-    value, low, high = found
+def _interval(average: tuple[float, float, float], digits: int) -> str:
+    value, low, high = average
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"

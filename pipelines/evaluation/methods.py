@@ -100,12 +100,12 @@ def default_methods(problem: Problem, channels: int = 1) -> list[str]:
     if problem.task == "shift":
         return [*own[:2], "cubic", "cubic+consistency", *both]
     plain = [name for method in INTERPOLATED for name in (method, f"{method}+consistency")]
-    found = [*own, *plain, "tv", *both]
+    methods = [*own, *plain, "tv", *both]
     if problem.task == "sr" and problem.level in ("4", "8"):
-        found.append("pulse")
+        methods.append("pulse")
         if problem.level == ONCE:
-            found += ["esrgan", "esrgan+consistency", "dip", *(f"projection-{step}" for step in "abcdef")]
-    return found
+            methods += ["esrgan", "esrgan+consistency", "dip", *(f"projection-{step}" for step in "abcdef")]
+    return methods
 
 
 @dataclass(frozen=True)
@@ -119,10 +119,10 @@ class Result:
 
 def reconstructions(names: Sequence[str], setting: Setting, y: Tensor, corruption: nn.Module) -> dict[str, Result]:
     """The result of every method in `names`. What is common to several is computed once, and counted for each."""
-    made: dict[str, Result] = {}
+    results: dict[str, Result] = {}
 
     def result(chain: str) -> Result:
-        if chain not in made:
+        if chain not in results:
             before, _, last = chain.rpartition("+")
             start = result(before) if before else None
             begun = time.perf_counter()
@@ -135,7 +135,7 @@ def reconstructions(names: Sequence[str], setting: Setting, y: Tensor, corruptio
             if start is not None:
                 seconds += start.seconds
                 memory = max(memory, start.memory) if memory is not None and start.memory is not None else None
-            made[chain] = Result(images.float(), seconds, memory)
-        return made[chain]
+            results[chain] = Result(images.float(), seconds, memory)
+        return results[chain]
 
     return {name: result(known(name)) for name in names}

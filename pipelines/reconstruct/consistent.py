@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from brgm_med.consistency import project
-from brgm_med.corruptions import Together
+from brgm_med.corruptions import Separable, Together
 from brgm_med.measured_fraction import measured_fraction
 from brgm_med.noise_level import thinned
 from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, Reconstruction, Registration
 from brgm_med.pipelines.reconstruct.registration import from_box
 from brgm_med.search import Search
-from brgm_med.separable import SeparableCovariance, SeparableSystem
+from brgm_med.separable import SeparableSystem
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.oblique import oblique_profile
 
@@ -89,7 +89,7 @@ def combine(
 
 
 def weighed(
-    image: Tensor, measurement: LinearMeasurement, error: Tensor, covariance: SeparableCovariance
+    image: Tensor, measurement: LinearMeasurement, error: Tensor, covariance: Separable
 ) -> tuple[Tensor, Tensor]:
     """The most probable image given a scan with noise, and the size of the prior's error that it rests on.
 
@@ -115,7 +115,7 @@ def weighed(
     return projected, size
 
 
-def around(error: Tensor, covariance: SeparableCovariance) -> Callable[[Tensor], Tensor]:
+def around(error: Tensor, covariance: Separable) -> Callable[[Tensor], Tensor]:
     """The covariance of an error whose size, [1, X, Y, Z], differs between voxels: x -> D C D x."""
     return lambda x: error.to(x) * covariance(error.to(x) * x)
 

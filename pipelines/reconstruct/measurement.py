@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from brgm_med.corruptions import SliceProfile
+from brgm_med.corruptions import Separable, SliceProfile
 from brgm_med.noise_level import NoiseLevel
-from brgm_med.separable import SeparableCovariance
 from brgm_med.transforms.acquire import AcquisitionModel
+from brgm_med.transforms.bias_field import LogBiasField
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.intensity import Normalisation
 from brgm_med.transforms.refine import Refined
-from brgm_med.transforms.shading import Shading
 from brgm_med.transforms.template import Pose
 
 
@@ -49,7 +48,7 @@ class PosedScan:
     pose: Pose
     normalisation: Normalisation
     noise: NoiseLevel
-    bias_field: Shading
+    bias_field: LogBiasField
 
     def normalised(self) -> Tensor:
         """The scan as the prior's head would look to it: air -1, brain 0, without its bias field."""
@@ -74,7 +73,7 @@ class Registration:
     scans: tuple[PosedScan, ...]
     grid: Grid
     operator: SliceProfile
-    covariance: SeparableCovariance
+    covariance: Separable
     interpolated: Tensor
     correlation: float
 
@@ -89,7 +88,7 @@ class Registration:
     def refined(self, fits: Sequence[Refined]) -> Registration:
         """With the pose and the bias field of each fit."""
         pairs = zip(self.scans, fits, strict=True)
-        scans = tuple(dataclasses.replace(scan, pose=fit.pose, bias_field=fit.shading) for scan, fit in pairs)
+        scans = tuple(dataclasses.replace(scan, pose=fit.pose, bias_field=fit.bias_field) for scan, fit in pairs)
         return dataclasses.replace(self, scans=scans)
 
 

@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 
 from brgm_med.consistency import project
-from brgm_med.corruptions import SliceProfile
+from brgm_med.corruptions import Separable, SliceProfile
 from brgm_med.errors import InputRefusedError
 from brgm_med.noise_level import NoiseLevel, noise_in_air
 from brgm_med.pipelines.reconstruct.measurement import PosedScan, Registration, Scan
 from brgm_med.search import VOLUME
-from brgm_med.separable import SeparableCovariance, SeparableSystem, stationary_covariance
+from brgm_med.separable import SeparableSystem, stationary_covariance
 from brgm_med.transforms.acquire import fine_grid, interpolate
+from brgm_med.transforms.bias_field import LogBiasField
 from brgm_med.transforms.geometry import Grid, resample
-from brgm_med.transforms.intensity import Normalisation, air_of, estimate
+from brgm_med.transforms.intensity import Normalisation, estimate
 from brgm_med.transforms.register import LEAST_CORRELATION, resample_cubic, rigid_pose, similarity
-from brgm_med.transforms.shading import Shading
 from brgm_med.transforms.slices import restack
 from brgm_med.transforms.template import Pose, Template
 
@@ -37,7 +37,7 @@ DISCREPANCY = 0.93
 """Such interpolation leaves a residual of so many standard deviations: below 1, as the noise may be overestimated."""
 
 
-def error_covariance(grid: Grid, correlation: float = VOLUME.correlation) -> SeparableCovariance:
+def error_covariance(grid: Grid, correlation: float = VOLUME.correlation) -> Separable:
     """C of the final projection on `grid`: the prior's error falls off as a Gaussian of `correlation` mm."""
     return stationary_covariance(grid.shape, [correlation / s for s in grid.spacing], "gaussian")
 
@@ -75,13 +75,13 @@ def posed_scan(scan: Scan, pose: Pose, template: Template, normalisation: Normal
     if scan.noise is not None:
         level = NoiseLevel(scan.noise, "stated")
     else:
-        air = torch.from_numpy(air_of(template).astype(np.float32))[None]
+        air = torch.from_numpy(template.air.astype(np.float32))[None]
         back = np.linalg.inv(pose).astype(np.float64)
         outside = resample(air, template.grid, scan.grid, back, mode="nearest")[0] > 0.5
         level = noise_in_air(scan.values[0][outside])
         if 0 < level.deviation < NEGLIGIBLE * normalisation.scale:
             level = NoiseLevel(0.0, "negligible")
-    return PosedScan(scan, pose, normalisation, level, Shading.none())
+    return PosedScan(scan, pose, normalisation, level, LogBiasField.none())
 
 
 def check_pose(scan: Scan, pose: Pose, template: Template) -> None:

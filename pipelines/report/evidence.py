@@ -19,8 +19,8 @@ from brgm_med.pipelines.results.records import file_record, source_record
 from brgm_med.priors.bundle import find
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.formats import for_reading
-from brgm_med.transforms.formats.nifti import decode
-from brgm_med.transforms.geometry import RAS_LPS, Grid, resample
+from brgm_med.transforms.formats.affine import RAS_LPS
+from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.register import head_centre, resample_cubic
 
 HEAD_LEVEL = 0.25
@@ -122,7 +122,7 @@ def same(path: Path, sha256: str, certificate: dict[str, Any], key: str) -> None
 def _read(path: Path, form: Any, series: str | None = None) -> tuple[torch.Tensor, Grid, dict[str, Any]]:
     """[1, X, Y, Z] float32, its grid and its record; voxels that are no number (in a hole) as the lowest value."""
     header, stored = for_reading(path, series=series).read_stored(path, form)
-    values = decode(header, stored).astype(np.float32)
+    values = header.decode(stored).astype(np.float32)
     finite = np.isfinite(values)
     if not finite.any():
         raise InputRefusedError(f"{path}: holds no number; give an image")
@@ -163,7 +163,7 @@ def inferred_on(
         header, stored = for_reading(mask).read_stored(mask, "auto")
         same(mask, source_record(mask, header)["sha256"], certificate, "mask")
         on = Grid(header.shape, header.affine)
-        hole, _ = hole_on(decode(header, stored), on, grid, bool(at(certificate, "mask", "known")))
+        hole, _ = hole_on(header.decode(stored), on, grid, bool(at(certificate, "mask", "known")))
         return hole.float()[None]
     missing["inferred"] = "no map of what was measured was given"
     return None

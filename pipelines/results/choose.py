@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from brgm_med.errors import InputRefusedError, UsageError
-from brgm_med.pipelines.reading import series_of
 from brgm_med.pipelines.results.dicom import SeriesTarget
 from brgm_med.pipelines.results.nifti import NiftiTarget
 from brgm_med.pipelines.results.target import OutputType, Target
@@ -19,13 +18,13 @@ from brgm_med.transforms.formats.dicom.mr import is_mr
 from brgm_med.transforms.formats.dicom.series import Series, the_series
 
 if TYPE_CHECKING:
-    from brgm_med.transforms.formats.nifti_header import NiftiHeader
+    from brgm_med.transforms.formats.header import Header
 
 
 def target_of(
     scan: Path,
     out: Path | None,
-    header: NiftiHeader,
+    header: Header,
     *,
     like: Path | None = None,
     series: str | None = None,
@@ -42,7 +41,7 @@ def target_of(
 
     Raises UsageError where the name, `like` and the scan do not go together; InputRefusedError as `the_series` does.
     """
-    own = series_of(header)
+    own = header.series
     if own is not None and like is not None:
         raise UsageError(f"--like: {scan} is DICOM and says itself whose it is; leave it out")
     to_dicom = own is not None or like is not None
@@ -71,7 +70,7 @@ def target_of(
     return target
 
 
-def check_same_place(scan: Path, header: NiftiHeader, like: Path, series: Series) -> None:
+def check_same_place(scan: Path, header: Header, like: Path, series: Series) -> None:
     """Refuse, with InputRefusedError, a series that does not hold the middle of `scan`: it is of something else."""
     middle = header.affine @ [*((n - 1) / 2 for n in header.shape), 1]
     index = (np.linalg.inv(series.affine) @ middle)[:3]

@@ -16,9 +16,9 @@ from brgm_med.pipelines.results.certificate import Certificate, Entry
 from brgm_med.pipelines.results.records import prior_record, source_record
 from brgm_med.pipelines.results.target import ReadBack
 from brgm_med.priors.bundle import PriorBundle
+from brgm_med.transforms.bias_field import TERMS
 from brgm_med.transforms.refine import Refined
 from brgm_med.transforms.register import scale_of
-from brgm_med.transforms.shading import TERMS
 
 ALONE = "one scan does not tell its pose and shading from the head's own shape and brightness"
 
@@ -61,7 +61,7 @@ def _refined(fit: Refined) -> Entry:
     return {
         "moved_mm": fit.moved_mm,
         "turned_degrees": fit.turned_degrees,
-        "log_shading": dict(zip(TERMS, np.round(fit.shading.coefficients, 4).tolist(), strict=True)),
+        "log_shading": dict(zip(TERMS, np.round(fit.bias_field.coefficients, 4).tolist(), strict=True)),
         "not_identified": list(fit.unidentified),
         "residual": list(fit.residual),
     }

@@ -19,10 +19,10 @@ from brgm_med.transforms.formats.dicom.map import MEASURED, Quantity
 from brgm_med.transforms.formats.dicom.mr import Scale, Voxels, check_source
 
 if TYPE_CHECKING:
+    from brgm_med.transforms.formats.affine import Affine
     from brgm_med.transforms.formats.dicom.derived import Derivation
     from brgm_med.transforms.formats.dicom.series import Series
-    from brgm_med.transforms.formats.nifti_affine import Affine
-    from brgm_med.transforms.formats.nifti_header import NiftiHeader
+    from brgm_med.transforms.formats.header import Header
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +30,7 @@ class SeriesTarget(Target):
     """A folder of DICOM files, with patient and study of `like`: the scan itself, or another series than `scan`."""
 
     like: Series
-    scan: NiftiHeader | None = None
+    scan: Header | None = None
 
     @property
     def map_path(self) -> Path:
@@ -44,7 +44,7 @@ class SeriesTarget(Target):
             for header in self.like.headers:
                 check_identity(header, "the series")
 
-    def stored_type(self, known: NDArray[np.generic], header: NiftiHeader) -> np.dtype:
+    def stored_type(self, known: NDArray[np.generic], header: Header) -> np.dtype:
         low, high = known.min(), known.max()
         for kind in (header.dtype, np.dtype(np.uint16), np.dtype(np.int16)):
             fits = kind in (np.uint16, np.int16) and np.iinfo(kind).min <= low and high <= np.iinfo(kind).max
@@ -77,7 +77,7 @@ class SeriesTarget(Target):
         return ReadBack(*written)
 
     def write_stored(
-        self, stored: NDArray[np.generic], header: NiftiHeader, text: Derivation, label: str
+        self, stored: NDArray[np.generic], header: Header, text: Derivation, label: str
     ) -> NDArray[np.generic]:
         own = self.scan is None
         scale, thickness = Scale(header.slope, header.inter), self.like.thickness if own else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 from brgm_med.files import check_output
 from brgm_med.pipelines.results.target import OutputType, ReadBack, Target, taken_back
 from brgm_med.transforms.formats import nifti, stem
+from brgm_med.transforms.formats.affine import TOLERANCE_MM, corner_distance
 from brgm_med.transforms.formats.dicom import map as dicom_map
 from brgm_med.transforms.formats.dicom.map import MEASURED, Quantity
-from brgm_med.transforms.formats.nifti_affine import TOLERANCE_MM, corner_distance
 
 if TYPE_CHECKING:
+    from brgm_med.transforms.formats.affine import Affine
     from brgm_med.transforms.formats.dicom.derived import Derivation
-    from brgm_med.transforms.formats.nifti_affine import Affine
-    from brgm_med.transforms.formats.nifti_header import NiftiHeader
+    from brgm_med.transforms.formats.header import Header
 
 
 @dataclass(frozen=True, eq=False)
 class NiftiTarget(Target):
     """A NIfTI file, with the conventions of `like`."""
 
-    like: NiftiHeader
+    like: Header
     dtype: OutputType
 
     @property
@@ -37,7 +37,7 @@ class NiftiTarget(Target):
         for path in self.paths:
             check_output(path, self.force)
 
-    def stored_type(self, known: NDArray[np.generic], header: NiftiHeader) -> np.dtype:
+    def stored_type(self, known: NDArray[np.generic], header: Header) -> np.dtype:
         return header.dtype
 
     def write(
@@ -49,7 +49,7 @@ class NiftiTarget(Target):
         return ReadBack(written, nifti.read_header(self.path).slope if rounded else None)
 
     def write_stored(
-        self, stored: NDArray[np.generic], header: NiftiHeader, text: Derivation, label: str
+        self, stored: NDArray[np.generic], header: Header, text: Derivation, label: str
     ) -> NDArray[np.generic]:
         written = nifti.write_stored(self.path, stored, header, label, self.force)
         self.forget_map()
@@ -64,9 +64,7 @@ class NiftiTarget(Target):
             if values.shape != result.shape or corner_distance(result.affine, affine, result.shape) > TOLERANCE_MM:
                 raise ValueError(f"{path}: the map is on another grid than {self.path}")
             label = f"{quantity.text}; research only, not for diagnosis"
-            record = self.like.record.copy()
-            record["cal_min"], record["cal_max"] = quantity.limits
-            nifti.write(path, values, affine, replace(self.like, record=record), "float32", label, self.force)
+            nifti.write(path, values, affine, self.like, "float32", label, self.force, display=quantity.limits)
         return path
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brgm_med.files import digest
-from brgm_med.pipelines.reading import series_of
 
 if TYPE_CHECKING:
     from brgm_med.priors.bundle import PriorBundle
-    from brgm_med.transforms.formats.nifti_header import NiftiHeader
+    from brgm_med.transforms.formats.header import Header
 
 
 def prior_record(bundle: PriorBundle, **finest_detail: float) -> dict[str, Any]:
@@ -33,10 +32,10 @@ def file_record(path: Path, files: Sequence[Path] | None = None) -> dict[str, An
     return {"file": path.name, "sha256": together, "dicom_files": len(files)}
 
 
-def source_record(scan: Path, header: NiftiHeader) -> dict[str, Any]:
+def source_record(scan: Path, header: Header) -> dict[str, Any]:
     """Record of a scan, and the origin of its affine. Slices of DICOM are hashed in the order of slices.
 
     No element that names a person, and no UID, is in it.
     """
-    series = series_of(header)
+    series = header.series
     return {**file_record(scan, None if series is None else series.files), "affine": header.form}

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from brgm_med.transforms.formats.dicom.map import MEASURED, Quantity
 
 if TYPE_CHECKING:
+    from brgm_med.transforms.formats.affine import Affine
     from brgm_med.transforms.formats.dicom.derived import Choices, Derivation
-    from brgm_med.transforms.formats.nifti_affine import Affine
-    from brgm_med.transforms.formats.nifti_header import NiftiHeader
+    from brgm_med.transforms.formats.header import Header
 
 OutputType = Literal["float32", "source"]
 
@@ -66,7 +66,7 @@ class Target(Destination):
         return self.path, self.map_path
 
     @abstractmethod
-    def stored_type(self, known: NDArray[np.generic], header: NiftiHeader) -> np.dtype:
+    def stored_type(self, known: NDArray[np.generic], header: Header) -> np.dtype:
         """The type in which `write_stored` keeps the voxels `known` of a scan exactly.
 
         Raises InputRefusedError where there is none.
@@ -83,7 +83,7 @@ class Target(Destination):
 
     @abstractmethod
     def write_stored(
-        self, stored: NDArray[np.generic], header: NiftiHeader, text: Derivation, label: str
+        self, stored: NDArray[np.generic], header: Header, text: Derivation, label: str
     ) -> NDArray[np.generic]:
         """Write stored voxels of `stored_type` as they are on the scan's own grid; returns them as read back."""
 

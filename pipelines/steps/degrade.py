@@ -51,10 +51,10 @@ def degrade(
 
     import torch
 
-    from brgm_med.transforms.acquire import coarse_in_plane, thick_slices
-    from brgm_med.transforms.acquire import degrade as acquire
     from brgm_med.transforms.geometry import Grid
     from brgm_med.transforms.oblique import acquire_turned, turned
+    from brgm_med.transforms.simulate import coarse_in_plane, thick_slices
+    from brgm_med.transforms.simulate import degrade as acquire
 
     grid = Grid(source.header.shape, source.affine)
     if factor is not None:

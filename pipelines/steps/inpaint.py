@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from brgm_med.errors import BrgmError, InputRefusedError
 from brgm_med.pipelines.console import say, search_progress
-from brgm_med.pipelines.reading import acquisition_of, acquisition_record, called, series_of
+from brgm_med.pipelines.reading import acquisition_of, acquisition_record, called
 from brgm_med.pipelines.reconstruct.compute import computed_by, set_up
 from brgm_med.pipelines.results.certificate import Certificate, Entry
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.publish import announce, check, publish
 from brgm_med.pipelines.results.records import file_record, prior_record, source_record
-from brgm_med.priors.bundle import DEFAULT_PRIOR
+from brgm_med.priors import DEFAULT
 from brgm_med.transforms.formats import for_reading
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from brgm_med.pipelines.reconstruct.measurement import Registration
-    from brgm_med.transforms.formats.nifti_header import NiftiHeader
+    from brgm_med.transforms.formats.header import Header
     from brgm_med.transforms.geometry import Grid
 
 
@@ -36,7 +36,7 @@ def inpaint(
     *,
     mask_known: bool = False,
     force: bool = False,
-    prior: str = DEFAULT_PRIOR,
+    prior: str = DEFAULT,
     steps: int | None = None,
     seed: int = 0,
     affine: Literal["auto", "sform", "qform"] = "auto",
@@ -66,16 +66,15 @@ def inpaint(
     from brgm_med.pipelines.reconstruct.measurement import Scan
     from brgm_med.priors.bundle import load
     from brgm_med.search import HOLE
-    from brgm_med.transforms.formats.nifti import decode
     from brgm_med.transforms.geometry import Grid
 
     grid = Grid(header.shape, header.affine)
     hole, resampled = _hole(mask, mask_header, mask_stored, grid, mask_known, choices)
-    values = torch.from_numpy(decode(header, stored).astype(np.float32))
+    values = torch.from_numpy(header.decode(stored).astype(np.float32))
     outside = ~hole.numpy()
     check_known(scan, values.numpy(), hole.numpy())
     stored_type = target.stored_type(stored[outside], header)
-    model, origin = acquisition_of(scan, grid, None, None, None, series_of(header))
+    model, origin = acquisition_of(scan, grid, None, None, None, header.series)
 
     where = set_up(device, seed, threads)
     bundle = load(prior)
@@ -112,15 +111,14 @@ def inpaint(
 
 
 def _hole(
-    mask: Path, header: NiftiHeader, stored: NDArray[np.generic], grid: Grid, known: bool, choices: Choices
+    mask: Path, header: Header, stored: NDArray[np.generic], grid: Grid, known: bool, choices: Choices
 ) -> tuple[Tensor, bool]:
     """`hole_on` for a mask as it is read; says where it had to be resampled."""
     from brgm_med.pipelines.reconstruct.hole import hole_on
-    from brgm_med.transforms.formats.nifti import decode
     from brgm_med.transforms.geometry import Grid
 
     try:
-        hole, resampled = hole_on(decode(header, stored), Grid(header.shape, header.affine), grid, known)
+        hole, resampled = hole_on(header.decode(stored), Grid(header.shape, header.affine), grid, known)
     except InputRefusedError as error:
         raise InputRefusedError(f"{mask}: {error}") from error
     if resampled:
@@ -163,7 +161,7 @@ def stored_like(
     values: NDArray[np.floating],
     stored: NDArray[np.generic],
     hole: NDArray[np.bool_],
-    header: NiftiHeader,
+    header: Header,
     stored_type: np.dtype,
 ) -> tuple[NDArray[np.generic], int]:
     """`stored` [X, Y, Z] as `stored_type`, the hole's voxels from `values` (scaled), and the number of those clipped.

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from brgm_med.errors import CannotWriteError, InputRefusedError
 from brgm_med.pipelines.console import say
-from brgm_med.transforms.formats import default_output, pictures_in, stem
+from brgm_med.transforms.formats import pictures_in, stem
+from brgm_med.transforms.formats.picture import default_output
 
 
 def each(folder: Path, out: Path | None, work: Callable[[Path, Path], object]) -> None:

@@ -18,10 +18,10 @@ from brgm_med.pipelines.results.certificate import Certificate, Entry
 from brgm_med.pipelines.results.picture import PictureTarget
 from brgm_med.pipelines.results.publish import announce, check, publish
 from brgm_med.pipelines.results.records import file_record, prior_record
-from brgm_med.transforms.formats import default_output, for_reading
+from brgm_med.transforms.formats import for_reading
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 from brgm_med.transforms.formats.dicom.file import is_dicom
-from brgm_med.transforms.formats.picture import Picture, Written
+from brgm_med.transforms.formats.picture import Picture, Written, default_output
 
 if TYPE_CHECKING:
     from brgm_med.priors.bundle import PriorBundle

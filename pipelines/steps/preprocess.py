@@ -9,12 +9,12 @@ from brgm_med.errors import InputRefusedError
 from brgm_med.files import check_output, replacing, write_json
 from brgm_med.pipelines.results.certificate import STATEMENT
 from brgm_med.pipelines.results.records import prior_record, source_record
-from brgm_med.priors.bundle import DEFAULT_PRIOR
+from brgm_med.priors import DEFAULT
 from brgm_med.transforms.formats import for_reading, stem
 
 
 def preprocess(
-    scan: Path, folder: Path, *, prior: str = DEFAULT_PRIOR, threads: int | None = None, force: bool = False
+    scan: Path, folder: Path, *, prior: str = DEFAULT, threads: int | None = None, force: bool = False
 ) -> tuple[Path, Path]:
     """Register the head at `scan` (NIfTI) to the template of `prior` and normalise it: air -1, mean of the brain 0.
 
@@ -30,8 +30,8 @@ def preprocess(
     from brgm_med.pipelines.reconstruct.compute import set_up_torch
     from brgm_med.priors.bundle import load
     from brgm_med.transforms import LoadScan, SaveScan
-    from brgm_med.transforms.prepare import RegisterNormalised
     from brgm_med.transforms.register import scale_of
+    from brgm_med.transforms.rigid import RegisterNormalised
     from brgm_med.transforms.template import load_template
 
     set_up_torch(threads)

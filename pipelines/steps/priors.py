@@ -53,7 +53,7 @@ def doctor() -> None:
     from brgm_med.errors import PriorError
     from brgm_med.weights import HOW_TO, locate_lpips_features
 
-    for name in bundle.names() or [bundle.DEFAULT_PRIOR]:
+    for name in bundle.names() or [bundle.DEFAULT]:
         try:
             verify_prior(name)
         except PriorError as error:

@@ -18,7 +18,7 @@ from brgm_med.pipelines.reconstruct.compute import (
 )
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.publish import announce, check, publish
-from brgm_med.priors.bundle import DEFAULT_PRIOR
+from brgm_med.priors import DEFAULT
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def super_resolve(
     out: Path | None = None,
     *,
     force: bool = False,
-    prior: str = DEFAULT_PRIOR,
+    prior: str = DEFAULT,
     steps: int | None = None,
     seed: int = 0,
     perceptual: Network = "none",

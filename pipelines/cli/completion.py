@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from brgm_med.errors import CannotWriteError
-from brgm_med.files import replacing
+from brgm_med.errors import BrgmError, CannotWriteError
 
 HEAD = """# bash completion of brgm-med, written by brgm-med --install-completion
 _brgm_med() {
@@ -45,9 +47,23 @@ def script(parser: argparse.ArgumentParser) -> str:
     return HEAD + values + MIDDLE + options + TAIL % " ".join([*commands.choices, *own])
 
 
+class Install(argparse.Action):
+    """An option that installs the completion of its own parser, and ends."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, dest, nargs=0, **options)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        try:
+            print(f"wrote {install(parser)}; it works in new shells that have bash-completion")
+        except BrgmError as error:
+            parser.exit(error.exit_code, f"brgm-med: {error}\n")
+        parser.exit()
+
+
 def install(parser: argparse.ArgumentParser) -> Path:
     """Write the script to where bash-completion looks for a user's own, and return that. Raises CannotWriteError."""
-    import os
+    from brgm_med.files import replacing  # here, so that --help is quick
 
     data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
     path = Path(data) / "bash-completion" / "completions" / "brgm-med"

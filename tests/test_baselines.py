@@ -131,8 +131,8 @@ def test_the_step_of_total_variation_is_that_of_the_corruption() -> None:
 
 
 @pytest.fixture(scope="module")
-def opponents(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("opponents")
+def baselines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("baselines")
     stacks = [blocks(9)[:, :, :, :].roll(shift, 3) for shift in range(6)]
     f = averages(SHAPE, (4, 4))
     for name in ("supervised-sr-4", "again"):
@@ -141,13 +141,13 @@ def opponents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_network_learns_and_is_the_same_again(opponents: Path) -> None:
+def test_a_network_learns_and_is_the_same_again(baselines: Path) -> None:
     f = averages(SHAPE, (4, 4))
-    found = supervised.supervised(setting(opponents=opponents, trained_for="sr-4"))(f(blocks()), f)
+    found = supervised.supervised(setting(baselines=baselines, trained_for="sr-4"))(f(blocks()), f)
     assert psnr(found, blocks()) > psnr(cubic(setting())(f(blocks()), f), blocks()) + 1
     with (
-        safe_open(opponents / "supervised-sr-4.safetensors", "pt") as one,
-        safe_open(opponents / "again.safetensors", "pt") as two,
+        safe_open(baselines / "supervised-sr-4.safetensors", "pt") as one,
+        safe_open(baselines / "again.safetensors", "pt") as two,
     ):
         for name in one.keys():  # noqa: SIM118
             torch.testing.assert_close(one.get_tensor(name), two.get_tensor(name), rtol=0, atol=0)
@@ -157,8 +157,8 @@ def test_a_network_learns_and_is_the_same_again(opponents: Path) -> None:
     assert record["seconds"] > 0
 
 
-def test_a_network_takes_what_it_was_not_trained_for(opponents: Path) -> None:
-    network = supervised.supervised(setting(opponents=opponents, trained_for="sr-4"))
+def test_a_network_takes_what_it_was_not_trained_for(baselines: Path) -> None:
+    network = supervised.supervised(setting(baselines=baselines, trained_for="sr-4"))
     trained = averages(SHAPE, (4, 4))
     for f in (averages(SHAPE, (3, 3)), averages(SHAPE, (4, 4), "gaussian"), averages(SHAPE, (8, 8)), trained):
         assert network(f(blocks()), f).shape == blocks().shape
@@ -180,24 +180,24 @@ def test_the_cost_of_training_is_about_alike() -> None:
     assert min(supervised.MOST, 8 * 8 / supervised.STANDARD) == supervised.MOST
 
 
-def test_principal_components_know_what_they_were_fitted_to(opponents: Path) -> None:
+def test_principal_components_know_what_they_were_fitted_to(baselines: Path) -> None:
     f = averages(SHAPE, (4, 4))
-    method = principal.principal_components(setting(opponents=opponents))
+    method = principal.principal_components(setting(baselines=baselines))
     assert psnr(method(f(blocks()), f), blocks()) > 20
     hole = Mask(~holes(*SHAPE)["square"])
     assert psnr(method(hole(blocks()), hole), blocks()) > 20
     with pytest.raises(UsageError, match="grey"):
-        principal.fit([blocks(1).expand(1, 3, -1, -1)], opponents / "colour.safetensors")
+        principal.fit([blocks(1).expand(1, 3, -1, -1)], baselines / "colour.safetensors")
 
 
-def test_a_missing_or_damaged_opponent_is_named(opponents: Path, tmp_path: Path) -> None:
+def test_a_missing_or_damaged_baseline_is_named(baselines: Path, tmp_path: Path) -> None:
     with pytest.raises(PriorError, match=r"supervised-sr-9\.safetensors: missing"):
-        supervised.supervised(setting(opponents=opponents, trained_for="sr-9"))
+        supervised.supervised(setting(baselines=baselines, trained_for="sr-9"))
     with pytest.raises(PriorError, match=r"pca\.safetensors: missing"):
-        principal.principal_components(setting(opponents=tmp_path))
-    (tmp_path / principal.FILE).write_bytes((opponents / principal.FILE).read_bytes()[:500])
+        principal.principal_components(setting(baselines=tmp_path))
+    (tmp_path / principal.FILE).write_bytes((baselines / principal.FILE).read_bytes()[:500])
     with pytest.raises(PriorError, match="damaged"):
-        principal.principal_components(setting(opponents=tmp_path))
+        principal.principal_components(setting(baselines=tmp_path))
 
 
 # A published network.
