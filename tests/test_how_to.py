@@ -32,7 +32,7 @@ def test_a_page_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     names: dict[str, object] = {"__name__": "how_to"}
     for block in blocks:
         first = text.count("\n", 0, block.start(1))
-        exec(compile("\n" * first + block[1], str(page), "exec"), names)
+        exec(compile("\n" * first + block[1], str(page), "exec", dont_inherit=True), names)
 
 
 def test_every_extension_has_a_page_that_the_readme_links() -> None:
