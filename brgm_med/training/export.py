@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -234,8 +233,6 @@ def export_bundle(
             save_file(stored(LinearGaussian.fit(stacks, LINEAR_RANK)), folder / "models" / "linear.safetensors")
             for file, name in zip(space, ("template.nii.gz", "mask.nii.gz"), strict=True):
                 shutil.copyfile(file, folder / name)
-        (folder / "docs" / "README.md").write_text(card)
         (folder / "LICENSE").write_text(licence)
-        (folder / "configs" / "inference.json").write_text(json.dumps(config, indent=2) + "\n")
         training = {"images": state.images, **state.record}
-        seal(folder, {**metadata, "network_data_format": form, "training": training})
+        seal(folder, card, config, {**metadata, "network_data_format": form, "training": training})

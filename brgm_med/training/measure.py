@@ -173,6 +173,7 @@ def measure_sources(
     `score` is the mean over the sources of inversion - 10 log10(LPIPS), see `score`. Deterministic.
     """
     numbers: dict[str, float] = {}
+    scores = []
     for source in sources.sources:
         if source.tissue is not None:
             continue
@@ -186,17 +187,12 @@ def measure_sources(
         for name, image in (("encoded", answer), ("wplus", drawn.seen(wplus)), ("inversion", inversion)):
             error = (image - drawn.image).square().sum((1, 2, 3)) / drawn.known.sum((1, 2, 3))
             numbers[f"{source.name}_{name}"] = float((10 * (4 / error).log10()).mean())
+        reach = {"inversion_psnr": numbers[f"{source.name}_inversion"]}
         if features is not None:
-            numbers[f"{source.name}_lpips"] = float(lpips(inversion, drawn.image, (-1.0, 1.0), features).mean())
-    parts = [
-        score(
-            {"inversion_psnr": value}
-            | ({"inversion_lpips": numbers[lp]} if (lp := f"{name[:-10]}_lpips") in numbers else {})
-        )
-        for name, value in numbers.items()
-        if name.endswith("_inversion")
-    ]
-    return numbers | {"score": sum(parts) / len(parts)}
+            distance = float(lpips(inversion, drawn.image, (-1.0, 1.0), features).mean())
+            numbers[f"{source.name}_lpips"] = reach["inversion_lpips"] = distance
+        scores.append(score(reach))
+    return numbers | {"score": sum(scores) / len(scores)}
 
 
 def score(measured: dict[str, float]) -> float:
