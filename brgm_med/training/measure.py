@@ -31,7 +31,6 @@ def invert(
     *,
     start: Tensor,
     steps: int = STEPS,
-    noise: str = "none",
     batch: int = 32,
     seen: Callable[[Tensor, slice], Tensor] | None = None,
 ) -> Estimate:
@@ -46,7 +45,7 @@ def invert(
     for first in range(0, len(images), batch):
         rows = slice(first, first + batch)
         f = nn.Identity() if seen is None else _Seen(seen, slice(first, min(first + batch, len(images))))
-        posterior = Posterior(generator, f, images[rows], (Pixel(1.0),), (), noise=noise)
+        posterior = Posterior(generator, f, images[rows], (Pixel(1.0),), (), noise="none")
         parts.append(fit_lbfgs(posterior, start[rows], steps=steps))
     return Estimate(
         torch.cat([p.ws for p in parts]),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from brgm_med._version import __version__
 from brgm_med.files import check_new_folder, new_folder
-from brgm_med.priors.writing import describe_pictures
+from brgm_med.priors.writing import data_format, describe_pictures, seal
 
 if TYPE_CHECKING:
     from brgm_med.priors.foreign import Foreign
@@ -49,7 +49,6 @@ def import_prior(file: Path, out: Path, name: str | None = None) -> Path:
 
     from brgm_med.files import digest
     from brgm_med.priors import foreign
-    from brgm_med.priors.writing import seal
 
     networks = foreign.load(file)
     name = " ".join((name or file.stem).split())
@@ -83,8 +82,6 @@ def inference_config(networks: Foreign) -> dict[str, Any]:
 
 def metadata(name: str, source: dict[str, str], networks: Foreign) -> dict[str, Any]:
     """The bundle's metadata, as MONAI's schema has them, with where the weights come from."""
-    from brgm_med.priors.writing import data_format
-
     text = f"Pictures; imported from {source['file']}. Licence of the source, research only."
     return describe_pictures(name, text) | {
         "authors": f"the source's; imported by brgm-med {__version__}",
