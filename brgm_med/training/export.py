@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from brgm_med.gaussian import LinearGaussian
 from brgm_med.networks.condition import position_code
@@ -183,20 +183,6 @@ def new_bundle(out: Path) -> Iterator[Path]:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def save_models(folder: Path, state: TrainState, statistics: WPlusStatistics) -> None:
-    """The averaged generator, the discriminator and `statistics`, in half precision, into a bundle's `folder`."""
-
-    def half(tensors: dict[str, Tensor], name: str) -> None:
-        save_file({k: v.half().contiguous() for k, v in tensors.items()}, folder / "models" / name)
-
-    def weights(module: nn.Module) -> dict[str, Tensor]:
-        return {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in module.state_dict().items()}
-
-    half(weights(state.average), "model.safetensors")
-    half(weights(state.discriminator), "discriminator.safetensors")
-    half(vars(statistics), "w_statistics.safetensors")
-
-
 def export_bundle(
     state: TrainState,
     architecture: Architecture,
@@ -228,7 +214,10 @@ def export_bundle(
         config = inference_config(architecture)
         form = data_format(state.average, "coronal slice, air -1, brain 0", "MR")
     with new_bundle(out) as folder:
-        save_models(folder, state, statistics)
+        networks = {"model": state.average.state_dict(), "discriminator": state.discriminator.state_dict()}
+        for name, tensors in {**networks, "w_statistics": vars(statistics)}.items():
+            half = {key: tensor.half().contiguous() for key, tensor in tensors.items()}
+            save_file(half, folder / "models" / f"{name}.safetensors")
         if space is not None:
             save_file(stored(LinearGaussian.fit(stacks, LINEAR_RANK)), folder / "models" / "linear.safetensors")
             for file, name in zip(space, ("template.nii.gz", "mask.nii.gz"), strict=True):
