@@ -65,8 +65,7 @@ def codec_of(path: Path) -> Codec | None:
 def decode(path: Path, codec: Codec) -> Decoded:
     """Read the picture at `path`. Raises InputRefusedError (see `picture.read`)."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd tags: those that matter are looked at below
+        with warnings.catch_warnings(action="ignore"):  # of odd tags: those that matter are looked at below
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             pixels, orientation, icc, dpi = _tiff(path) if codec == "TIFF" else _png_or_jpeg(path, codec)
     except InputRefusedError:
