@@ -99,7 +99,9 @@ class PreparedHeads(PersistentDataset):
         try:
             return packed(self._pre_transform(path))
         except Exception as error:
-            root = _root(error)
+            root: BaseException = error
+            while root.__cause__ is not None and not isinstance(root, BrgmError):  # MONAI wraps what a transform raises
+                root = root.__cause__
             if not isinstance(root, InputRefusedError):
                 raise root from None
             named = str(root) if path in str(root) else f"{path}: {root}"
@@ -112,10 +114,3 @@ def cached_stack(file: Path) -> Tensor:
     if head is None:
         raise PriorError(f"{file}: missing or damaged; run brgm-med train again, which makes it anew")
     return head["stack"]
-
-
-def _root(error: BaseException) -> BaseException:
-    """The error that a transform raised: MONAI wraps it, and our own errors may have causes."""
-    while error.__cause__ is not None and not isinstance(error, BrgmError):
-        error = error.__cause__
-    return error

@@ -62,10 +62,7 @@ class SeriesTarget:
     def write(
         self, array: NDArray[np.floating], affine: Affine, how: Derivation, label: str, thickness: float | None = None
     ) -> Held:
-        made_from = None
-        if self.scan is not None:
-            real = self.scan.dtype.kind == "f"
-            made_from = dicom_write.Elsewhere(None if real else Scale(self.scan.slope, self.scan.inter))
+        scan = self.scan
         held = dicom_write.write(
             self.path,
             array,
@@ -74,7 +71,8 @@ class SeriesTarget:
             how,
             self.choices,
             thickness=thickness,
-            made_from=made_from,
+            made_here=scan is None,
+            scale=None if scan is None or scan.dtype.kind == "f" else Scale(scan.slope, scan.inter),
             force=self.force,
         )
         self._forget_map()
