@@ -1,0 +1,50 @@
+"""How much smoother a scan is through plane than in plane, from the spectra of doubly thick data."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from brgm_med.self_prior.thick_axis import ThickAxis
+
+BAND = (0.1, 0.45)
+"""Frequencies that are compared, cycles per slice."""
+
+
+def power(lines: Tensor, frequencies: Tensor, noise: float) -> Tensor:
+    """Mean power of `lines` [N, n] at `frequencies` [F] (cycles per sample), under a Hann window, less white noise."""
+    n = lines.shape[1]
+    window = torch.hann_window(n + 2, periodic=False, dtype=torch.float64)[1:-1]
+    window = window / window.square().sum().sqrt()
+    mean = (lines.double() @ window.square())[:, None]
+    angles = 2 * math.pi * frequencies[:, None] * torch.arange(n, dtype=torch.float64)
+    parts = [(lines.double() - mean) @ (window * wave(angles)).T for wave in (torch.cos, torch.sin)]
+    return sum(part.square().mean(0) for part in parts) - noise**2  # type: ignore[return-value]
+
+
+def extra_blur(planes: Tensor, step: float, thickness: float, profile: str, noise: float = 0.0) -> float:
+    """Variance of the Gaussian blur that the scan has through plane and not in plane, in squared slice spacings.
+
+    `planes` [P, X, Y]: the scan's planes, P along the slices; `step`, `thickness` in pixels. Made thick along X (and
+    then along Y) by the scan's own profile, the data have the same sampling along both axes; were the head as sharp
+    along both, the spectra would agree. The slope of the logarithm of their ratio over (2 pi f)^2 is the variance.
+    Anatomy is not the same along both axes: +-0.05 mean nothing, and the result may be negative.
+    """
+    frequencies = torch.linspace(*BAND, 15, dtype=torch.float64)
+    abscissa = (2 * math.pi * frequencies).square()
+    slopes = []
+    for turned in (planes, planes.transpose(1, 2)):
+        axis = ThickAxis.inside(turned.shape[1], step, thickness, profile)
+        doubly = axis.matrix.to(turned) @ turned  # [P, slices, Y]
+        left = noise * math.sqrt(float(axis.matrix.square().sum(1).mean()))
+        through = power(doubly.permute(1, 2, 0).flatten(0, 1), frequencies, left)
+        within = power(doubly.transpose(1, 2).flatten(0, 1), frequencies, left)
+        floor = 1e-3 * torch.maximum(through, within).max() + left**2 * 0.1
+        usable = (through > floor) & (within > floor)
+        if int(usable.sum()) < 4:
+            continue
+        x, y = abscissa[usable], (within / through)[usable].log()
+        slopes.append(float(((x - x.mean()) * (y - y.mean())).sum() / (x - x.mean()).square().sum()))
+    return sum(slopes) / len(slopes) if slopes else 0.0
