@@ -5,7 +5,7 @@
     python benchmarks/self_prior.py measure --data ../shared/data --out OUT.csv [--which validation] [--weights FILE]
 
 `prepare` writes the training and validation volumes of all sources as 8 bits; `train` writes RUN/weights.safetensors
-and its record, and goes on where RUN/state.pt stands; what ships is a copy of it in brgm_med/self_prior/.
+and its record; what ships is a copy of it in brgm_med/self_prior/.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ HEADS = {
     "ds000011-t2": ("heads-ds000011/*_T2w.nii.gz", 1, 1, 0.05, ((0, 1), (1, 0)), 3.2),
     "ds002748": ("brains-ds002748/*_T1w.nii.gz", 36, 4, 0.25, ((0, 1), (0, 2), (1, 0), (1, 2)), 1.0),
 }
-BATCH, RATE, DECAY = 24, 2e-3, 0.998
+BATCH, RATE, DECAY = 24, 5e-3, 0.998
 
 
 def volume(path: Path) -> Tensor:

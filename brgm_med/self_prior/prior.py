@@ -209,10 +209,11 @@ def learn(
     tuned.load_state_dict(start.state_dict())
     losses = tune(
         tuned,
-        planes,
+        (planes, planes.transpose(1, 2)),
         thick.step,
         thick.thickness,
         profile,
+        plane=thick.thickness,
         noise=relative,
         blur=blur_for(excess) * thick.step,
         iterations=iterations,

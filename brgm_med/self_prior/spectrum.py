@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from brgm_med.corruptions import Profile
 from brgm_med.self_prior.thick_axis import ThickAxis
 
 BAND = (0.1, 0.45)
@@ -24,7 +25,7 @@ def power(lines: Tensor, frequencies: Tensor, noise: float) -> Tensor:
     return sum(part.square().mean(0) for part in parts) - noise**2  # type: ignore[return-value]
 
 
-def extra_blur(planes: Tensor, step: float, thickness: float, profile: str, noise: float = 0.0) -> float:
+def extra_blur(planes: Tensor, step: float, thickness: float, profile: Profile, noise: float = 0.0) -> float:
     """Variance of the Gaussian blur that the scan has through plane and not in plane, in squared slice spacings.
 
     `planes` [P, X, Y]: the scan's planes, P along the slices; `step`, `thickness` in pixels. Made thick along X (and

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from brgm_med.corruptions import Profile
 from brgm_med.self_prior.network import SubSliceNetwork, condition
 from brgm_med.self_prior.pairs import Strips, detail_loss, thick_of
 from brgm_med.self_prior.thick_axis import ThickAxis
@@ -22,11 +23,12 @@ STRIPS, WIDTH = 24, 32
 
 def tune(
     network: SubSliceNetwork,
-    planes: Tensor,
+    views: Sequence[Tensor],
     step: float,
     thickness: float,
-    profile: str,
+    profile: Profile,
     *,
+    plane: float = 1.0,
     noise: float = 0.0,
     blur: float = 0.0,
     iterations: int = 300,
@@ -35,25 +37,25 @@ def tune(
     precision: torch.dtype = torch.float32,
     progress: Progress | None = None,
 ) -> list[float]:
-    """Fit `network`, in place, to pairs made of `planes` [P, X, Y] along X and along Y in turn; the losses.
+    """Fit `network`, in place, to pairs made of the planes of `views`, each [P, H, W], along H; the losses.
 
-    Intensities normalised. `step`, `thickness` (pixels) and `profile` are those of the scan's slices, each plane being
-    a mean over one slice. `noise`: standard deviation in the planes. `blur`: standard deviation (pixels) by which the
+    Intensities normalised; the views take turns. `step`, `thickness` (pixels) and `profile` are those of the scan's
+    slices, `plane` the thickness (pixels) over which each plane is a mean. `noise`: standard deviation in the planes. `blur`: standard deviation (pixels) by which the
     planes are smoothed along the axis that is made thick, where the scan is that much smoother through plane. Adam
     (Kingma and Ba 2015) with a rate that falls to 0 as a cosine. Deterministic for a `seed`.
     """
     random = torch.Generator().manual_seed(seed)
     sources = []
-    for turned in (planes, planes.transpose(1, 2)):
-        length = turned.shape[1] - math.ceil(step) + 1  # leaves room for an offset of up to one slice
+    for planes in views:
+        length = planes.shape[1] - math.ceil(step) + 1  # leaves room for an offset of up to one slice
         axis = ThickAxis.inside(length, step, thickness, profile)
-        conditions = condition(axis, noise, thickness)
-        sources.append((Strips(turned, axis, WIDTH), conditions, smoothing(axis.thin, blur)))
+        conditions = condition(axis, noise, plane)
+        sources.append((Strips(planes, axis, WIDTH), conditions, smoothing(axis.thin, blur)))
     optimizer = torch.optim.Adam(network.parameters(), rate, betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, iterations)
     losses = []
     for iteration in range(iterations):
-        strips, conditions, smooth = sources[iteration % 2]
+        strips, conditions, smooth = sources[iteration % len(sources)]
         thin = strips.draw(STRIPS, random)
         if smooth is not None:
             thin = smooth @ thin
