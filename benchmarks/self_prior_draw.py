@@ -112,7 +112,7 @@ class Sources:
         return strip
 
     def colours(self, source: Source) -> Callable[[Tensor], Tensor]:
-        """Intensities of stored values: their own, or of labels a random mean and deviation each (Billot et al. 2023)."""
+        """Intensities of stored values: their own, or random ones of labels (Billot et al. 2023)."""
         if not source.labels:
             return lambda strip: strip.float() / 100
         means = torch.rand(source.labels, generator=self.random) * 1.6

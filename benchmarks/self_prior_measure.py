@@ -28,7 +28,12 @@ from brgm_med.self_prior.prior import Normalisation
 from brgm_med.self_prior.thick_axis import ThickAxis, cubic_matrix
 from brgm_med.self_prior.tune import smoothing, tune
 from brgm_med.transforms.acquire import (
-    AcquisitionModel, degrade, fine_grid, interpolate, respaced, thick_slices,
+    AcquisitionModel,
+    degrade,
+    fine_grid,
+    interpolate,
+    respaced,
+    thick_slices,
 )
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.oblique import acquire_turned, turned
@@ -37,7 +42,10 @@ from brgm_med.transforms.register import resample_cubic
 from brgm_med.weights import lpips_features, lpips_heads
 
 GAINS = (0.0, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.6)
-SPLIT = {"validation": (slice(120, 124), slice(4, 6), slice(36, 38)), "test": (slice(135, 150), slice(6, 9), slice(40, 50))}
+SPLIT = {
+    "validation": (slice(120, 124), slice(4, 6), slice(36, 38)),
+    "test": (slice(135, 150), slice(6, 9), slice(40, 50)),
+}
 
 
 @dataclass
@@ -57,7 +65,9 @@ def turned_case(name: str, path: Path, index: int, noise: float = 0.0, blur: flo
     """Gaussian slices of 6 mm along S by a scanner that is turned by 5 to 15 degrees about each axis."""
     ((truth, grid),) = Heads([path])
     finest = sorted(grid.spacing)[1]
-    square = respaced(grid, (finest,) * 3, tuple(int(n * s / finest + 1e-6) for n, s in zip(grid.shape, grid.spacing)))
+    square = respaced(
+        grid, (finest,) * 3, tuple(int(n * s / finest + 1e-6) for n, s in zip(grid.shape, grid.spacing, strict=True))
+    )
     coarse, model = thick_slices(square, "S", 6.0, profile="gaussian")
     random = np.random.default_rng(index)
     degrees = random.uniform(5, 15, 3) * random.choice([-1, 1], 3)
@@ -131,7 +141,9 @@ class Judge:
         low, high = torch.quantile(truth[self.mask][::20].double(), torch.tensor([0.005, 0.995]).double()).tolist()
         self.window = (low, high)
         index = self.mask.nonzero()
-        self.box = tuple(slice(int(a), int(b) + 1) for a, b in zip(index.min(0).values, index.max(0).values))
+        self.box = tuple(
+            slice(int(a), int(b) + 1) for a, b in zip(index.min(0).values, index.max(0).values, strict=True)
+        )
         thick_world = case.grid.world_axis(case.model.axis)
         self.across = case.grid.index_axis(1 if thick_world != 1 else 0)  # coronal, or sagittal slices
 
@@ -166,7 +178,9 @@ def perceptual(path: Path) -> LPIPS:
     return LPIPS("alex", lpips_features("alex", path), lpips_heads("alex"))
 
 
-def scores(case: Case, network: SubSliceNetwork, iterations: tuple[int, ...], model: LPIPS, pictures: bool) -> Iterator[dict]:
+def scores(
+    case: Case, network: SubSliceNetwork, iterations: tuple[int, ...], model: LPIPS, pictures: bool
+) -> Iterator[dict]:
     """A row per method and gain."""
     judge = Judge(case, model)
     truth, scan = case.truth[0], case.scan[0]
@@ -185,16 +199,24 @@ def scores(case: Case, network: SubSliceNetwork, iterations: tuple[int, ...], mo
     for count in iterations:
         began, wall = time.process_time(), time.monotonic()
         prior = learn(
-            scan, case.coarse.spacing, case.model.axis, case.model.profile, case.model.thickness[case.model.axis],
-            noise=case.noise, iterations=count, network=network,
+            scan,
+            case.coarse.spacing,
+            case.model.axis,
+            case.model.profile,
+            case.model.thickness[case.model.axis],
+            noise=case.noise,
+            iterations=count,
+            network=network,
         )
         base, detail = prior.base(scan), prior.detail(scan)
         facts = {k: round(float(v), 4) for k, v in prior.record.items()} | {
-            "cpu": time.process_time() - began, "wall": time.monotonic() - wall}
+            "cpu": time.process_time() - began,
+            "wall": time.monotonic() - wall,
+        }
         b, d = judge.on_truth(base[None], fine), judge.on_truth(detail[None], fine)
         e = b - truth
         ee, ed, dd = judge.mean(e * e), judge.mean(e * d), judge.mean(d * d)
-        facts["best_gain"] = -ed / dd
+        facts["best_gain"] = -ed / max(dd, 1e-12)
         for gain in (*GAINS, prior.gain):
             own = gain == prior.gain
             label = f"self {count} x {gain:g}" if not own else f"self {count}"
@@ -216,8 +238,11 @@ def flat_scores(path: Path, network: SubSliceNetwork, iterations: tuple[int, ...
     width = float(np.diff(np.quantile(truth[mask].numpy(), (0.005, 0.995)))[0])
 
     def row(name: str, x: Tensor) -> dict:
-        return {"case": f"T2 in plane {path.name[:6]}", "method": name,
-                "psnr": float(10 * np.log10(width**2 / float((x - truth)[mask].square().mean())))}
+        return {
+            "case": f"T2 in plane {path.name[:6]}",
+            "method": name,
+            "psnr": float(10 * np.log10(width**2 / float((x - truth)[mask].square().mean()))),
+        }
 
     cubic = cubic_matrix(axis.slices, (torch.arange(axis.thin, dtype=torch.float64) + 0.5) / axis.step).float() @ scan
     yield row("cubic", cubic)
@@ -225,19 +250,46 @@ def flat_scores(path: Path, network: SubSliceNetwork, iterations: tuple[int, ...
     for count in iterations:
         tuned = SubSliceNetwork(network.widths).to(memory_format=torch.channels_last)
         tuned.load_state_dict(network.state_dict())
-        tune(tuned, [base.transpose(1, 2).contiguous()], factor, factor, "box", plane=plane, iterations=count, precision=precision)
+        tune(
+            tuned,
+            [base.transpose(1, 2).contiguous()],
+            factor,
+            factor,
+            "box",
+            plane=plane,
+            iterations=count,
+            precision=precision,
+        )
         y = averaged(tuned, scan, condition(axis, 0.0, plane), precision)
         detail = axis.null.float() @ axis.expand(y)
-        best = float(((truth - base) * detail)[mask].mean() / detail[mask].square().mean())
+        best = float(((truth - base) * detail)[mask].mean() / detail[mask].square().mean().clamp(min=1e-12))
         for gain in GAINS:
             yield row(f"self {count} x {gain:g}", base + gain * detail) | {"best_gain": best}
 
 
-def measure(data: Path, which: str, file: Path, out: Path, iterations: tuple[int, ...] = (0, 300), pictures: bool = True) -> None:
+def measure(
+    data: Path, which: str, file: Path, out: Path, iterations: tuple[int, ...] = (0, 300), pictures: bool = True
+) -> None:
     """Rows are written as they are known; a summary per case and method is printed."""
     network, model = weights.load(file), perceptual(data.parent / "weights" / "alexnet_features_fp16.pth")
-    fields = ["case", "method", "psnr", "ssim", "lpips", "best_gain", "gain", "extra_blur", "noise", "step", "pixel_mm",
-              "loss", "iterations", "seconds", "cpu", "wall"]
+    fields = [
+        "case",
+        "method",
+        "psnr",
+        "ssim",
+        "lpips",
+        "best_gain",
+        "gain",
+        "extra_blur",
+        "noise",
+        "step",
+        "pixel_mm",
+        "loss",
+        "iterations",
+        "seconds",
+        "cpu",
+        "wall",
+    ]
     with out.open("w", newline="") as stream:
         writer = csv.DictWriter(stream, fields)
         writer.writeheader()
@@ -253,5 +305,7 @@ def measure(data: Path, which: str, file: Path, out: Path, iterations: tuple[int
             writer.writerow(row)
             stream.flush()
             if " x " not in row["method"] or row["method"].endswith(" x 1"):
-                extra = {k: round(row[k], 3) for k in ("ssim", "lpips", "best_gain", "extra_blur", "cpu", "wall") if k in row}
+                extra = {
+                    k: round(row[k], 3) for k in ("ssim", "lpips", "best_gain", "extra_blur", "cpu", "wall") if k in row
+                }
                 print(row["case"], "|", row["method"], round(row["psnr"], 2), extra, flush=True)

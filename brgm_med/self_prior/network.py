@@ -34,8 +34,8 @@ class SubSliceNetwork(nn.Module):
     """Planes [N, slices, U] -> coefficients [N, COSINES, slices, U] of a cosine series over each slice's width.
 
     Slices are thick along dimension 1 and pixels thin along U; intensities normalised (air 0, mean of tissue 1). Two
-    hidden stages see 5 x 7 and 3 x 3 neighbours; each is scaled and shifted by the `condition` (FiLM, Perez et al. 2018).
-    The cosines describe any position in a slice, so that one network serves every real step.
+    hidden stages see 5 x 7 and 3 x 3 neighbours; each is scaled and shifted by the `condition` (FiLM, Perez et al.
+    2018). The cosines describe any position in a slice, so that one network serves every real step.
     """
 
     def __init__(self, widths: Sequence[int] = (64, 64, 32, 32)) -> None:
@@ -48,9 +48,8 @@ class SubSliceNetwork(nn.Module):
         self.last = nn.Conv2d(c, d, 1)
         self.out = nn.Conv2d(d, COSINES, 1)
         self.film = nn.Linear(CONDITIONS, 2 * (a + c))
-        for module in (self.out, self.film):
-            nn.init.zeros_(module.weight)
-            nn.init.zeros_(module.bias)
+        for parameter in (*self.out.parameters(), *self.film.parameters()):
+            nn.init.zeros_(parameter)
 
     def forward(self, planes: Tensor, conditions: Tensor) -> Tensor:
         """`conditions` [CONDITIONS], or [N, CONDITIONS] where planes differ."""

@@ -63,7 +63,9 @@ class Acquisition:
                 f"slices every {spacing[axis]:g} mm and pixels of {pixel:g} mm: no thick slices, nothing to learn"
             )
         if min(shape[a] * spacing[a] / pixel for a in plane) < max(FEWEST_PIXELS, 4 * step):
-            raise InputRefusedError(f"planes of {shape[plane[0]]} x {shape[plane[1]]} pixels are too small to learn from")
+            raise InputRefusedError(
+                f"planes of {shape[plane[0]]} x {shape[plane[1]]} pixels are too small to learn from"
+            )
         widths = [s / pixel for s in spacing]
         if thickness is not None:
             widths[axis] = thickness / pixel

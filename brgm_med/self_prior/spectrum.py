@@ -38,7 +38,7 @@ def extra_blur(planes: Tensor, step: float, thickness: float, profile: Profile, 
     slopes = []
     for turned in (planes, planes.transpose(1, 2)):
         axis = ThickAxis.inside(turned.shape[1], step, thickness, profile)
-        doubly = axis.matrix.to(turned) @ turned  # [P, slices, Y]
+        doubly = axis.matrix.to(turned) @ turned[:, : axis.thin]  # [P, slices, Y]
         left = noise * math.sqrt(float(axis.matrix.square().sum(1).mean()))
         through = power(doubly.permute(1, 2, 0).flatten(0, 1), frequencies, left)
         within = power(doubly.transpose(1, 2).flatten(0, 1), frequencies, left)

@@ -40,9 +40,10 @@ def tune(
     """Fit `network`, in place, to pairs made of the planes of `views`, each [P, H, W], along H; the losses.
 
     Intensities normalised; the views take turns. `step`, `thickness` (pixels) and `profile` are those of the scan's
-    slices, `plane` the thickness (pixels) over which each plane is a mean. `noise`: standard deviation in the planes. `blur`: standard deviation (pixels) by which the
-    planes are smoothed along the axis that is made thick, where the scan is that much smoother through plane. Adam
-    (Kingma and Ba 2015) with a rate that falls to 0 as a cosine. Deterministic for a `seed`.
+    slices, `plane` the thickness (pixels) over which each plane is a mean. `noise`: standard deviation in the planes.
+    `blur`: standard deviation (pixels) by which the planes are smoothed along the axis that is made thick, where the
+    scan is that much smoother through plane. Adam (Kingma and Ba 2015) with a rate that falls to 0 as a cosine.
+    Deterministic for a `seed`.
     """
     random = torch.Generator().manual_seed(seed)
     sources = []
