@@ -52,18 +52,24 @@ class SubSliceNetwork(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, planes: Tensor, conditions: Tensor) -> Tensor:
-        """`conditions` [CONDITIONS], or [N, CONDITIONS] where planes differ."""
+        """`conditions` [CONDITIONS] of all planes; scaling and shifting by them is done on the weights."""
         a, _, c, _ = self.widths
-        film = self.film(conditions).reshape(-1, 2 * (a + c), 1, 1)
-        scale1, shift1, scale2, shift2 = film.split((a, a, c, c), 1)
-        x = F.pad(planes[:, None], (REACH[1],) * 2 + (REACH[0],) * 2, mode="replicate")
+        scale1, shift1, scale2, shift2 = self.film(conditions).float().split((a, a, c, c))
         weight = self.wide.weight
         weight = weight + CONTRAST * (weight - weight.mean((2, 3), keepdim=True))
-        x = F.conv2d(x.contiguous(memory_format=torch.channels_last), weight, self.wide.bias)
-        x = torch.addcmul(x + shift1, x, scale1).relu()
-        x = self.near(self.mix(x).relu())
-        x = torch.addcmul(x + shift2, x, scale2).relu()
+        x = F.pad(planes[:, None], (REACH[1],) * 2 + (REACH[0],) * 2, mode="replicate")
+        x = _modulated(x.contiguous(memory_format=torch.channels_last), weight, self.wide.bias, scale1, shift1).relu()
+        x = self.mix(x).relu()
+        x = _modulated(x, self.near.weight, self.near.bias, scale2, shift2).relu()
         return self.out(self.last(x).relu())
+
+
+def _modulated(x: Tensor, weight: Tensor, bias: Tensor | None, scale: Tensor, shift: Tensor) -> Tensor:
+    """(1 + scale) * (weight * x + bias) + shift, per channel of the result."""
+    assert bias is not None
+    scale = 1 + scale
+    weight = (weight * scale[:, None, None, None]).contiguous(memory_format=torch.channels_last)
+    return F.conv2d(x, weight, bias * scale + shift)
 
 
 def autocast(precision: torch.dtype) -> AbstractContextManager[None]:

@@ -27,7 +27,7 @@ FEWEST_PIXELS = 32
 """Shortest side of a plane from which pairs are made."""
 
 ITERATIONS = 300
-VOXELS = 2_000_000
+VOXELS = 400_000
 """Samples that are processed at once, so that memory does not grow with the scan."""
 
 
