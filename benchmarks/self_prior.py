@@ -5,7 +5,7 @@
     python benchmarks/self_prior.py measure --data ../shared/data --out OUT.csv [--which validation] [--weights FILE]
 
 `prepare` writes the training and validation volumes of all sources as 8 bits; `train` writes RUN/weights.safetensors
-and its record; what ships is a copy of it in brgm_med/self_prior/.
+and its record, and goes on where RUN/state.pt stands; what ships is a copy of it in brgm_med/self_prior/.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brgm_med.files import digest
+from brgm_med.files import digest, overwriting
 from brgm_med.ops.precision import native_precision
+from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.self_prior import weights
 from brgm_med.self_prior.network import SubSliceNetwork, autocast
 from brgm_med.self_prior.pairs import detail_loss
@@ -105,9 +106,15 @@ def train(run: Path, iterations: int, widths: tuple[int, ...], seed: int, rate: 
     average = SubSliceNetwork(widths).to(memory_format=torch.channels_last)
     average.load_state_dict(network.state_dict())
     optimizer = torch.optim.Adam(network.parameters(), rate, betas=(0.9, 0.99))
+    began, total, first = time.process_time(), 0.0, 0
+    if (run / "state.pt").is_file():
+        state = torch.load(run / "state.pt", weights_only=True)
+        for name, part in (("network", network), ("average", average), ("optimizer", optimizer)):
+            part.load_state_dict(state[name])
+        sources.random.set_state(state["random"])
+        first = state["iteration"]
     log = (run / "log.jsonl").open("a")
-    began, total = time.process_time(), 0.0
-    for iteration in range(iterations):
+    for iteration in range(first, iterations):
         for group in optimizer.param_groups:
             group["lr"] = rate * min(1, (iteration + 1) / 100) * 0.5 * (1 + math.cos(math.pi * iteration / iterations))
         batch = sources.draw(BATCH)
@@ -130,6 +137,10 @@ def train(run: Path, iterations: int, widths: tuple[int, ...], seed: int, rate: 
             facts = {"iterations": iteration + 1, "of": iterations, "seed": seed, "rate": rate, "batch": BATCH}
             facts |= {"widths": list(widths), "explained": entry, "heads": record}
             weights.save(average, run / "weights.safetensors", facts)
+            state = {"network": network.state_dict(), "average": average.state_dict(), "iteration": iteration + 1}
+            state |= {"optimizer": optimizer.state_dict(), "random": sources.random.get_state()}
+            with overwriting(run / "state.pt") as part_file:
+                torch.save(state, part_file)
 
 
 def main() -> None:
@@ -147,8 +158,9 @@ def main() -> None:
     measuring.add_argument("--out", type=Path, required=True)
     measuring.add_argument("--which", choices=("validation", "test"), default="validation")
     measuring.add_argument("--weights", type=Path, default=weights.FILE)
+    measuring.add_argument("--only", default="", help="cases whose name has this in it")
     options = parser.parse_args()
-    torch.set_num_threads(1)
+    set_up_torch(1)
     if options.command == "prepare":
         prepare(options.data, options.run)
     elif options.command == "train":
@@ -156,7 +168,7 @@ def main() -> None:
     else:
         from self_prior_measure import measure
 
-        measure(options.data, options.which, options.weights, options.out)
+        measure(options.data, options.which, options.weights, options.out, options.only)
 
 
 if __name__ == "__main__":

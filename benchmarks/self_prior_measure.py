@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from brgm_med.perceptual import LPIPS
 from brgm_med.pipelines.reconstruct.measurement import error_covariance
 from brgm_med.self_prior import learn, weights
 from brgm_med.self_prior.network import SubSliceNetwork, averaged, condition
-from brgm_med.self_prior.prior import Normalisation
+from brgm_med.self_prior.prior import ITERATIONS, Normalisation
 from brgm_med.self_prior.thick_axis import ThickAxis, cubic_matrix
 from brgm_med.self_prior.tune import smoothing, tune
 from brgm_med.transforms.acquire import (
@@ -46,6 +47,11 @@ SPLIT = {
     "validation": (slice(120, 124), slice(4, 6), slice(36, 38)),
     "test": (slice(135, 150), slice(6, 9), slice(40, 50)),
 }
+
+
+FIELDS = ("case", "method", "psnr", "ssim", "lpips", "best_gain", "gain", "extra_blur", "noise", "step", "pixel_mm")
+FIELDS += ("loss", "iterations", "seconds", "cpu", "wall")
+Row = dict[str, Any]
 
 
 @dataclass
@@ -178,9 +184,7 @@ def perceptual(path: Path) -> LPIPS:
     return LPIPS("alex", lpips_features("alex", path), lpips_heads("alex"))
 
 
-def scores(
-    case: Case, network: SubSliceNetwork, iterations: tuple[int, ...], model: LPIPS, pictures: bool
-) -> Iterator[dict]:
+def scores(case: Case, network: SubSliceNetwork, iterations: tuple[int, ...], model: LPIPS) -> Iterator[Row]:
     """A row per method and gain."""
     judge = Judge(case, model)
     truth, scan = case.truth[0], case.scan[0]
@@ -194,8 +198,8 @@ def scores(
     }
     for name, image in images.items():
         there = judge.on_truth(image, fine)
-        row = {"case": case.name, "method": name, "psnr": judge.psnr(judge.mean((there - truth).square()))}
-        yield row | (judge.pictures(there) if pictures else {})
+        error = judge.psnr(judge.mean((there - truth).square()))
+        yield {"case": case.name, "method": name, "psnr": error} | judge.pictures(there)
     for count in iterations:
         began, wall = time.process_time(), time.monotonic()
         prior = learn(
@@ -217,14 +221,16 @@ def scores(
         e = b - truth
         ee, ed, dd = judge.mean(e * e), judge.mean(e * d), judge.mean(d * d)
         facts["best_gain"] = -ed / max(dd, 1e-12)
-        for gain in (*GAINS, prior.gain):
-            own = gain == prior.gain
-            label = f"self {count} x {gain:g}" if not own else f"self {count}"
-            row = {"case": case.name, "method": label, "psnr": judge.psnr(ee + 2 * gain * ed + gain**2 * dd)}
-            yield row | facts | (judge.pictures(b + gain * d) if pictures and (own or gain == 1.0) else {})
+
+        def row(name: str, gain: float, ee: float = ee, ed: float = ed, dd: float = dd) -> Row:
+            return {"case": case.name, "method": name, "psnr": judge.psnr(ee + 2 * gain * ed + gain**2 * dd)}
+
+        for gain in GAINS:
+            yield row(f"self {count} x {gain:g}", gain) | facts
+        yield row(f"self {count}", prior.gain) | facts | judge.pictures(b + prior.gain * d)
 
 
-def flat_scores(path: Path, network: SubSliceNetwork, iterations: tuple[int, ...], factor: int = 3) -> Iterator[dict]:
+def flat_scores(path: Path, network: SubSliceNetwork, iterations: tuple[int, ...], factor: int = 3) -> Iterator[Row]:
     """A thick T2 in plane: its rows `factor` times as coarse, learned from the columns of what is left."""
     ((image, _),) = Heads([path])
     truth = Normalisation.of(image)(image)[0].movedim(2, 0)  # [Z, X, Y]
@@ -237,7 +243,7 @@ def flat_scores(path: Path, network: SubSliceNetwork, iterations: tuple[int, ...
     mask[2:-2, factor:-factor, 3:-3] = True
     width = float(np.diff(np.quantile(truth[mask].numpy(), (0.005, 0.995)))[0])
 
-    def row(name: str, x: Tensor) -> dict:
+    def row(name: str, x: Tensor) -> Row:
         return {
             "case": f"T2 in plane {path.name[:6]}",
             "method": name,
@@ -268,44 +274,44 @@ def flat_scores(path: Path, network: SubSliceNetwork, iterations: tuple[int, ...
 
 
 def measure(
-    data: Path, which: str, file: Path, out: Path, iterations: tuple[int, ...] = (0, 300), pictures: bool = True
+    data: Path, which: str, file: Path, out: Path, only: str = "", iterations: tuple[int, ...] = (0, ITERATIONS)
 ) -> None:
-    """Rows are written as they are known; a summary per case and method is printed."""
+    """Every case with `only` in its name: rows are written as they are known, then the gains of all are printed."""
     network, model = weights.load(file), perceptual(data.parent / "weights" / "alexnet_features_fp16.pth")
-    fields = [
-        "case",
-        "method",
-        "psnr",
-        "ssim",
-        "lpips",
-        "best_gain",
-        "gain",
-        "extra_blur",
-        "noise",
-        "step",
-        "pixel_mm",
-        "loss",
-        "iterations",
-        "seconds",
-        "cpu",
-        "wall",
-    ]
+    subjects = ("01", "05") if which == "validation" else ("07", "08", "09")
+
+    def rows() -> Iterator[Row]:
+        for case in cases(data, which):
+            if only in case.name:
+                yield from scores(case, network, iterations, model)
+        for subject in subjects if only in "T2 in plane" else ():
+            yield from flat_scores(data / "heads-ds000011" / f"sub-{subject}_T2w.nii.gz", network, iterations)
+
+    written = []
     with out.open("w", newline="") as stream:
-        writer = csv.DictWriter(stream, fields)
+        writer = csv.DictWriter(stream, FIELDS)
         writer.writeheader()
-
-        def all_rows() -> Iterator[dict]:
-            subjects = ("01", "05") if which == "validation" else ("07", "08", "09")
-            for case in cases(data, which):
-                yield from scores(case, network, iterations, model, pictures)
-            for subject in subjects:
-                yield from flat_scores(data / "heads-ds000011" / f"sub-{subject}_T2w.nii.gz", network, iterations)
-
-        for row in all_rows():
+        for row in rows():
             writer.writerow(row)
             stream.flush()
-            if " x " not in row["method"] or row["method"].endswith(" x 1"):
-                extra = {
-                    k: round(row[k], 3) for k in ("ssim", "lpips", "best_gain", "extra_blur", "cpu", "wall") if k in row
-                }
-                print(row["case"], "|", row["method"], round(row["psnr"], 2), extra, flush=True)
+            written.append(row)
+            if " x " not in row["method"]:
+                print(line(row), flush=True)
+    print(curve(written, iterations[-1]))
+
+
+def line(row: Row) -> str:
+    """A row of the table: PSNR / SSIM / LPIPS, and what the scan said of itself."""
+    values = [f"{row[k]:.{d}f}" if k in row else "" for k, d in (("psnr", 2), ("ssim", 3), ("lpips", 3))]
+    facts = [f"{row[k]:.3g}" if k in row else "" for k in ("gain", "best_gain", "extra_blur", "cpu")]
+    return f"| {row['case']} | {row['method']} | {' | '.join(values + facts)} |"
+
+
+def curve(rows: list[Row], iterations: int) -> str:
+    """PSNR over that of the orthogonal projection of cubic, by case and gain, after `iterations` of tuning."""
+    lines = ["| case | " + " | ".join(f"{g:g}" for g in GAINS) + " |", "|---" * (len(GAINS) + 1) + "|"]
+    for case in dict.fromkeys(row["case"] for row in rows):
+        of = {row["method"]: row["psnr"] for row in rows if row["case"] == case}
+        over = [of[f"self {iterations} x {g:g}"] - of["cubic + consistency"] for g in GAINS]
+        lines.append(f"| {case} | " + " | ".join(f"{v:+.2f}" for v in over) + " |")
+    return "\n".join(lines)
