@@ -16,7 +16,7 @@ from brgm_med.self_prior.thick_axis import ThickAxis
 Progress = Callable[[int, int], None]
 """Called with the iterations done and their number."""
 
-RATE = 2e-3
+RATE = 5e-3
 STRIPS, WIDTH = 24, 32
 """Strips of a minibatch, and columns of each."""
 
