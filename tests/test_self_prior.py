@@ -178,6 +178,20 @@ def test_detail_changes_nothing_that_was_measured(gain: float) -> None:
     torch.testing.assert_close(corruption(result[None].double())[0].float(), scan, atol=1e-5, rtol=0)
 
 
+def test_a_scan_that_is_smoother_through_plane_is_trusted_less() -> None:
+    blur = smoothing(72, 1.6)
+    assert blur is not None
+    smooth = spheres() @ blur.T
+    scan = smooth @ ThickAxis.inside(72, STEP, STEP, "box").matrix.float().T
+    prior, sharp = learned(scan, 40), learned(thick_scan(), 1)
+    assert prior.record["extra_blur"] == pytest.approx(0.16, abs=0.04)
+    assert sharp.record["extra_blur"] < 0.04
+    assert prior.gain < sharp.gain
+    inner = (slice(4, -4),) * 3
+    left = [float((x - smooth)[inner].square().mean()) for x in (prior.reconstruct(scan), prior.base(scan))]
+    assert left[0] < 0.8 * left[1]
+
+
 def test_noise_is_not_taken_for_detail() -> None:
     scan = thick_scan(noise=0.08)
     prior = learned(scan, noise=0.08)
