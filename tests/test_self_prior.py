@@ -249,7 +249,9 @@ def test_blur_through_plane_shows_in_the_spectra(deviation: float) -> None:
         volume = volume @ blur.T
     axis = ThickAxis.inside(72, 3.0, 3.0, "box")
     planes = (volume @ axis.matrix.float().T).movedim(2, 0)
-    assert extra_blur(planes, 3.0, 3.0, "box") == pytest.approx((deviation / 3) ** 2, abs=0.06)
+    assert extra_blur([planes, planes.transpose(1, 2)], 3.0, 3.0, "box") == pytest.approx(
+        (deviation / 3) ** 2, abs=0.06
+    )
 
 
 def test_weights_are_small_and_survive_a_round_trip(tmp_path: Path) -> None:
@@ -285,4 +287,13 @@ def test_geometry_of_the_reconstruction() -> None:
     acquisition = Acquisition.of((100, 90, 20), (0.8, 1.0, 5.0), 2)
     assert acquisition.pixel == 0.8
     assert acquisition.base(torch.rand(100, 90, 20)).shape == (100, 113, 125)
-    assert acquisition.planes(torch.rand(100, 90, 20)).shape == (20, 100, 113)
+    planes = acquisition.planes(torch.rand(100, 90, 20))
+    assert planes.shape == (20, 100, 113)
+    assert [view.shape for view in acquisition.views(planes)] == [(20, 100, 113), (20, 113, 100)]
+
+
+def test_long_pixels_do_not_teach() -> None:
+    acquisition = Acquisition.of((100, 50, 20), (1.0, 2.0, 5.0), 2)
+    planes = acquisition.planes(torch.rand(100, 50, 20))
+    assert [view.shape for view in acquisition.views(planes)] == [(20, 100, 100)]
+    assert torch.equal(acquisition.views(planes)[0], planes)

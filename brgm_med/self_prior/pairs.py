@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from brgm_med.self_prior.network import SubSliceNetwork, autocast, condition
+from brgm_med.self_prior.network import SubSliceNetwork, autocast
 from brgm_med.self_prior.thick_axis import ThickAxis
 
 CHARBONNIER = 0.02
@@ -66,6 +66,3 @@ def detail_loss(
         coefficients = network(thick, conditions)
     error = null @ axis.expand(coefficients.float()) - detail
     return (error.square() + CHARBONNIER**2).sqrt().mean() - CHARBONNIER
-
-
-__all__ = ["Strips", "condition", "detail_loss", "thick_of"]

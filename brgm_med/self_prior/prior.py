@@ -26,6 +26,9 @@ LEAST_STEP = 1.3
 FEWEST_PIXELS = 32
 """Shortest side of a plane from which pairs are made."""
 
+SHARP = 1.5
+"""Pixels that are longer than the shortest by more than this factor have no fine detail to teach along that side."""
+
 ITERATIONS = 300
 
 BLURRED = 0.04
@@ -109,6 +112,12 @@ class Acquisition:
             if axis is not None and number != self.axis:
                 scan = along(scan, axis.base, number)
         return scan.movedim(self.axis, 0).contiguous()
+
+    def views(self, planes: Tensor) -> list[Tensor]:
+        """`planes` [P, X, Y] turned so that each sharp in-plane axis comes second once: what may be made thick."""
+        ratios = [1.0 if axis is None else axis.step for number, axis in enumerate(self.axes) if number != self.axis]
+        turned = (planes, planes.transpose(1, 2))
+        return [view for view, ratio in zip(turned, ratios, strict=True) if ratio <= SHARP]
 
 
 @dataclass(frozen=True)
@@ -208,15 +217,15 @@ def learn(
     began = time.process_time()
     acquisition = Acquisition.of(scan.shape, spacing, axis, thickness, profile)
     normalisation = Normalisation.of(scan)
-    planes = acquisition.planes(normalisation(scan))
+    views = acquisition.views(acquisition.planes(normalisation(scan)))
     thick, relative = acquisition.thick, noise / normalisation.scale
-    excess = extra_blur(planes, thick.step, thick.thickness, profile, relative)
+    excess = extra_blur(views, thick.step, thick.thickness, profile, relative)
     start = pretrained() if network is None else network
     tuned = SubSliceNetwork(start.widths).to(memory_format=torch.channels_last)
     tuned.load_state_dict(start.state_dict())
     losses = tune(
         tuned,
-        (planes, planes.transpose(1, 2)),
+        views,
         thick.step,
         thick.thickness,
         profile,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -25,20 +26,20 @@ def power(lines: Tensor, frequencies: Tensor, noise: float) -> Tensor:
     return sum(part.square().mean(0) for part in parts) - noise**2  # type: ignore[return-value]
 
 
-def extra_blur(planes: Tensor, step: float, thickness: float, profile: Profile, noise: float = 0.0) -> float:
+def extra_blur(views: Sequence[Tensor], step: float, thickness: float, profile: Profile, noise: float = 0.0) -> float:
     """Variance of the Gaussian blur that the scan has through plane and not in plane, in squared slice spacings.
 
-    `planes` [P, X, Y]: the scan's planes, P along the slices; `step`, `thickness` in pixels. Made thick along X (and
-    then along Y) by the scan's own profile, the data have the same sampling along both axes; were the head as sharp
-    along both, the spectra would agree. The slope of the logarithm of their ratio over (2 pi f)^2 is the variance.
+    `views`: the scan's planes [P, H, W], P along the slices, H one in-plane axis or the other; `step`, `thickness` in
+    pixels. Made thick along H by the scan's own profile, the data are sampled alike along P and H; were the head as
+    sharp along both, their spectra would agree. The slope of the logarithm of the ratio over (2 pi f)^2 is the variance.
     Anatomy is not the same along both axes: +-0.05 mean nothing, and the result may be negative.
     """
     frequencies = torch.linspace(*BAND, 15, dtype=torch.float64)
     abscissa = (2 * math.pi * frequencies).square()
     slopes = []
-    for turned in (planes, planes.transpose(1, 2)):
-        axis = ThickAxis.inside(turned.shape[1], step, thickness, profile)
-        doubly = axis.matrix.to(turned) @ turned[:, : axis.thin]  # [P, slices, Y]
+    for planes in views:
+        axis = ThickAxis.inside(planes.shape[1], step, thickness, profile)
+        doubly = axis.matrix.to(planes) @ planes[:, : axis.thin]  # [P, slices, W]
         left = noise * math.sqrt(float(axis.matrix.square().sum(1).mean()))
         through = power(doubly.permute(1, 2, 0).flatten(0, 1), frequencies, left)
         within = power(doubly.transpose(1, 2).flatten(0, 1), frequencies, left)
