@@ -27,7 +27,7 @@ from brgm_med.consistency import project
 from brgm_med.errors import PriorError
 from brgm_med.metrics import lpips, psnr, ssim
 from brgm_med.perceptual import LPIPS
-from brgm_med.pipelines.reconstruct.measurement import error_covariance
+from brgm_med.pipelines.reconstruct.registration import error_covariance
 from brgm_med.priors.bundle import load
 from brgm_med.transforms.acquire import AcquisitionModel, interpolate
 from brgm_med.transforms.geometry import Grid, resample

@@ -1,4 +1,4 @@
-"""The opponent of speed.py: StyleGAN2's synthesis as published PyTorch implementations compute it.
+"""The baseline of speed.py: StyleGAN2's synthesis as published PyTorch implementations compute it.
 
 Every image has its own copy of the weights, scaled by its style and its demodulation, and one grouped convolution
 convolves them all; channels come first, in float32; resampling spreads the samples over zeros and convolves. Written

@@ -6,7 +6,7 @@
 RUN is a run folder of `brgm-med train`; from `--data` one is made first, OUT/run, with the shipped prior's template:
 the first 120 heads train, the 15 after them choose. All recipes have the same networks, data, seed and thread, and
 train by the package's own `train_iteration` for as many processor minutes, measuring not counted. After each fifth of
-the time they are measured on the choosing heads, all recipes in turn, so that what else runs on the machine meets all
+the time they are measured on the validation heads, all recipes in turn, so that what else runs on the machine meets all
 alike. OUT holds a state for each, from which an interrupted comparison goes on; recipes.csv, recipes.md (table) and
 recipes.png (curves) are written after every measurement.
 """
@@ -38,8 +38,9 @@ from brgm_med.pipelines.console import announce
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.training.heads import prepare, slices_of
 from brgm_med.pipelines.training.run import lpips_distance
-from brgm_med.posterior import Posterior, Weights, Whitened
+from brgm_med.posterior import Posterior, Whitened
 from brgm_med.priors.bundle import DEFAULT, SHIPPED
+from brgm_med.search import VOLUME
 from brgm_med.solvers import fit_lbfgs
 from brgm_med.training.export import encode, neighbours, wplus_statistics
 from brgm_med.training.loop import Recipe, train_iteration
@@ -74,10 +75,10 @@ def numbers(state: TrainState, recipe: Recipe, slices: Tensor, positions: Tensor
     trained = recipe.reconstructed > 0
     encoder: Any = state.average_encoder if trained else Means(state, positions[spread(positions, INVERTED)])
     few = {"steps": STEPS, "inverted": INVERTED, "samples": SAMPLES}
-    found = measure(state.average, encoder, slices, positions, features, **few)
+    quality = measure(state.average, encoder, slices, positions, features, **few)
     if not trained:
-        del found["encoded_psnr"]
-    return found
+        del quality["encoded_psnr"]
+    return quality
 
 
 def whitened(state: TrainState, recipe: Recipe, stacks: Sequence[Tensor], positions: Tensor) -> Whitened:
@@ -89,10 +90,14 @@ def whitened(state: TrainState, recipe: Recipe, stacks: Sequence[Tensor], positi
     g = state.average
     if recipe.reconstructed > 0:
         chosen = neighbours(len(stacks[0]))
-        place = torch.linspace(-1, 1, len(stacks[0]))[torch.from_numpy(chosen)]
+        position = torch.linspace(-1, 1, len(stacks[0]))[torch.from_numpy(chosen)]
         heads = [stacks[h] for h in torch.linspace(0, len(stacks) - 1, min(ENCODED, len(stacks))).long().tolist()]
-        found = wplus_statistics(*encode(state, heads, chosen.tolist()), place, g.c_dim, RANK)
-        mean, basis, deviation = found.mean(position_code(positions, g.c_dim)), found.basis, found.deviation
+        statistics = wplus_statistics(*encode(state, heads, chosen.tolist()), position, g.c_dim, RANK)
+        mean, basis, deviation = (
+            statistics.mean(position_code(positions, g.c_dim)),
+            statistics.basis,
+            statistics.deviation,
+        )
     else:
         with torch.no_grad():
             z = torch.randn(10_000, g.z_dim, generator=torch.Generator().manual_seed(0))
@@ -100,9 +105,9 @@ def whitened(state: TrainState, recipe: Recipe, stacks: Sequence[Tensor], positi
             w = g.mapping(z, position_code(places, g.c_dim)).unflatten(0, (20, 500)).double()
         rest = (w - w.mean(1, keepdim=True)).flatten(0, 1)
         values, vectors = torch.linalg.eigh(rest.T @ rest / len(rest))
-        kept = values > 1e-6 * values[-1]
-        basis = torch.block_diag(*[vectors[:, kept].float()] * g.num_ws)
-        deviation = values[kept].sqrt().float().repeat(g.num_ws)
+        significant = values > 1e-6 * values[-1]
+        basis = torch.block_diag(*[vectors[:, significant].float()] * g.num_ws)
+        deviation = values[significant].sqrt().float().repeat(g.num_ws)
         mean = mean_ws(g, positions, seed=0).flatten(1)
     alone = torch.zeros(len(deviation) + pixels(g.noise_shapes))  # slices here have no neighbours
     return Whitened(g, mean, basis, deviation, alone, g.noise_shapes)
@@ -122,8 +127,8 @@ def cubic(measured: Tensor) -> Tensor:
 
 def judged(image: Tensor, truth: Tensor, features: LPIPS, name: str) -> dict[str, float]:
     """PSNR (dB, data_range 2) and LPIPS over whole slices."""
-    found = lpips(image, truth, (-1.0, 1.0), features).mean()
-    return {f"{name}_psnr": float(psnr(image, truth, 2.0).mean()), f"{name}_lpips": float(found)}
+    distance = lpips(image, truth, (-1.0, 1.0), features).mean()
+    return {f"{name}_psnr": float(psnr(image, truth, 2.0).mean()), f"{name}_lpips": float(distance)}
 
 
 def worth(
@@ -133,14 +138,14 @@ def worth(
     chosen, f = spread(positions, RECONSTRUCTED), Downsample(FACTOR)
     truth = slices[chosen].float()
     y = f(truth)
-    prior, weights = whitened(state, recipe, stacks, positions[chosen]), Weights()
-    terms = (Pixel(0.5 / weights.noise**2),), (Gaussian(torch.zeros(()), torch.ones(()), weights.prior),)
+    prior = whitened(state, recipe, stacks, positions[chosen])
+    terms = (Pixel(0.5 / VOLUME.misfit**2),), (Gaussian(torch.zeros(()), torch.ones(()), VOLUME.prior_weight),)
     posterior = Posterior(prior, f, y, *terms, noise="none")
     image = fit_lbfgs(posterior, torch.zeros(len(truth), 1, prior.w_dim), steps=MAP_STEPS).image
-    found = judged(image, truth, features, "map") | judged(project(image, f, y), truth, features, "projected")
+    scores = judged(image, truth, features, "map") | judged(project(image, f, y), truth, features, "projected")
     places = positions.sort().values[torch.linspace(0, len(positions) - 1, SAMPLES).round().long()]
     fake = drawn(whitened(state, recipe, stacks, places))
-    return found | {"drawn_frechet": frechet_distance(pooled(features, slices.float()), pooled(features, fake))}
+    return scores | {"drawn_frechet": frechet_distance(pooled(features, slices.float()), pooled(features, fake))}
 
 
 def baseline(slices: Tensor, positions: Tensor, features: LPIPS) -> dict[str, float]:
@@ -172,33 +177,33 @@ def advance(name: str, stage: int, options: argparse.Namespace, data: Any, featu
         train_iteration(state, recipe, stacks, features, native_precision(state.device))
         busy += time.process_time() - begun
     record["seconds"] = busy
-    found = {"images": float(state.images)} | numbers(state, recipe, slices, positions, features)
+    scores = {"images": float(state.images)} | numbers(state, recipe, slices, positions, features)
     if stage == FIFTHS:
-        found |= worth(state, recipe, stacks, slices, positions, features)
-    curve.append({"minutes": busy / 60} | found)
+        scores |= worth(state, recipe, stacks, slices, positions, features)
+    curve.append({"minutes": busy / 60} | scores)
     state.save(file)
-    announce(f"{name}  {busy / 60:.1f} min  " + "  ".join(f"{k} {v:.4g}" for k, v in found.items()))
+    announce(f"{name}  {busy / 60:.1f} min  " + "  ".join(f"{k} {v:.4g}" for k, v in scores.items()))
 
 
 def curves(out: Path) -> dict[str, list[dict[str, float]]]:
     """What was measured so far, by recipe."""
-    found = {}
+    measured = {}
     for name in RECIPES:
         if (out / f"{name[0]}.pt").is_file():
-            found[name] = torch.load(out / f"{name[0]}.pt", weights_only=True)["record"]["curve"]
-    return found
+            measured[name] = torch.load(out / f"{name[0]}.pt", weights_only=True)["record"]["curve"]
+    return measured
 
 
 def write(out: Path, cubic_alone: dict[str, float]) -> None:
     """recipes.csv, recipes.md and recipes.png."""
     from matplotlib import pyplot
 
-    found = curves(out)
-    columns = ["recipe", *dict.fromkeys(key for rows in found.values() for row in rows for key in row)]
+    measured = curves(out)
+    columns = ["recipe", *dict.fromkeys(key for rows in measured.values() for row in rows for key in row)]
     with open(out / "recipes.csv", "w", newline="") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        for name, rows in found.items():
+        for name, rows in measured.items():
             writer.writerows({"recipe": name} | {key: f"{v:.6g}" for key, v in row.items()} for row in rows)
 
     shown = {
@@ -217,7 +222,7 @@ def write(out: Path, cubic_alone: dict[str, float]) -> None:
         "projected_psnr": (f"MAP x{FACTOR} + consistency, dB", 2),
         "projected_lpips": (f"MAP x{FACTOR} + consistency LPIPS", 3),
     }
-    ends = {name: rows[-1] for name, rows in found.items()} | {"cubic": cubic_alone}
+    ends = {name: rows[-1] for name, rows in measured.items()} | {"cubic": cubic_alone}
     lines = ["| | " + " | ".join(ends) + " |", "|---" * (len(ends) + 1) + "|"]
     for key, (label, digits) in shown.items():
         cells = [f"{row[key]:.{digits}f}" if key in row else "-" for row in ends.values()]
@@ -234,7 +239,7 @@ def write(out: Path, cubic_alone: dict[str, float]) -> None:
     }
     figure, axes = pyplot.subplots(2, 3, figsize=(12, 6.4), sharex=True, layout="constrained")
     for axis, (key, title) in zip(axes.flat, panels.items(), strict=True):
-        for colour, (name, rows) in zip(("C0", "C1", "C2", "C3"), found.items(), strict=False):
+        for colour, (name, rows) in zip(("C0", "C1", "C2", "C3"), measured.items(), strict=False):
             have = [row for row in rows if key in row]
             axis.plot([r["minutes"] for r in have], [r[key] for r in have], "o-", color=colour, label=name)
         axis.set_title(title, fontsize=10)
@@ -266,11 +271,11 @@ def main() -> None:
         run.mkdir(exist_ok=True)
         for file in ("template.nii.gz", "mask.nii.gz"):
             shutil.copyfile(SHIPPED / DEFAULT / file, run / file)
-        prepare(options.data, run, 120, 15, 1)
+        prepare(options.data, run, 120, 15)
     stacks, held = slices_of(run), slices_of(run, "held_out")
-    kept = [held[h][::EVERY] for h in range(len(held))]
-    places = torch.linspace(-1, 1, len(held[0]))[::EVERY].repeat(len(kept))
-    data = (stacks, torch.cat(kept), places)
+    validation = [held[h][::EVERY] for h in range(len(held))]
+    places = torch.linspace(-1, 1, len(held[0]))[::EVERY].repeat(len(validation))
+    data = (stacks, torch.cat(validation), places)
     alone = baseline(*data[1:], features)
     announce("cubic  " + "  ".join(f"{k} {v:.4g}" for k, v in alone.items()))
     for stage in range(1, FIFTHS + 1):

@@ -2,8 +2,8 @@
 
     BRGM_MED_LPIPS_WEIGHTS=alexnet.pth python benchmarks/results.py --shared ../shared/data --out ~/results
 
-Heads by sorted file name: the first 120 trained the shipped prior and train the opponents, the last 15 are reported.
-Trained opponents are kept in OUT/opponents, rows in OUT/brains and so on; what is there is not made again. Rows of
+Heads by sorted file name: the first 120 trained the shipped prior and train the baselines, the last 15 are reported.
+Trained baselines are kept in OUT/baselines, rows in OUT/brains and so on; what is there is not made again. Rows of
 x-rays and faces are added where priors of them are named: docs/pictures.md says how they are trained.
 """
 
@@ -22,6 +22,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 from brgm_med.pipelines.evaluation.evaluate import Evaluation, evaluate, images_folder
 from brgm_med.pipelines.evaluation.figures import against
+from brgm_med.pipelines.evaluation.methods import BLEND
 from brgm_med.pipelines.evaluation.supervised import IMAGES
 from brgm_med.pipelines.evaluation.table import Row
 from brgm_med.weights import ENVIRONMENT
@@ -30,16 +31,16 @@ from results_text import document
 DOCS = Path(__file__).parent.parent / "docs"
 TRAIN, REPORT = (0, 120), (135, 150)
 PLAIN = ("cubic", "cubic+consistency", "lanczos", "lanczos+consistency", "tv")
-PICTURES = {"sr": ("ours", "ours-unprojected", "ours-orthogonal", *PLAIN), "inpaint": ("ours", "biharmonic", "telea")}
+PICTURES = {"sr": (BLEND, "map+blend", "map+blend+orthogonal", *PLAIN), "inpaint": (BLEND, "biharmonic", "telea")}
 SHOWN = ("sr-4", "sr-8", "slices-6", "inpaint-half", "inpaint-strokes")
 """Levels whose pictures go into the document."""
 
 
 def asked(options: argparse.Namespace) -> dict[str, Evaluation]:
     """Every evaluation of the document, by name."""
-    found = {}
+    evaluations = {}
     for task in ("sr", "slices", "inpaint", "shift"):
-        found[f"brains {task}"] = Evaluation(
+        evaluations[f"brains {task}"] = Evaluation(
             options.shared / "ixi-hh-2mm" / "t1",
             options.out / "brains",
             task,
@@ -47,7 +48,7 @@ def asked(options: argparse.Namespace) -> dict[str, Evaluation]:
             train=TRAIN,
             every=options.every * (2 if task == "shift" else 1),
             images=options.images,
-            opponents=options.out / "opponents",
+            baselines=options.out / "baselines",
             workers=options.workers,
             lpips_weights=options.lpips_weights,
         )
@@ -60,7 +61,7 @@ def asked(options: argparse.Namespace) -> dict[str, Evaluation]:
         if prior is None:
             continue
         for task, methods in PICTURES.items():
-            found[f"{name} {task}"] = Evaluation(
+            evaluations[f"{name} {task}"] = Evaluation(
                 options.shared / folder,
                 options.out / name,
                 task,
@@ -72,19 +73,19 @@ def asked(options: argparse.Namespace) -> dict[str, Evaluation]:
                 workers=options.workers,
                 lpips_weights=options.lpips_weights,
             )
-    return found
+    return evaluations
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True, help="the folder with ixi-hh-2mm and others")
-    parser.add_argument("--out", type=Path, required=True, help="tables, opponents and all pictures")
+    parser.add_argument("--out", type=Path, required=True, help="tables, baselines and all pictures")
     parser.add_argument("--docs", type=Path, default=DOCS, help="where RESULTS.md and its pictures go")
     parser.add_argument("--x-rays", type=Path, metavar="PRIOR")
     parser.add_argument("--faces", type=Path, metavar="PRIOR")
     parser.add_argument("--first", type=int, default=15, help="only the first so many subjects of each kind")
     parser.add_argument("--every", type=int, default=10, help="every Nth slice of a head (of shifts, every 2 Nth)")
-    parser.add_argument("--images", type=int, default=IMAGES, help="that each network opponent is shown")
+    parser.add_argument("--images", type=int, default=IMAGES, help="that each network baseline is shown")
     text = "if it holds AlexNet's alone, LPIPS is taken with AlexNet alone"
     parser.add_argument("--lpips-weights", type=Path, default=os.environ.get(ENVIRONMENT), help=text)
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
@@ -99,13 +100,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     pictures.mkdir(parents=True, exist_ok=True)
     for level in SHOWN:
         task, _, name = level.partition("-")
-        made = images_folder(options.out / "brains", task, name).with_suffix(".png")
-        if made.is_file():
-            Image.open(made).convert("L").save(pictures / f"{level}.png", optimize=True)
+        picture = images_folder(options.out / "brains", task, name).with_suffix(".png")
+        if picture.is_file():
+            Image.open(picture).convert("L").save(pictures / f"{level}.png", optimize=True)
     for task in ("sr", "slices"):
         shutil.copyfile(options.out / "brains" / f"{task}.png", pictures / f"{task}.png")
     others = ("supervised", "supervised+consistency", "pca+consistency", "cubic+consistency")
-    against(rows["brains shift"], "ours", others, pictures / "shift.png")
+    against(rows["brains shift"], BLEND, others, pictures / "shift.png")
     (options.docs / "RESULTS.md").write_text(document(rows, evaluations))
     print(f"wrote {options.docs / 'RESULTS.md'}")
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import paper
-from brgm_med.pipelines.evaluation.comparison import Paired, best_opponent, mean, paired
+from brgm_med.pipelines.evaluation.comparison import Paired, best_baseline, mean, paired
 from brgm_med.pipelines.evaluation.evaluate import Evaluation
 from brgm_med.pipelines.evaluation.markdown import DIGITS, levels_of, report, scores_of
-from brgm_med.pipelines.evaluation.methods import known
+from brgm_med.pipelines.evaluation.methods import ALONE, BLEND, known
 from brgm_med.pipelines.evaluation.supervised import record_of
 from brgm_med.pipelines.evaluation.table import Row
 from brgm_med.priors.bundle import load
@@ -30,7 +30,7 @@ WHY = {
     "nearest": "LPIPS takes the edges of blocks for detail",
     "biharmonic": "a small smooth hole is best filled smoothly",
 }
-OURS = ("ours", "ours-alone")
+OURS = (BLEND, ALONE)
 PICTURES = {
     "x-rays": "frontal chest x-rays (Hannover, CC BY 3.0) that were held out of the prior's training",
     "faces": "pictures of the Face Research Lab London Set (CC BY 4.0; two of each person, which intervals take as two "
@@ -62,7 +62,7 @@ def document(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evalua
         "",
         *(f"![{name}](results/{name}.png)\n" for name in ("sr-4", "sr-8", "slices-6")),
         *(f"![{name}](results/{name}.png)\n" for name in ("inpaint-half", "inpaint-strokes")),
-        "## What no opponent was trained for",
+        "## What no baseline was trained for",
         "",
         *_shift(rows["brains shift"]),
         "## Every method at every level",
@@ -79,7 +79,7 @@ def document(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evalua
 
 
 def _about(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluation]) -> list[str]:
-    """What was measured, of what, and what the opponents are."""
+    """What was measured, of what, and what the baselines are."""
     first = next(iter(evaluations.values()))
     bundle = load(first.prior)
     heads = len({row["subject"] for row in rows["brains sr"]})
@@ -93,20 +93,20 @@ def _about(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluati
         "MAE are on the scale on which the 0.5th to the 99.5th percentile of a head is 0 to 255; LPIPS is version 0.1, "
         "AlexNet, at the images' own size.",
         "",
-        "**Methods**: `ours` is the generator's MAP over its latent inputs, blended with the linear-Gaussian posterior "
-        "mean and projected onto what was measured (`reconstruct_slices`); `ours-alone` leaves out the blend; "
-        "`ours-unprojected` leaves out the projection, and `ours-orthogonal` takes the orthogonal one. `+consistency` "
-        "is our weighted projection of another method's result. `pca`: the linear-Gaussian MAP of 1500 components. "
+        "**Methods**: `map` is the generator's MAP over its latent inputs; `+blend` blends a result with the "
+        "linear-Gaussian posterior mean, `+consistency` projects it onto what was measured, and `+orthogonal` does so "
+        "orthogonally. Ours here are `map+blend+consistency` (`reconstruct_slices`), and without the blend, as "
+        "`brgm-med sr` computes, `map+consistency`. `pca`: the linear-Gaussian MAP of 1500 components. "
         "`tv`, `dip`: total variation and the deep image prior (deepinv). `pulse`: PULSE's energies with our solver. "
         "`projection-a` to `-f`: the steps of the paper's Fig. 3, from StyleGAN2's inversion (a) to the paper's own "
         "posterior (f). These and `pulse` search around the w that the mapping network makes of z, and the shipped "
-        "prior was trained mainly as an auto-encoder: its encoded slices lie elsewhere, where `ours` searches. "
+        "prior was trained mainly as an auto-encoder: its encoded slices lie elsewhere, where `map` searches. "
         "`esrgan`: Real-ESRGAN x4plus, as published, trained on photographs. `supervised`: an EDSR-like "
         "network trained on the prior's 120 training heads for exactly the measurement of its level.",
         "",
     ]
     budgets = []
-    for file in sorted((first.opponents or first.out / "opponents").glob("supervised-*.safetensors")):
+    for file in sorted((first.baselines or first.out / "baselines").glob("supervised-*.safetensors")):
         record = record_of(file)
         budgets.append(
             f"{file.stem.removeprefix('supervised-')}: {int(record['images']) / 1000:.0f} thousand slices, "
@@ -135,20 +135,20 @@ def _about(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluati
 
 def alone(method: str) -> bool:
     """Whether a row's seconds are its own: a method that begins with another one's result counts that one's too."""
-    return method == "ours" or "+" not in known(method)
+    return method == BLEND or "+" not in known(method)
 
 
 def _comparisons(rows: Mapping[str, Sequence[Row]], ours: str, score: str) -> dict[str, Paired]:
     """Ours against the best other method at every level of brains, shifts left out, by title."""
-    found = {}
+    comparisons = {}
     for name, these in rows.items():
         if not name.startswith("brains") or name.endswith("shift"):
             continue
         for level, some in levels_of(these).items():
-            other = best_opponent(some, score)
+            other = best_baseline(some, score)
             if other is not None:
-                found[TITLES[name.rsplit(" ", 1)[1]].format(level)] = paired(some, ours, other, score)
-    return found
+                comparisons[TITLES[name.rsplit(" ", 1)[1]].format(level)] = paired(some, ours, other, score)
+    return comparisons
 
 
 def _short(rows: Mapping[str, Sequence[Row]]) -> list[str]:
@@ -157,14 +157,14 @@ def _short(rows: Mapping[str, Sequence[Row]]) -> list[str]:
     losses = []
     for score in scores_of([row for these in rows.values() for row in these]):
         for ours in OURS:
-            found = _comparisons(rows, ours, score)
-            verdicts = [c.verdict for c in found.values()]
+            comparisons = _comparisons(rows, ours, score)
+            verdicts = [c.verdict for c in comparisons.values()]
             if not verdicts:
                 continue
             counts = " | ".join(str(verdicts.count(v)) for v in ("won", "undecided", "lost"))
             lines.append(f"| {score} | {ours} | {counts} |")
-            if (score, ours) in (("PSNR", "ours"), ("LPIPS", "ours"), ("LPIPS", "ours-alone")):
-                losses += [(score, title, c) for title, c in found.items() if c.verdict != "won"]
+            if (score, ours) in (("PSNR", BLEND), ("LPIPS", BLEND), ("LPIPS", ALONE)):
+                losses += [(score, title, c) for title, c in comparisons.items() if c.verdict != "won"]
     lines += [
         "",
         "Levels of brains, against the best other method of each (95 % interval of the paired difference).",
@@ -194,10 +194,10 @@ def _paper(rows: Mapping[str, Sequence[Row]]) -> list[str]:
         "| input | BRGM / ours | PULSE | ESRGAN | SRFBN / supervised |",
         "|---|---|---|---|---|",
     ]
-    for name, found in paper.SUPER_RESOLUTION.items():
-        cells = ["{:.2f} / {:.2f}".format(*found[m]) if m in found else "-" for m in paper.METHODS]
+    for name, scores in paper.SUPER_RESOLUTION.items():
+        cells = ["{:.2f} / {:.2f}".format(*scores[m]) if m in scores else "-" for m in paper.METHODS]
         lines.append(f"| {name}, x4, {paper.MARK} | {' | '.join(cells)} |")
-    here = ("ours", "pulse", "esrgan", "supervised")
+    here = (BLEND, "pulse", "esrgan", "supervised")
     for kind, level, these in _levels(rows, "sr"):
         cells = [_cells(these, method, ("LPIPS", "RMSE")) for method in here]
         lines.append(f"| {kind} here, x{level} | {' | '.join(cells)} |")
@@ -207,7 +207,7 @@ def _paper(rows: Mapping[str, Sequence[Row]]) -> list[str]:
         cells = ["{:.2f} / {:.2f} / {:.2f}".format(*pixelwise[m]) for m in ("BRGM", "ESRGAN", "SRFBN")]
         lines.append(f"| {name}, x4, {paper.MARK} | {' | '.join(cells)} |")
     for kind, level, these in _levels(rows, "sr"):
-        cells = [_cells(these, method, ("PSNR", "SSIM", "MAE")) for method in ("ours", "esrgan", "supervised")]
+        cells = [_cells(these, method, ("PSNR", "SSIM", "MAE")) for method in (BLEND, "esrgan", "supervised")]
         lines.append(f"| {kind} here, x{level} | {' | '.join(cells)} |")
     lines += ["", "**Table 3**, inpainting: LPIPS / RMSE / PSNR / SSIM of whole images, means over all masks", ""]
     lines += [
@@ -220,19 +220,19 @@ def _paper(rows: Mapping[str, Sequence[Row]]) -> list[str]:
     for name, these in rows.items():
         if name.endswith(" inpaint"):
             shown = ("LPIPS", "RMSE", "PSNR", "SSIM")
-            cells = [_cells(these, m, shown) for m in ("ours", "", "biharmonic", "telea", "navier-stokes")]
+            cells = [_cells(these, m, shown) for m in (BLEND, "", "biharmonic", "telea", "navier-stokes")]
             lines.append(f"| {name.rsplit(' ', 1)[0]} here | {' | '.join(cells)} |")
     return [*lines, ""]
 
 
 def _levels(rows: Mapping[str, Sequence[Row]], task: str) -> list[tuple[str, str, list[Row]]]:
     """Kind of images, level and rows, of every evaluation of a task."""
-    found = []
+    levels = []
     for name, these in rows.items():
         kind, of = name.rsplit(" ", 1)
         if of == task:
-            found += [(kind, level, some) for level, some in levels_of(these).items()]
-    return found
+            levels += [(kind, level, some) for level, some in levels_of(these).items()]
+    return levels
 
 
 def _cells(rows: Sequence[Row], method: str, scores: Sequence[str]) -> str:
@@ -260,9 +260,9 @@ def _shift(rows: Sequence[Row]) -> list[str]:
         lines += ["|---" * (len(methods) + 2) + "|"]
         for level, these in levels_of(rows).items():
             d = DIGITS[score]
-            found = [mean(these, method, score) for method in methods]
-            cells = ["" if v is None else f"{v[0]:.{d}f}" for v in found]
-            c = paired(these, "ours", "supervised", score)
+            means = [mean(these, method, score) for method in methods]
+            cells = ["" if v is None else f"{v[0]:.{d}f}" for v in means]
+            c = paired(these, BLEND, "supervised", score)
             gain = f"{c.difference:+.{d}f} ({c.low:+.{d}f} to {c.high:+.{d}f}), {c.verdict}"
             lines.append(f"| {level} | {' | '.join(cells)} | {gain} |")
         lines.append("")

@@ -2,12 +2,12 @@
 
     python benchmarks/speed.py [--threads 2] [--only 256 1024 prior] [--batches 1 8 32]
 
-A step is one pass of the generator and the gradient of a sum of squares to W+, with frozen weights. The opponent
+A step is one pass of the generator and the gradient of a sum of squares to W+, with frozen weights. The baseline
 (plain.py) has weights per image and channels first, in float32, one image at a time; both compute the same image, which
 is checked first. Networks: 256 x 256 grey with 24.8 M parameters; 1024 x 1024 RGB (the paper's config F, one image);
 the shipped prior. Every line is measured in processes of its own, so that its peak memory is its own. The fraction is
 of the rate of one large matrix product with the same threads in the same precision, of all operations of convolutions
-and matrix products that ours asks for (the opponent's gradient also passes through weights of every image).
+and matrix products that ours asks for (the baseline's gradient also passes through weights of every image).
 """
 
 from __future__ import annotations
@@ -32,24 +32,10 @@ import plain
 from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.ops.precision import native_precision
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
-from brgm_med.priors.bundle import load
-from training import Operations, matmul_times
+from rates import Operations, network
+from training import matmul_times
 
-NETWORKS = {
-    "256": {"channels": (512, 512, 512, 512, 256, 128, 64)},
-    "1024": {"channels": (512, 512, 512, 512, 512, 256, 128, 64, 32), "image_channels": 3},
-}
 SECONDS = 6.0  # for which a step is repeated, three times at least
-
-
-def network(name: str) -> StyleGAN2:
-    """A network of NETWORKS with random weights, or the shipped prior's, frozen."""
-    torch.manual_seed(0)
-    generator = load().generator if name == "prior" else StyleGAN2(**NETWORKS[name])  # type: ignore[arg-type]
-    for parameter_name, parameter in generator.named_parameters():
-        if parameter_name.endswith("noise_strength"):
-            parameter.data.fill_(0.1)  # as in a trained network, noise is added
-    return generator.eval().requires_grad_(False)
 
 
 def step_of(generator: StyleGAN2, which: str, batch: int) -> Callable[[], Tensor]:

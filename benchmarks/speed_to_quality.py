@@ -30,8 +30,16 @@ from brgm_med.pipelines.evaluation.problems import averages
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.training.heads import slices_of
 from brgm_med.priors.bundle import PriorBundle, load
-from brgm_med.reconstruction import NOISE, STEPS, TOLERANCE, TRUST, consistent, reconstruct_slices, slices_posterior
-from brgm_med.solvers import fit_lbfgs, fit_map
+from brgm_med.reconstruction import (
+    blended,
+    consistent,
+    independent_posterior,
+    reconstruct_slices,
+    solve,
+    whitened_generator,
+)
+from brgm_med.search import SLICES
+from brgm_med.solvers import fit_map
 from demo import perceptual_model
 
 ADAM_STEPS, RATE = 500, 0.1
@@ -95,16 +103,16 @@ def main() -> None:
             start = time.perf_counter()
             reconstruct_slices(prior, [index], corruption, y)
             whole = time.perf_counter() - start
-            mean = prior.linear.at([index]).estimate(corruption, y, NOISE)
             found: dict[str, tuple[float, list[tuple[float, Tensor]], Tensor]] = {}
             for name in rows:
-                posterior, whitened = slices_posterior(prior, [index], corruption, y)
+                whitened = whitened_generator(prior, [index], y.device)
+                posterior = independent_posterior(whitened, corruption, y, SLICES.misfit)
                 watched = Watched(whitened)
                 posterior = replace(posterior, generator=watched)
                 at = torch.zeros(1, 1, whitened.w_dim)
                 began = time.perf_counter()
                 if name == "default":
-                    answer = fit_lbfgs(posterior, at, steps=STEPS, curvature=whitened.curvature, tolerance=TOLERANCE)
+                    answer = solve(posterior, at, SLICES, whitened.curvature)
                 else:
                     answer = fit_map(posterior, at, steps=ADAM_STEPS, rate=RATE)
                 found[name] = began, watched.seen, answer.image
@@ -112,7 +120,7 @@ def main() -> None:
             for name, (began, seen, image) in found.items():
                 quality = [float(psnr(x, truth, high - low)) for _, x in seen]
                 soon = next((t - began for (t, _), q in zip(seen, quality, strict=True) if q >= final - 0.1), torch.nan)
-                blend = consistent(TRUST * image + (1 - TRUST) * mean.to(image), corruption, y)
+                blend = consistent(blended(prior, [index], image, corruption, y, search=SLICES), corruption, y)
                 far = float(lpips(blend, truth, (low, high), model)) if model else torch.nan
                 good = float(psnr(blend, truth, high - low))
                 rows[name].append([len(seen) - 1, seen[-1][0] - began, soon, good, far, whole])

@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from brgm_med.priors.bundle import load
-from brgm_med.transforms.acquire import AcquisitionModel, thick_slices
+from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.oblique import acquire_turned, oblique_profile, turned
+from brgm_med.transforms.simulate import thick_slices
 from brgm_med.transforms.template import load_template
 
 FIELD = (230.4, 230.4, 150.0)

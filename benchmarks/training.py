@@ -16,11 +16,8 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from brgm_med.ops.precision import native_precision
 from brgm_med.perceptual import LPIPS
@@ -28,24 +25,9 @@ from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.training.loop import Recipe, train_iteration
 from brgm_med.training.state import Architecture, TrainState
 from brgm_med.weights import lpips_heads
+from rates import Operations
 
 ALEX = {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)}
-
-
-class Operations(TorchDispatchMode):
-    """Counts the operations of convolutions and matrix products, in all derivatives too.
-
-    By the formulas of `FlopCounterMode`, which itself cannot run a derivative with respect to an input (R1).
-    """
-
-    total = 0
-
-    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = operator(*args, **(kwargs or {}))
-        formula = flop_registry.get(operator.overloadpacket)
-        if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=result)
-        return result
 
 
 def perceptual_model() -> LPIPS:

@@ -1,8 +1,9 @@
 """Thick slices at an angle, from one scan or three, against cubic interpolation: the table of volumes in the README.
 
-    python benchmarks/volumes.py --data ../shared/data/ixi-hh-2mm/t1 --which report --out report
+    python benchmarks/volumes.py --data ../shared/data/ixi-hh-2mm/t1 --which test --out report
 
-Heads as in heads.py. Scans are simulated on a grid of their own: 2 x 2 mm in plane, 6 mm Gaussian slices, turned by 5
+Heads by sorted file name: the first 120 trained the shipped prior, the next 15 are the validation set, the last 15 the
+test set. Scans are simulated on a grid of their own: 2 x 2 mm in plane, 6 mm Gaussian slices, turned by 5
 to 15 degrees about a random axis (another one for each head and scan). Everything is compared on the truth's grid, to
 which results are brought by cubic interpolation, inside the prior's box and in all three planes. One row per head, task
 and method is added to OUT.csv as soon as it is known, so that a run can be resumed; means with 95 % bootstrap intervals
@@ -27,20 +28,18 @@ from scipy.spatial.transform import Rotation
 sys.path.insert(0, str(Path(__file__).parent))
 from brgm_med.metrics import bootstrap_interval, lpips, psnr, ssim
 from brgm_med.perceptual import LPIPS
-from brgm_med.pipelines.reconstruct import volume as sr
+from brgm_med.pipelines import Scan, reconstruct_volume
+from brgm_med.pipelines.evaluation import table
+from brgm_med.pipelines.evaluation.table import Row
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
-from brgm_med.pipelines.reconstruct.measurement import output_grid, pose_problem, with_scan
-from brgm_med.posterior import Weights
-from brgm_med.priors.bundle import PriorBundle, load
+from brgm_med.priors.bundle import DEFAULT, PriorBundle, load
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.oblique import oblique_profile
 from brgm_med.transforms.prepare import Heads, heads_in
 from brgm_med.transforms.register import resample_cubic, rigid_pose
 from brgm_med.transforms.template import Template, load_template
-from demo import Volume, inside_box, perceptual_model, to_ras
-from heads import GROUPS
-from table import Row, completed
+from demo import Volume, baselines, inside_box, perceptual_model, to_ras
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,7 @@ class Task:
     noise: float = 0.0
 
 
+GROUPS = {"validation": slice(120, 135), "test": slice(135, 150)}
 TASKS = {
     "axial": Task((2,)),
     "sagittal": Task((0,)),
@@ -120,27 +120,22 @@ def measure(
     random = torch.Generator().manual_seed(number)
     scans = [y + task.noise * brain * torch.randn(y.shape, generator=random) for y in scans]
     begun = time.monotonic()
-    fine, stated = output_grid(grids, bundle.spacing), None if task.noise else 0.0
-    problem = pose_problem(scans[0], grids[0], MODEL, bundle.spacing, template, stated, fine)
-    for y, grid in zip(scans[1:], grids[1:], strict=True):
-        problem = with_scan(problem, y, grid, MODEL, template, stated)
-    consistent = pose_problem(scans[0], grids[0], MODEL, bundle.spacing, template, 0.0, fine).interpolated
-    stack, problem, _ = sr.infer_stack(problem, bundle, template, weights=Weights())
-    result = sr.combine(problem, stack, template.box)
+    stated = None if task.noise else 0.0
+    result = reconstruct_volume([Scan(y, grid, MODEL, stated) for y, grid in zip(scans, grids, strict=True)], bundle)
     seconds = time.monotonic() - begun
+    grid, first = result.grid, result.measurements[0]
     images = {
         "cubic": Volume(scans[0], grids[0]),
-        "cubic + consistency": Volume(consistent, fine),
-        "ours": Volume(result.image, fine),
+        "cubic + consistency": baselines(Volume(scans[0], grids[0]), grid, MODEL)["cubic + consistency, weighted"],
+        "ours": Volume(result.image, grid),
     }
-    first = result.scans[0]
-    left = (first.values.double() - first.corruption(result.image.double()))[:, first.inside]
+    residual = (first.values.double() - first.operator(result.image.double()))[:, first.inside]
     facts = {
         "seconds": seconds,
-        "residual": float(left.norm() / (first.values - first.values.mean())[:, first.inside].norm()),
+        "residual": float(residual.norm() / (first.values - first.values.mean())[:, first.inside].norm()),
         "noise": task.noise * brain,
-        "noise_found": problem.first.noise.deviation,
-        "residual_rms": float(left.square().mean().sqrt()),
+        "noise_found": result.registration.first.noise.deviation,
+        "residual_rms": float(residual.square().mean().sqrt()),
     }
     return compare(images, truth, inside_box(truth.grid, template.box, pose), model), facts
 
@@ -188,7 +183,7 @@ def summary(rows: list[dict[str, str]]) -> str:
 def tools() -> tuple[PriorBundle, Template, LPIPS | None]:
     """What every job of one process shares."""
     set_up_torch(1)
-    bundle = load("brain-t1-coronal")
+    bundle = load(DEFAULT)
     return bundle, load_template(bundle), perceptual_model()
 
 
@@ -219,10 +214,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     options = parser.parse_args(arguments)
     paths = heads_in(options.data)[GROUPS[options.which]][: options.first]
-    rows = completed(
-        options.out.with_suffix(".csv"),
-        {(path.name, task): (path, n, task) for task in options.tasks for n, path in enumerate(paths)},
-        "task",
+    file = options.out.with_suffix(".csv")
+    known = {(row["head"], row["task"]) for row in table.read(file)}
+    jobs = [(path, n, task) for task in options.tasks for n, path in enumerate(paths) if (path.name, task) not in known]
+    rows = table.completed(
+        file,
+        jobs,
         job,
         lambda row: (list(TASKS).index(row["task"]), row["head"]),
         told,

@@ -20,9 +20,6 @@ class Chunked(Wrapping):
 
     size: int
 
-    def mapping(self, z: Tensor, c: Tensor | None = None) -> Tensor:
-        return self.generator.mapping(z, c)
-
     def synthesis(self, ws: Tensor, noise: Noise = "const") -> Tensor:
         """As the generator's. `noise` must not be "random": the second synthesis would draw others."""
         if noise == "random":

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brgm_med.corruptions import SliceProfile
+from brgm_med.corruptions import Separable, SliceProfile
 from brgm_med.errors import BrgmError
-from brgm_med.separable import SeparableCovariance, SeparableSystem
+from brgm_med.separable import SeparableSystem
 
 ROUNDING = 1e-6
 """How far from linear a corruption may be, as a part of its largest output."""
@@ -39,13 +39,13 @@ def project(
     `corruption` is any linear module A and `y` a measurement of its output's shape; `covariance` applies a
     symmetric positive C to an image (None: identity, the orthogonal projection); `noise` is the
     measurement's standard deviation in units of the covariance's (C with unit variance: noise over prior
-    error). A SliceProfile with a SeparableCovariance (or None) is solved in closed form, axis by axis; all
+    error). A SliceProfile with a Separable covariance (or None) is solved in closed form, axis by axis; all
     else by conjugate gradients with A' from autograd, to |residual| <= tol |y - mean(y)| (in float32 where `tol` is
     1e-3 or more). Raises ValueError
     when A is not linear, and BrgmError when the system is singular or the iteration does not converge.
     """
     x64, y64 = _plain(x), _plain(y)
-    if isinstance(corruption, SliceProfile) and isinstance(covariance, SeparableCovariance | None):
+    if isinstance(corruption, SliceProfile) and isinstance(covariance, Separable | None):
         return _separable(x64, corruption, y64, covariance, noise).to(x.dtype)
     return _iterative(x64, corruption, y64, covariance, noise, tol, max_iter).to(x.dtype)
 
@@ -55,9 +55,7 @@ def _plain(x: Tensor) -> Tensor:
     return x.detach().as_subclass(Tensor).double()
 
 
-def _separable(
-    x: Tensor, corruption: SliceProfile, y: Tensor, covariance: SeparableCovariance | None, noise: float
-) -> Tensor:
+def _separable(x: Tensor, corruption: SliceProfile, y: Tensor, covariance: Separable | None, noise: float) -> Tensor:
     """By eigenvectors of each axis. Two passes where there is no noise: the second removes rounding."""
     if y.shape != corruption(x).shape:
         raise ValueError(f"project: y {tuple(y.shape)} is not A x {tuple(corruption(x).shape)}")

@@ -5,6 +5,7 @@ Its images are in [0, 1], ours in [-1, 1]: x = 2 u - 1, so that of a linear A, A
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from brgm_med.corruptions import Mask
 from brgm_med.errors import BrgmError
 from brgm_med.priors.bundle import PriorBundle
-from brgm_med.reconstruction import STEPS, reconstruct_slices
+from brgm_med.reconstruction import reconstruct_slices, slices_search
 
 
 class PhysicsCorruption(nn.Module):
@@ -29,11 +30,11 @@ class PhysicsCorruption(nn.Module):
 
     def __init__(self, physics: Any) -> None:
         super().__init__()
-        self._held = (physics,)  # not a submodule: `double()` leaves it alone
+        self._physics = (physics,)  # not a submodule: `double()` leaves it alone
 
     @property
     def physics(self) -> Any:
-        return self._held[0]
+        return self._physics[0]
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.physics.A(x.float())
@@ -73,9 +74,9 @@ class SlicesReconstructor(nn.Module):
     ValueError when the physics is not linear.
     """
 
-    def __init__(self, prior: PriorBundle, index: int | Sequence[int], steps: int = STEPS) -> None:
+    def __init__(self, prior: PriorBundle, index: int | Sequence[int], iterations: int | None = None) -> None:
         super().__init__()
-        self.prior, self.index, self.steps = prior, index, steps
+        self.prior, self.index, self.iterations = prior, index, iterations
 
     def forward(self, y: Tensor, physics: Any, **_: Any) -> Tensor:
         index = [self.index] * len(y) if isinstance(self.index, int) else list(self.index)
@@ -88,8 +89,9 @@ class SlicesReconstructor(nn.Module):
         deviation = 2 * float(torch.as_tensor(sigma).max())
         if not math.isfinite(deviation):
             deviation = 0.0
+        search = dataclasses.replace(slices_search(corruption).limited_to(self.iterations), trust=1.0)
         with torch.enable_grad():  # the search needs it, and deepinv's loops switch it off
-            found = reconstruct_slices(
-                self.prior, index, corruption, values.detach(), trust=1.0, steps=self.steps, deviation=deviation
+            image = reconstruct_slices(
+                self.prior, index, corruption, values.detach(), search=search, deviation=deviation
             )
-        return (found.detach() + 1) / 2
+        return (image.detach() + 1) / 2

@@ -8,18 +8,36 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from brgm_med.errors import CannotWriteError, InputRefusedError
+from brgm_med.errors import CannotWriteError, InputRefusedError, refuse
 
 
 def digest(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def start_of(path: Path, length: int, advice: str) -> tuple[bytes, int]:
+    """The first `length` bytes of a file, and its size in bytes.
+
+    Raises InputRefusedError, with `advice`, for what is no file, and for what cannot be read.
+    """
+    try:
+        if path.is_dir():
+            refuse(path, "is a folder", advice)
+        if not path.exists():
+            refuse(path, "no such file", "check the name")
+        if not path.is_file():
+            refuse(path, "is not a regular file", advice)
+        with path.open("rb") as file:
+            return file.read(length), os.fstat(file.fileno()).st_size
+    except OSError as error:
+        refuse(path, f"cannot be read ({error.strerror})", "check the name and the permissions")
 
 
 def check_output(path: Path, force: bool = False) -> None:
@@ -41,6 +59,14 @@ def check_output(path: Path, force: bool = False) -> None:
         raise CannotWriteError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it, unless it is there. Raises CannotWriteError."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotWriteError(f"{path}: cannot be made ({error.strerror}); choose another folder") from error
+
+
 @contextmanager
 def replacing(path: Path, force: bool = False) -> Iterator[Path]:
     """Give a new, empty file beside `path` to fill; on leaving, flush it to the disk and rename it to `path`.
@@ -49,20 +75,42 @@ def replacing(path: Path, force: bool = False) -> Iterator[Path]:
     `check_output` does, and CannotWriteError for an OSError inside (such as a full disk).
     """
     check_output(path, force)
-    temporary = path.with_name(f".brgm-{secrets.token_hex(8)}.part")
-    try:
+    with _beside(path) as temporary:
         try:
             temporary.open("xb").close()
             yield temporary
-            with temporary.open("rb") as file:
-                os.fsync(file.fileno())
+            _sync(temporary)
             os.replace(temporary, path)
             _sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Give a name beside `path`. An OSError inside becomes CannotWriteError for `path`."""
+    try:
+        yield path.with_name(f".brgm-{secrets.token_hex(8)}.part")
     except OSError as error:
-        why = error.strerror or str(error)
-        raise CannotWriteError(f"{path}: cannot be written ({why}); free space or choose another folder") from error
+        reason = error.strerror or str(error)
+        raise CannotWriteError(f"{path}: cannot be written ({reason}); free space or choose another folder") from error
+
+
+@contextmanager
+def reading_back(path: Path) -> Iterator[Callable[[bool], None]]:
+    """Check in here that a file, written beside `path`, reads back; gives a function that takes whether it is the same.
+
+    Raises CannotWriteError where it is not, and where reading refuses it.
+    """
+
+    def check(same: bool) -> None:
+        if not same:
+            raise CannotWriteError(f"{path}: reads back differently from what was written; check the disk")
+
+    try:
+        yield check
+    except InputRefusedError as error:
+        raise CannotWriteError(f"{path}: does not read back ({error}); check the disk") from error
 
 
 def write_json(path: Path, content: dict[str, Any], force: bool) -> None:
@@ -114,8 +162,7 @@ def new_folder(path: Path, replaced: str | None = None) -> Iterator[Path]:
     `check_new_folder` does, and CannotWriteError for an OSError inside.
     """
     check_new_folder(path, replaced)
-    temporary = path.with_name(f".brgm-{secrets.token_hex(8)}.part")
-    try:
+    with _beside(path) as temporary:
         try:
             temporary.mkdir()
             yield temporary
@@ -125,9 +172,6 @@ def new_folder(path: Path, replaced: str | None = None) -> Iterator[Path]:
             _sync(path.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise CannotWriteError(f"{path}: cannot be written ({why}); free space or choose another folder") from error
 
 
 def _put_in_place(new: Path, path: Path) -> None:

@@ -27,7 +27,7 @@ class LinearGaussian:
     """x ~ N(mean_p, basis diag(deviation^2) basis' + nugget^2 I), slices [N, 1, H, W], air about -1.
 
     `mean` [N or 1, 1, H, W]: one image per slice, or one for all; `basis` [H W, K] orthonormal and `deviation` [K]
-    are shared by all positions; `nugget` is the standard deviation, per pixel, of what the basis leaves out.
+    are shared by all positions; `nugget` is the standard deviation, per pixel, of the part outside the basis.
     """
 
     mean: Tensor
@@ -48,20 +48,20 @@ class LinearGaussian:
             raise ValueError(f"LinearGaussian.fit: a slice of {columns} columns has no two halves")
         mean = sum((_double(stacks[h]) for h in range(1, heads)), _double(stacks[0])) / heads
         mean = (mean + mean.flip(3)) / 2
-        found = []
+        halves = []
         for sign in (1, -1):
             parts = (folded(_double(stacks[h]) - mean, sign) for h in range(heads))
             values, vectors = _principal(parts, heads * positions, rank)
-            found.append((values, vectors, torch.full((len(values),), sign, dtype=torch.int8)))
-        values, vectors, parity = (torch.cat(both) for both in zip(*found, strict=True))
+            halves.append((values, vectors, torch.full((len(values),), sign, dtype=torch.int8)))
+        values, vectors, parity = (torch.cat(both) for both in zip(*halves, strict=True))
         total = sum(float((_double(stacks[h]) - mean).square().sum()) for h in range(heads)) / (heads * positions)
         best = values.argsort(descending=True, stable=True)[:rank]
-        kept = values[best]
+        largest = values[best]
         size = rows * columns
-        rest = max(0.0, total - float(kept.sum())) / (size - len(kept)) if len(kept) < size else 0.0
+        rest = max(0.0, total - float(largest.sum())) / (size - len(largest)) if len(largest) < size else 0.0
         half = (vectors[best] * 0.5**0.5).reshape(-1, rows, columns // 2)
         basis = unfolded(half, parity[best])
-        return cls(mean.float(), basis.float(), (kept - rest).clamp_min(0).sqrt().float(), rest**0.5)
+        return cls(mean.float(), basis.float(), (largest - rest).clamp_min(0).sqrt().float(), rest**0.5)
 
     def at(self, index: Tensor | Sequence[int]) -> LinearGaussian:
         """The prior of the slices at positions `index` [N] of this one's mean."""
@@ -91,26 +91,26 @@ class LinearGaussian:
         grain = torch.randn(self.mean.shape, generator=generator, dtype=torch.float64).to(self.mean)
         return self.mean + ((a * self.deviation) @ self.basis.T).reshape(self.mean.shape) + self.nugget * grain
 
-    def estimate(self, corruption: nn.Module, measured: Tensor, noise: float) -> Tensor:
-        """The posterior mean, which is the MAP: m + C A' (A C A' + noise^2 I)^-1 (y - A m), [N, 1, H, W].
+    def estimate(self, corruption: nn.Module, measured: Tensor, misfit: float) -> Tensor:
+        """The posterior mean, which is the MAP: m + C A' (A C A' + misfit^2 I)^-1 (y - A m), [N, 1, H, W].
 
-        `corruption` is any linear module A that takes batches, `measured` y = A x + noise, `noise` its standard
-        deviation in the images' own unit. A mean of one row is that of all of len(measured) slices. Where A treats
-        every slice alone and alike, its matrix is solved directly, for any number of slices at little more cost; else
-        by the conjugate gradients of `consistency.project`. Float64 inside. Raises ValueError when A is not linear
-        and BrgmError when the system is singular.
+        `corruption` is any linear module A that takes batches, `measured` y = A x + noise, `misfit` the standard
+        deviation of that noise, in the images' own unit. A mean of one row is that of all of len(measured) slices.
+        Where A treats every slice alone and alike, its matrix is solved directly, for any number of slices at little
+        more cost; else by the conjugate gradients of `consistency.project`. Float64 inside. Raises ValueError when A is
+        not linear and BrgmError when the system is singular.
         """
         count = len(measured) if len(self.mean) == 1 else len(self.mean)
         mean = self.mean.double().expand(count, -1, -1, -1)
         forward = copy.deepcopy(corruption).double()
         check_linear(forward, mean)
         if not _alike(forward, mean):
-            return project(mean, forward, measured, self.covariance, noise).to(self.mean.dtype)
+            return project(mean, forward, measured, self.covariance, misfit).to(self.mean.dtype)
         with torch.no_grad():
             residual = (measured.double() - forward(mean)).flatten(1)
             transposed = self._matrix(forward, residual.shape[1])
             spread = self._through(forward, (self.basis * self.deviation).double().T)
-            system = spread.T @ spread + noise**2 * torch.eye(residual.shape[1]).to(spread)
+            system = spread.T @ spread + misfit**2 * torch.eye(residual.shape[1]).to(spread)
             if self.nugget:
                 system += self.nugget**2 * self._through(forward, transposed.T)
             factor, failed = torch.linalg.cholesky_ex(system)
@@ -120,13 +120,13 @@ class LinearGaussian:
             correction = self.covariance(self._images(weights @ transposed.T))
         return (mean + correction).to(self.mean.dtype)
 
-    def fill(self, known: Tensor, measured: Tensor, noise: float) -> Tensor:
+    def fill(self, known: Tensor, measured: Tensor, misfit: float) -> Tensor:
         """The posterior mean of slices [N, 1, H, W] of which `measured` holds the pixels `known` [H, W] (bool), with
-        `noise` as in `estimate`: the same, solved for the components, which are fewer than known pixels."""
-        kept = known.flatten().cpu()
-        spread = (self.basis * self.deviation)[kept].double()
+        `misfit` as in `estimate`: the same, solved for the components, which are fewer than known pixels."""
+        rows = known.flatten().cpu()
+        spread = (self.basis * self.deviation)[rows].double()
         residual = (measured - self.mean)[..., known].flatten(1).double()
-        variance = self.nugget**2 + noise**2
+        variance = self.nugget**2 + misfit**2
         system = spread.T @ spread + variance * torch.eye(spread.shape[1]).to(spread)
         factor, failed = torch.linalg.cholesky_ex(system)
         if failed:
@@ -198,7 +198,7 @@ def _principal(parts: Iterator[Tensor], count: int, rank: int) -> tuple[Tensor, 
 
 
 def _alike(forward: nn.Module, x: Tensor) -> bool:
-    """Whether a linear module does the same to every slice, whatever is in the others (seen at one random x)."""
+    """Whether a linear module does the same to every slice, independently of the others (seen at one random x)."""
     random = torch.Generator().manual_seed(0)
     u = torch.randn(x.shape, generator=random, dtype=torch.float64).to(x)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""How strong a scan's noise is, from the air in it."""
+"""The strength of a scan's noise, from the air in it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RAYLEIGH_QUARTILES = math.sqrt(math.log(4) / math.log(4 / 3))
 
 @dataclass(frozen=True)
 class NoiseLevel:
-    """`deviation`: the noise's standard deviation in the scan's units, 0 where it could not be told. `kind`:
+    """`deviation`: the noise's standard deviation in the scan's units, 0 where it is not known. `kind`:
     "gaussian"; "rician", the magnitude of complex noise (its bias in the dark is not corrected); "unidentified";
     "negligible"; or "stated"."""
 
@@ -31,7 +31,7 @@ def noise_in_air(air: Tensor) -> NoiseLevel:
     Robust: quartiles, so that ghosts and skin in up to a tenth of the air hardly count. Values that are never negative
     and spread as a Rayleigh distribution does (upper over lower quartile about 2.2) are magnitudes. Fewer than 500
     values, or air that was set to a constant, tell nothing. Noise that was smoothed along with the scan (interpolation)
-    is told as it is now.
+    is estimated as it is now.
     """
     values = air.flatten().double()
     if len(values) < FEWEST:

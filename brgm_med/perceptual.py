@@ -1,7 +1,9 @@
 """Perceptual distances: how far two pictures are apart in the features of a network, per image.
 
 LPIPS is written from Zhang et al., "The unreasonable effectiveness of deep features as a perceptual metric",
-CVPR 2018, Eq. 1, with the backbones and linear heads of its version 0.1; it agrees with the `lpips` package.
+CVPR 2018, Eq. 1, with the backbones and linear heads of its version 0.1. It stands beside the `lpips` package, which
+provides the heads and which tests/test_metrics.py compares it with: the package has its backbones by torchvision's own
+download only, and takes pairs of images, where a search compares many images with one whose features stay the same.
 """
 
 from __future__ import annotations

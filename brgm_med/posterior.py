@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from brgm_med.energies import Colinear, Gaussian, GaussMarkov, Likelihood, Perceptual, Pixel, Prior
 from brgm_med.networks.noise import Noise, Shapes, split_maps
 from brgm_med.perceptual import PerceptualFeatures
+from brgm_med.search import Search
 
 
 class Generator(Protocol):
-    """What a generator must offer; `networks.StyleGAN2` does, and so can a VAE's decoder."""
+    """The interface of a generator; `networks.StyleGAN2` has it, and so can a VAE's decoder."""
 
     @property
     def z_dim(self) -> int: ...
@@ -36,7 +37,7 @@ class Generator(Protocol):
 
 @dataclass(frozen=True)
 class Wrapping:
-    """A generator that stands before another one: its sizes are the other's, but for those that it says itself."""
+    """A generator made of another one: sizes and mapping are the other's, but for those that it defines itself."""
 
     generator: Generator
 
@@ -55,6 +56,9 @@ class Wrapping:
     @property
     def image_shape(self) -> tuple[int, int]:
         return self.generator.image_shape
+
+    def mapping(self, z: Tensor, c: Tensor | None = None) -> Tensor:
+        return self.generator.mapping(z, c)
 
 
 @dataclass(frozen=True)
@@ -177,7 +181,7 @@ class Whitened(Wrapping):
         """About how a likelihood's curvature falls along the coordinates, [R + M], for `solvers.fit_lbfgs`.
 
         It is deviation^2 in W+, as far as all of w shows in the image alike; its root, above a floor, was the better
-        guess on the choosing heads, and so was the floor for the maps.
+        guess on the validation heads, and so was the floor for the maps.
         """
         relative = self.deviation / self.deviation.max()
         return torch.nn.functional.pad(relative, (0, self.w_dim - len(relative))).clamp_min(0.03)
@@ -213,8 +217,8 @@ class WhitenedLayers(Wrapping):
         mean = w.mean(0)
         values, vectors = torch.linalg.eigh((w - mean).T @ (w - mean) / (samples - 1))
         values, vectors = values.flip(0), vectors.flip(1)
-        kept = values > 1e-6 * values[0]
-        return cls(generator, mean.float(), vectors[:, kept].float(), values[kept].sqrt().float())
+        varying = values > 1e-6 * values[0]
+        return cls(generator, mean.float(), vectors[:, varying].float(), values[varying].sqrt().float())
 
     @property
     def w_dim(self) -> int:
@@ -229,35 +233,20 @@ class WhitenedLayers(Wrapping):
         return self.generator.synthesis(self.mean + (ws * self.deviation) @ self.basis.T, noise=noise)
 
 
-@dataclass(frozen=True)
-class Weights:
-    """The weights of our default posterior, chosen by measurement on the choosing heads (see the model card).
-
-    `noise`: standard deviation of what the generator and the approximate likelihood leave unexplained, in units of
-    the [-1, 1] range. `perceptual`: weight of the perceptual distance, times the number of pixels (`sr` leaves that
-    term out unless it is asked for). `prior`: weight of the squared innovations of the whitened coordinates (0.5 is
-    the Gaussian that was fitted to the training stacks).
-    """
-
-    noise: float = 0.15
-    perceptual: float = 0.5
-    prior: float = 0.5
-
-
 def whitened_posterior(
     generator: Whitened,
     corruption: nn.Module,
     measured: Tensor,
     features: PerceptualFeatures | None,
-    weights: Weights,
+    search: Search,
 ) -> Posterior:
-    """Our default: Gaussian noise, and on W+ the Gaussian of encoded training stacks with its correlations, within a
-    slice and between neighbours. `measured` [N, ...] is a whole stack, in order.
+    """Our default: Gaussian noise of `search.misfit`, and on W+ the Gaussian of encoded training stacks with its
+    correlations, within a slice and between neighbours. `measured` [N, ...] is a whole stack, in order.
 
     The search starts at coordinates 0: the mean w at each slice's place along the head.
     """
-    likelihood: tuple[Likelihood, ...] = (Pixel(0.5 / weights.noise**2),)
-    if features is not None and weights.perceptual:
-        likelihood = (*likelihood, Perceptual(features, weights.perceptual * measured[0].numel()))
-    prior = GaussMarkov(generator.correlation, weights.prior)
+    likelihood: tuple[Likelihood, ...] = (Pixel(0.5 / search.misfit**2),)
+    if features is not None and search.perceptual_weight:
+        likelihood = (*likelihood, Perceptual(features, search.perceptual_weight * measured[0].numel()))
+    prior = GaussMarkov(generator.correlation, search.prior_weight)
     return Posterior(generator, corruption, measured, likelihood, (prior,), noise="none", coupled=True)

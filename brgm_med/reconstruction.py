@@ -1,10 +1,10 @@
-"""Reconstruction of single slices on a prior's own grid, from any linear measurement of them."""
+"""Reconstruction of images on a prior's own grid, slices or pictures, from any linear measurement of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,79 +12,122 @@ from torch import Tensor, nn
 from brgm_med.consistency import project
 from brgm_med.corruptions import Mask, SliceProfile
 from brgm_med.energies import Gaussian, Pixel
-from brgm_med.posterior import Posterior, Whitened
+from brgm_med.errors import PriorError
+from brgm_med.posterior import Posterior, Whitened, WhitenedLayers
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.seams import blend_seamless
+from brgm_med.search import SLICES, SLICES_HOLE, Search
 from brgm_med.separable import stationary_covariance
-from brgm_med.solvers import fit_lbfgs
+from brgm_med.solvers import Estimate, fit_lbfgs, fit_map
 
-NOISE = 0.08
-"""Standard deviation of what the generator leaves unexplained of a measurement, in units of the [-1, 1] range."""
-
-TRUST = 0.7
-"""Weight of the generator's MAP, the rest being the linear-Gaussian posterior mean. Their errors differ, so that their
-mean is nearer to the truth than either; the MAP alone is the sharper one. Chosen on the choosing heads."""
-
-STEPS = 25
-TOLERANCE = 2e-3
-"""Steps at most, and the relative fall of the energy below which a slice is settled. Steps: on the choosing heads."""
-
-CORRELATION = 0.5
-"""Correlation length, in pixels, of the error that the final projection corrects."""
-
-HOLE = 0.3
-"""`NOISE` beside a hole: neighbouring pixels err alike, so that all of them together tell less. On three choosing
-heads, of 0.08 to 0.8."""
-
-ERROR = 0.2
-"""Its standard deviation, against which a measurement's noise is weighed: what is left on the choosing heads."""
+Progress = Callable[[int, dict[str, Tensor]], None]
+"""Called once an iteration with its number and the energies of what was tried."""
 
 
-def slices_posterior(
-    prior: PriorBundle, index: Sequence[int], corruption: nn.Module, measured: Tensor, noise: float = NOISE
-) -> tuple[Posterior, Whitened]:
-    """The posterior of every slice on its own, and its generator: whitened, with the means at positions `index`.
+def solve(
+    posterior: Posterior,
+    start: Tensor,
+    search: Search,
+    curvature: Tensor | None = None,
+    progress: Progress | None = None,
+) -> Estimate:
+    """The MAP by the solver of `search`; `curvature` as `fit_lbfgs` takes it."""
+    steps, tolerance = search.iterations, search.tolerance
+    if search.solver == "adam":
+        return fit_map(posterior, start, steps=steps, rate=search.rate, tolerance=tolerance, callback=progress)
+    return fit_lbfgs(posterior, start, steps=steps, curvature=curvature, tolerance=tolerance, callback=progress)
 
-    Arguments as those of `reconstruct_slices`; `corruption` need not be linear.
+
+def slices_search(corruption: nn.Module) -> Search:
+    """The preset for slices that are measured so: `SLICES_HOLE` for a `Mask`, else `SLICES`."""
+    return SLICES_HOLE if isinstance(corruption, Mask) else SLICES
+
+
+def whitened_generator(
+    prior: PriorBundle, index: Sequence[int] | None, device: torch.device
+) -> Whitened | WhitenedLayers:
+    """A prior's generator in coordinates that are N(0, 1): of slices at positions `index`, or of pictures (None).
+
+    Of all latent inputs, as training images were encoded, where the prior has their statistics; else of every layer's
+    w, as z are mapped. Raises PriorError for a conditional prior of pictures: nothing says what to condition on.
     """
-    whitened = prior.whitened(measured.device)
-    whitened = dataclasses.replace(whitened, mean=whitened.mean[list(index)])
-    normal = Gaussian(torch.zeros(whitened.w_dim, device=measured.device), torch.ones(()), 0.5)
-    return Posterior(whitened, corruption, measured, (Pixel(0.5 / noise**2),), (normal,), noise="none"), whitened
+    if index is not None:
+        whitened = prior.whitened(device)
+        return dataclasses.replace(whitened, mean=whitened.mean[list(index)])
+    if prior.generator.c_dim:
+        raise PriorError(f"{prior.folder}: is conditional, and a picture does not say on what; take another prior")
+    if prior.encoded:
+        return prior.whitened(device)
+    layers = WhitenedLayers.of_mapped(prior.generator)
+    moved = (t.to(device) for t in (layers.mean, layers.basis, layers.deviation))
+    return WhitenedLayers(prior.generator.to(device), *moved)
 
 
-def map_slices(
+def independent_posterior(
+    generator: Whitened | WhitenedLayers, corruption: nn.Module, measured: Tensor, deviation: float
+) -> Posterior:
+    """Of every image on its own: Gaussian noise of standard `deviation`, N(0, 1) on whitened coordinates."""
+    normal = Gaussian(torch.zeros(generator.w_dim, device=measured.device), torch.ones((), device=measured.device), 0.5)
+    return Posterior(generator, corruption, measured, (Pixel(0.5 / deviation**2),), (normal,), noise="none")
+
+
+def map_images(
     prior: PriorBundle,
-    index: Sequence[int],
+    index: Sequence[int] | None,
     corruption: nn.Module,
     measured: Tensor,
     *,
-    noise: float = NOISE,
-    steps: int = STEPS,
+    search: Search,
+    deviation: float = 0.0,
+    progress: Progress | None = None,
 ) -> Tensor:
-    """G at the MAP of all its latent inputs, W+ and noise maps, N(0, 1) in whitened coordinates: [N, 1, H, W].
+    """G at the MAP of every image on its own, [N, C, H, W]: slices at positions `index`, or pictures (None).
 
-    Arguments as those of `reconstruct_slices`; `corruption` need not be linear. Every slice is sought on its own.
+    `measured` [N, ...] is on the device that computes, and so is `corruption`, which need not be linear. `deviation`:
+    of the measurement's noise. Raises as `whitened_generator` does.
     """
-    posterior, whitened = slices_posterior(prior, index, corruption, measured, noise)
-    start = torch.zeros(len(measured), 1, whitened.w_dim, device=measured.device)
-    return fit_lbfgs(posterior, start, steps=steps, curvature=whitened.curvature, tolerance=TOLERANCE).image
+    generator = whitened_generator(prior, index, measured.device)
+    posterior = independent_posterior(generator, corruption, measured, math.hypot(search.misfit, deviation))
+    start = torch.zeros(len(measured), generator.num_ws, generator.w_dim, device=measured.device)
+    curvature = generator.curvature if isinstance(generator, Whitened) else None
+    return solve(posterior, start, search, curvature, progress).image
 
 
-def consistent(image: Tensor, corruption: nn.Module, measured: Tensor, deviation: float = 0.0) -> Tensor:
+def blended(
+    prior: PriorBundle,
+    index: Sequence[int],
+    image: Tensor,
+    corruption: nn.Module,
+    measured: Tensor,
+    *,
+    search: Search,
+    deviation: float = 0.0,
+) -> Tensor:
+    """`search.trust` parts of `image`, the rest the posterior mean of the linear-Gaussian prior of the same slices."""
+    linear, total = prior.linear.at(list(index)), math.hypot(search.misfit, deviation)
+    if isinstance(corruption, Mask):
+        mean = linear.fill(corruption.mask, measured, total)
+    else:
+        mean = linear.estimate(corruption, measured, total)
+    return search.trust * image + (1 - search.trust) * mean.to(image)
+
+
+def consistent(
+    image: Tensor, corruption: nn.Module, measured: Tensor, deviation: float = 0.0, search: Search = SLICES
+) -> Tensor:
     """The most probable correction of `image` that gives back `measured`, for errors that are correlated over
-    `CORRELATION` pixels; up to noise of that standard `deviation`. Of a `Mask` [H, W], the known pixels stay and the
-    image meets them in the gradient domain (`seams.blend_seamless`). Raises ValueError for one that is not linear.
+    `search.correlation` pixels; up to noise of that standard `deviation`. Of a `Mask` [H, W], the known pixels stay and
+    the image meets them in the gradient domain (`seams.blend_seamless`). Raises ValueError for one that is not linear.
     """
     if isinstance(corruption, Mask):
         return blend_seamless(measured, image, ~corruption.mask)
-    covariance = stationary_covariance(image.shape[1:], [0, CORRELATION, CORRELATION])
+    covariance = stationary_covariance(image.shape[1:], [0, search.correlation, search.correlation])
     if isinstance(corruption, SliceProfile):
-        return project(image, corruption, measured, covariance, deviation / ERROR)
+        return project(image, corruption, measured, covariance, deviation / search.error)
     _, rows, columns = covariance.matrices
     assert rows is not None
     assert columns is not None
-    return project(image, corruption, measured, lambda x: rows.to(x) @ x @ columns.to(x), deviation / ERROR)
+    return project(image, corruption, measured, lambda x: rows.to(x) @ x @ columns.to(x), deviation / search.error)
 
 
 def reconstruct_slices(
@@ -93,37 +136,19 @@ def reconstruct_slices(
     corruption: nn.Module,
     measured: Tensor,
     *,
-    noise: float | None = None,
-    trust: float = TRUST,
-    steps: int = STEPS,
+    search: Search | None = None,
     deviation: float = 0.0,
 ) -> Tensor:
     """The slices [N, 1, H, W] at positions `index` of the prior's box that most probably caused `measured`.
 
     Normalised as the prior's slices are (air -1, brain 0). `corruption` is a linear module, `measured` [N, ...] what it
     makes of the slices: the result gives it back, up to noise of that standard `deviation` in these units. The
-    generator's MAP is blended, by `trust`, with the posterior mean of the linear-Gaussian prior of the same training
-    slices, and the blend is projected onto what was measured. `noise`: standard deviation of what the priors leave
-    unexplained of a measurement (default: `NOISE`, or `HOLE` for a `Mask` [H, W] of known pixels). Raises
+    generator's MAP is blended, by `search.trust`, with the posterior mean of the linear-Gaussian prior of the same
+    training slices, and the blend is projected onto what was measured. `search`: by default `slices_search`. Raises
     ValueError when the corruption is not linear.
     """
-    noise = unexplained(corruption, deviation) if noise is None else math.hypot(noise, deviation)
-    image = map_slices(prior, index, corruption, measured, noise=noise, steps=steps)
-    if trust < 1:
-        image = trust * image + (1 - trust) * linear_mean(prior, index, corruption, measured, noise).to(image)
-    return consistent(image, corruption, measured, deviation)
-
-
-def unexplained(corruption: nn.Module, deviation: float = 0.0) -> float:
-    """The standard deviation, noise of that `deviation` included, that a measurement has around what the priors say."""
-    return math.hypot(HOLE if isinstance(corruption, Mask) else NOISE, deviation)
-
-
-def linear_mean(
-    prior: PriorBundle, index: Sequence[int], corruption: nn.Module, measured: Tensor, noise: float
-) -> Tensor:
-    """The posterior mean of the linear-Gaussian prior of the same slices. Arguments as `reconstruct_slices`."""
-    linear = prior.linear.at(list(index))
-    if isinstance(corruption, Mask):
-        return linear.fill(corruption.mask, measured, noise)
-    return linear.estimate(corruption, measured, noise)
+    search = slices_search(corruption) if search is None else search
+    image = map_images(prior, index, corruption, measured, search=search, deviation=deviation)
+    if search.trust < 1:
+        image = blended(prior, index, image, corruption, measured, search=search, deviation=deviation)
+    return consistent(image, corruption, measured, deviation, search)

@@ -10,24 +10,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from brgm_med.corruptions import SliceProfile, along
+from brgm_med.corruptions import Separable, SliceProfile, along_axes
 from brgm_med.errors import BrgmError
 
 MAX_CONDITION = 1e12
 """Beyond this condition number along an axis an exact solution in float64 would be noise."""
-
-
-@dataclass(frozen=True, eq=False)
-class SeparableCovariance:
-    """C = C0 x C1 x ... over an image's last dimensions: per axis an [n, n] float64 matrix, or None (I)."""
-
-    matrices: tuple[Tensor | None, ...]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        for i, matrix in enumerate(self.matrices):
-            if matrix is not None:
-                x = along(x, matrix, i - len(self.matrices))
-        return x
 
 
 def stationary_covariance(
@@ -35,8 +22,8 @@ def stationary_covariance(
     length: Sequence[float] | float,
     kernel: Literal["gaussian", "matern", "exponential"] = "gaussian",
     nugget: float = 1e-3,
-) -> SeparableCovariance:
-    """Unit-variance covariance that falls with distance, separable over the image axes of `shape`.
+) -> Separable:
+    """C = C0 x C1 x ...: unit-variance covariance that falls with distance, separable over the image axes of `shape`.
 
     Along each axis (1 - nugget) k(d / length) + nugget I, d in voxels: k = exp(-u^2 / 2), (1 + u) exp(-u)
     or exp(-u). The nugget keeps A C A' well conditioned where the kernel is much wider than a coarse
@@ -56,10 +43,10 @@ def stationary_covariance(
             "exponential": lambda u: torch.exp(-u),
         }[kernel](u)
         matrices.append((1 - nugget) * k + nugget * torch.eye(n, dtype=torch.float64))
-    return SeparableCovariance(tuple(matrices))
+    return Separable(matrices)
 
 
-def condition_numbers(corruption: SliceProfile, covariance: SeparableCovariance | None = None) -> tuple[float, ...]:
+def condition_numbers(corruption: SliceProfile, covariance: Separable | None = None) -> tuple[float, ...]:
     """The condition number of A C A' along each axis (1 for an axis that is measured as it is)."""
     numbers = []
     for a, c in zip(corruption.matrices, _axes(covariance), strict=True):
@@ -73,20 +60,21 @@ class SeparableSystem:
     """A C A' of a `SliceProfile` A and a covariance C of three axes, K_i = U_i diag(L_i) U_i' along axis i.
 
     `values`: L_i, [n'_i]. `vectors`: U_i, or None where K_i = I. `spreads`: C_i A_i' [n_i, n'_i], or None where that is
-    I. `variances`: the diagonal of C_i, [n_i]. `kept`: whether A_i = I, so that an exact correction passes. Float64.
+    I. `variances`: the diagonal of C_i, [n_i]. `identity`: whether A_i = I, so that an exact
+    correction passes. Float64.
     """
 
     values: tuple[Tensor, ...]
     vectors: tuple[Tensor | None, ...]
     spreads: tuple[Tensor | None, ...]
     variances: tuple[Tensor, ...]
-    kept: tuple[bool, ...]
+    identity: tuple[bool, ...]
 
     @classmethod
     def of(
         cls,
         corruption: SliceProfile,
-        covariance: SeparableCovariance | None,
+        covariance: Separable | None,
         fine: Sequence[int],
         device: torch.device | str = "cpu",
     ) -> SeparableSystem:
@@ -113,10 +101,7 @@ class SeparableSystem:
 
     def coefficients(self, r: Tensor) -> Tensor:
         """Residuals [C, X', Y', Z'] in the basis of eigenvectors: an isometry."""
-        for axis, u in enumerate(self.vectors):
-            if u is not None:
-                r = along(r, u.T, axis - 3)
-        return r
+        return along_axes(r, [None if u is None else u.T for u in self.vectors])
 
     def correction(self, r: Tensor, noise: float) -> Tensor:
         """C A' (A C A' + noise^2 I)^-1 r: [C, X', Y', Z'] -> [C, X, Y, Z].
@@ -125,19 +110,13 @@ class SeparableSystem:
         not multiply, and an axis that is measured as it is passes unchanged. Raises BrgmError where one is singular.
         """
         if noise == 0:
-            for axis in range(3):
-                gain = self._gain(axis)
-                r = r if gain is None else along(r, gain, axis - 3)
-            return r
-        r = self.coefficients(r) / (self.spectrum + noise**2)
-        for axis, (u, spread) in enumerate(zip(self.vectors, self.spreads, strict=True)):
-            if spread is not None and u is not None:
-                r = along(r, spread @ u, axis - 3)
-        return r
+            return along_axes(r, [self._gain(axis) for axis in range(3)])
+        products = [None if c is None or u is None else c @ u for c, u in zip(self.spreads, self.vectors, strict=True)]
+        return along_axes(self.coefficients(r) / (self.spectrum + noise**2), products)
 
     def _gain(self, axis: int) -> Tensor | None:
         values, u, spread = self.values[axis], self.vectors[axis], self.spreads[axis]
-        if self.kept[axis] or u is None or spread is None:
+        if self.identity[axis] or u is None or spread is None:
             return None
         if not values[0] * MAX_CONDITION > values[-1]:
             raise BrgmError(
@@ -161,28 +140,26 @@ class SeparableSystem:
             low, high = (middle, high) if float(left) < deviation**2 else (low, middle)
         return float(10 ** ((low + high) / 4))
 
-    def explained(self, noise: float) -> Tensor:
+    def measured_fraction(self, noise: float) -> Tensor:
         """[C A' (A C A' + noise^2 I)^-1 A C]_ii / C_ii: the part of each voxel's variance that the measurement
         explains, [X, Y, Z] in [0, 1]. Exact. `noise`: the measurement's standard deviation in units of C's."""
         factors = []
         for axis in range(3):
             u, spread, variance = self.vectors[axis], self.spreads[axis], self.variances[axis]
-            if u is None or spread is None or (self.kept[axis] and not noise):
+            if u is None or spread is None or (self.identity[axis] and not noise):
                 factors.append(torch.eye(len(variance)).to(variance))
                 continue
             squares = (spread @ u).square() / variance[:, None]
             factors.append(squares if noise else (squares / self.values[axis]).sum(1, keepdim=True))
         if noise:
-            part = 1 / (self.spectrum + noise**2)
-            for axis, factor in enumerate(factors):
-                part = along(part, factor, axis - 3)
+            part = along_axes(1 / (self.spectrum + noise**2), factors)
         else:
             x, y, z = (f.sum(1) for f in factors)
             part = x[:, None, None] * y[:, None] * z
         return part.clamp(0, 1)
 
 
-def _axes(covariance: SeparableCovariance | None) -> tuple[Tensor | None, ...]:
+def _axes(covariance: Separable | None) -> tuple[Tensor | None, ...]:
     axes = (None, None, None) if covariance is None else covariance.matrices
     if len(axes) != 3:
         raise ValueError("project: a SliceProfile needs a covariance of three axes")

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from brgm_med.errors import InputRefusedError
 from brgm_med.pipelines.console import say
 from brgm_med.transforms.formats import for_reading, stem
-from brgm_med.transforms.formats.dicom.derived import Choices
+from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from brgm_med.pipelines.reconstruct.measurement import Scan
     from brgm_med.transforms.acquire import AcquisitionModel
     from brgm_med.transforms.formats.dicom.series import Series
-    from brgm_med.transforms.formats.nifti_header import NiftiHeader
+    from brgm_med.transforms.formats.header import Header
     from brgm_med.transforms.geometry import Grid
 
 Profile = Literal["box", "gaussian", "trapezoid"]
@@ -60,11 +59,6 @@ def acquisition_of(
     return AcquisitionModel.from_header(grid), origin
 
 
-def series_of(header: NiftiHeader) -> Series | None:
-    """The DICOM series that a scan was read from; None for NIfTI."""
-    return getattr(header, "series", None)
-
-
 def stated_by(series: Series | None, grid: Grid) -> AcquisitionModel | None:
     """A box profile as wide as DICOM's Slice Thickness (PS3.3 C.7.6.2.1.1), where it is stated, across the slices."""
     from brgm_med.transforms.acquire import AcquisitionModel
@@ -91,55 +85,65 @@ Flags = tuple[float | None, float | None, Profile | None]
 
 
 @dataclass(frozen=True, eq=False)
-class Measured:
-    """`values` [1, X, Y, Z] on `grid`, its acquisition `model`, and where that comes from, in words."""
+class ScanFile:
+    """A scan as read from `path`, the header that it had there, and where its acquisition comes from, in words."""
 
     path: Path
-    header: NiftiHeader
-    values: Tensor
-    grid: Grid
-    model: AcquisitionModel
+    header: Header
+    scan: Scan
     origin: str
 
     @property
     def acquisition(self) -> dict[str, Any]:
         """For the certificate."""
-        entry = self.model.to_sidecar(self.grid)["BrgmMedAcquisition"]
-        return {**entry, "Origin": self.origin, "Stated": self.model.stated}
+        return acquisition_record(self.scan.acquisition, self.scan.grid, self.origin)
 
 
-def read_measured(
-    path: Path, series: str | None, affine: Literal["auto", "sform", "qform"], flags: Flags, choices: Choices
-) -> Measured:
+def acquisition_record(model: AcquisitionModel, grid: Grid, origin: str) -> dict[str, Any]:
+    """For the certificate: an acquisition model, and where it comes from, in words."""
+    return {**model.to_sidecar(grid)["BrgmMedAcquisition"], "Origin": origin, "Stated": model.stated}
+
+
+def read_scan(
+    path: Path,
+    series: str | None = None,
+    affine: Literal["auto", "sform", "qform"] = "auto",
+    flags: Flags = (None, None, None),
+    choices: Choices = NO_CHOICES,
+    noise: float | None = None,
+) -> ScanFile:
     """Read a scan and say how it is taken to have been acquired, with warnings where its header is suspicious.
 
-    `flags`: slice thickness, gap (mm) and profile, where a person states them. Raises as `formats` and
-    `acquisition_of` do.
+    `flags`: slice thickness, gap (mm) and profile, where a person states them; `noise`: its standard deviation; None:
+    to be estimated. Raises as `formats` and `acquisition_of` do.
     """
     source = for_reading(path, series=series).read(path, affine)
 
     import torch
 
+    from brgm_med.pipelines.reconstruct.measurement import Scan
     from brgm_med.transforms.geometry import Grid
     from brgm_med.transforms.suspicion import suspicions
 
     grid = Grid(source.header.shape, source.affine)
-    model, origin = acquisition_of(path, grid, *flags, series_of(source.header))
+    model, origin = acquisition_of(path, grid, *flags, source.header.series)
     widths = " x ".join(f"{t:g}" for t in model.thickness)
     spacing = " x ".join(f"{s:g}" for s in grid.spacing)
     name = called(path, choices)
     say(f"{name}: {spacing} mm, {model.profile} profile {widths} mm ({origin})")
     for clause in suspicions(source.array, grid, model):
         say(f"warning: {name}: {clause}")
-    return Measured(path, source.header, torch.from_numpy(source.array)[None], grid, model, origin)
+    values = torch.from_numpy(source.array)[None]
+    return ScanFile(path, source.header, Scan(values, grid, model, noise, str(path)), origin)
 
 
-def doubtful(scan: Measured, finest: float) -> str | None:
+def doubtful(scan: Scan, finest: float) -> str | None:
     """Why a prior of coronal slices of `finest` mm is not expected to beat interpolation on one scan; None: it is."""
     if max(scan.grid.spacing) <= finest:
         return f"it is as fine as the prior ({finest:g} mm) along every axis; nothing finer can be inferred"
-    axis = max(range(3), key=lambda a: scan.model.thickness[a])
-    if scan.grid.world_axis(axis) == 1 and scan.model.thickness[axis] > 1.5 * min(scan.model.thickness):
+    thickness = scan.acquisition.thickness
+    axis = max(range(3), key=lambda a: thickness[a])
+    if scan.grid.world_axis(axis) == 1 and thickness[axis] > 1.5 * min(thickness):
         return (
             "its slices are coronal, as the prior's are, and what is missing lies between them; "
             "do not expect more than from cubic interpolation with data consistency"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parent.parent
+from tests.house import ROOT
 
 torch.set_num_threads(min(2, torch.get_num_threads()))
 

@@ -8,6 +8,10 @@ import nibabel as nib
 import numpy as np
 
 from brgm_med.priors import bundle
+from brgm_med.transforms.template import BOX_SHAPE, SPACING, centred_grid
+
+BOX = centred_grid(BOX_SHAPE, SPACING, (0, 0, 0))
+"""The region of the shipped prior, in the template's world."""
 
 
 def template_head(path: Path, dtype: type[np.generic] = np.int16) -> Path:

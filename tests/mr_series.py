@@ -12,6 +12,10 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 from pydicom.valuerep import DSfloat
 from scipy.spatial.transform import Rotation
 
+from brgm_med.transforms.formats.dicom.derived import RESAMPLING, Derivation
+from brgm_med.transforms.formats.dicom.series import Series, the_series
+from tests import dicom_files
+
 OBLIQUE = np.eye(4)
 OBLIQUE[:3, :3] = Rotation.from_euler("xyz", [20, -35, 50], degrees=True).as_matrix() * [0.9, 1.1, 3.0]
 OBLIQUE[:3, 3] = [-7.25, 11.5, -100.125]
@@ -113,3 +117,23 @@ def mr_series(
         made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         made.save_as(folder / f"IM{k:03d}", enforce_file_format=True)
     return folder
+
+
+HOW = Derivation("tried", "Made finer by a test.", RESAMPLING, "Not for diagnosis.", "Prior none.")
+
+
+def enhanced_source(folder: Path) -> Series:
+    """Two echoes in one enhanced file, of which the second is meant."""
+    made = dicom_files.enhanced(echoes=(4.6, 9.2), order=np.array([3, 0, 1, 4, 2]))
+    shared = made.SharedFunctionalGroupsSequence[0]
+    item = dicom_files.item
+    shared.MRTimingAndRelatedParametersSequence = [item(RepetitionTime=500, FlipAngle=70, EchoTrainLength=1)]
+    shared.MRModifierSequence = [item(InversionRecovery="YES", InversionTimes=[900.0], Spoiling="RF")]
+    shared.FrameVOILUTSequence = [item(WindowCenter=1000, WindowWidth=1800)]
+    for name in ("ScanningSequence", "SequenceVariant", "ScanOptions", "EchoTrainLength"):
+        delattr(made, name)
+    made.EchoPulseSequence, made.SteadyStatePulseSequence, made.ResonantNucleus = "GRADIENT", "NONE", "1H"
+    made.EchoPlanarPulseSequence, made.PositionReferenceIndicator, made.BodyPartExamined = "NO", "", "HEAD"
+    made.SpacingBetweenSlices, made.AcquisitionDateTime = None, "20200101"
+    folder.mkdir()
+    return the_series(dicom_files.save(made, folder / "enhanced.dcm"), "3/2")

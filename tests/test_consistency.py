@@ -7,16 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from brgm_med.consistency import certificate, check_linear, project
-from brgm_med.corruptions import AxisBlur, Downsample, Mask, SliceProfile, profile_kernel, profile_matrix
+from brgm_med.corruptions import AxisBlur, Downsample, Mask, Separable, SliceProfile, profile_kernel, profile_matrix
 from brgm_med.errors import BrgmError
-from brgm_med.separable import SeparableCovariance, SeparableSystem, condition_numbers, stationary_covariance
+from brgm_med.separable import SeparableSystem, condition_numbers, stationary_covariance
+from tests.examples import randn
 
 SHAPE = (4, 10, 8)
 SEEDS = range(5)
-
-
-def randn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def scan() -> SliceProfile:
@@ -28,11 +25,11 @@ def dense(corruption: nn.Module, shape: tuple[int, ...]) -> Tensor:
     return torch.stack([corruption(e.reshape(shape)).reshape(-1) for e in torch.eye(n).double()], 1)
 
 
-def covariance(kernel: str = "matern") -> SeparableCovariance:
+def covariance(kernel: str = "matern") -> Separable:
     return stationary_covariance(SHAPE, (1.0, 1.5, 0.8), kernel)  # type: ignore[arg-type]
 
 
-def dense_covariance(c: SeparableCovariance) -> Tensor:
+def dense_covariance(c: Separable) -> Tensor:
     eye = [torch.eye(n).double() if m is None else m for n, m in zip(SHAPE, c.matrices, strict=True)]
     return torch.kron(eye[0], torch.kron(eye[1], eye[2]))
 
@@ -222,16 +219,16 @@ def test_the_explained_part_is_that_of_dense_algebra(weighted: bool, noise: floa
     big = torch.eye(m.shape[1]).double() if c is None else dense_covariance(c)
     gain = big @ m.T @ torch.linalg.inv(m @ big @ m.T + noise**2 * torch.eye(len(m)).double())
     expected = (gain @ m @ big).diagonal() / big.diagonal()
-    found = SeparableSystem.of(a, c, SHAPE).explained(noise)
+    found = SeparableSystem.of(a, c, SHAPE).measured_fraction(noise)
     torch.testing.assert_close(found.flatten(), expected, rtol=0, atol=1e-9)
     assert 0 < float(found.min()) < float(found.max()) <= 1
 
 
 def test_what_is_measured_as_it_is_is_explained_and_a_slice_of_three_voxels_by_a_third() -> None:
     as_it_is = SliceProfile((None, None, None))
-    assert float(SeparableSystem.of(as_it_is, covariance(), SHAPE).explained(0.0).min()) == 1
+    assert float(SeparableSystem.of(as_it_is, covariance(), SHAPE).measured_fraction(0.0).min()) == 1
     thick = SliceProfile((None, profile_matrix(9, 2.0, 3, 6.0, 6.0), None))
-    part = SeparableSystem.of(thick, None, (4, 9, 8)).explained(0.0)
+    part = SeparableSystem.of(thick, None, (4, 9, 8)).measured_fraction(0.0)
     torch.testing.assert_close(part, torch.full_like(part, 1 / 3))
 
 

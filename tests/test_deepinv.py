@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
@@ -13,10 +12,11 @@ from brgm_med.corruptions import Mask
 from brgm_med.deepinv import PhysicsCorruption, SlicesReconstructor, corruption_of
 from brgm_med.errors import BrgmError
 from brgm_med.priors.bundle import load
+from tests.house import ROOT
 
 deepinv = pytest.importorskip("deepinv")
 SHAPE = (1, 80, 96)
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "deepinv.md"
+PAGE = ROOT / "docs" / "deepinv.md"
 
 
 @pytest.fixture(scope="module")

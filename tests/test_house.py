@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
 
-from tests.house import circles, code_lines, imports, longest_chain, modules, rooms
+from tests.house import ROOT, circles, code_lines, imports, longest_chain, modules, rooms
 
+TESTS = ROOT / "tests"
 LAYERS = ("brgm_med", "brgm_med.transforms", "brgm_med.pipelines")
 ENTRY = "brgm_med.__main__"
 """`python -m brgm_med` starts the command line; nothing imports it."""
@@ -66,3 +68,23 @@ def test_a_circle_a_chain_and_lines_are_seen_where_there_are_some(tmp_path: Path
     (tmp_path / "pipelines" / "c" / "d.py").write_text("from brgm_med.pipelines.a import f\n")
     (circle,) = circles(imports(tmp_path))
     assert set(circle) == {f"brgm_med.pipelines.{name}" for name in ("a", "b", "c.d")}
+
+
+def test_no_test_imports_another() -> None:
+    """What tests share lives in modules that are no tests: those named test_* are only collected."""
+    importing = {}
+    for path in sorted(TESTS.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            origin = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(part.startswith("test_") for name in origin + names for part in name.split(".")):
+                importing[path.name] = ast.unparse(node)
+    assert importing == {}
+
+
+def test_folders_of_tests_are_those_of_the_package() -> None:
+    """A test lies where what it tests lies: tests/ops for brgm_med/ops, files at the top for modules of brgm_med."""
+    for folder in {path.parent.relative_to(TESTS) for path in TESTS.rglob("test_*.py")} - {Path("benchmarks")}:
+        room = ROOT / "brgm_med" / folder
+        assert room.is_dir() or room.with_suffix(".py").is_file(), folder
+        assert (TESTS / folder / "__init__.py").is_file(), folder

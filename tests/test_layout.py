@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import os
@@ -17,8 +18,8 @@ import pytest
 
 import brgm_med
 from brgm_med._version import __version__
+from tests.house import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 HEAVY = ["torch", "torchvision", "lpips", "monai", "nipype", "nibabel", "pydicom", "SimpleITK", "matplotlib"]
 HEAVY += ["pynetdicom", "dicomweb_client", "dicomanonymizer"]
 COMMAND = Path(sys.executable).with_name("brgm-med")
@@ -56,6 +57,18 @@ def test_every_public_name_is_there() -> None:
     for name in brgm_med.__all__:
         assert getattr(brgm_med, name) is not None
     assert set(brgm_med.__all__) <= set(dir(brgm_med))
+
+
+@pytest.mark.parametrize("package", ["brgm_med", "brgm_med.transforms", "brgm_med.pipelines"])
+def test_type_checkers_and_the_interpreter_see_the_same_public_names(package: str) -> None:
+    module = importlib.import_module(package)
+    assert module.__file__ is not None
+    guarded = next(node for node in ast.parse(Path(module.__file__).read_text()).body if isinstance(node, ast.If))
+    exported = [alias.asname for node in guarded.body if isinstance(node, ast.ImportFrom) for alias in node.names]
+    assigned = [target.id for node in guarded.body if isinstance(node, ast.Assign) for target in node.targets]  # type: ignore[attr-defined]
+    names = {name for name in (*exported, *assigned) if name is not None}
+    assert names == set(module.__all__) - {"__version__"}
+    assert all(callable(getattr(module, name)) for name in names)
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
@@ -102,6 +115,15 @@ def test_the_installed_command_lists_its_commands(command: str, tmp_path: Path) 
 
 def test_the_changelog_has_this_version() -> None:
     assert re.search(rf"^## {re.escape(__version__)}\b", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+
+
+def test_the_citation_has_this_version_and_the_paper() -> None:
+    text = (ROOT / "CITATION.cff").read_text()
+    entries = dict(re.findall(r"^([a-z-]+): *(.*)$", text, re.MULTILINE))
+    required = {"cff-version", "message", "title", "authors", "type", "license", "version", "preferred-citation"}
+    assert required <= entries.keys()
+    assert (entries["cff-version"], entries["version"], entries["license"]) == ("1.2.0", __version__, "Apache-2.0")
+    assert "https://arxiv.org/abs/2012.04567" in text
 
 
 @pytest.mark.slow

@@ -13,30 +13,18 @@ from torch import Tensor
 from brgm_med import metrics
 from brgm_med.perceptual import LPIPS
 from brgm_med.weights import CONVOLUTIONS, Net, lpips_heads
+from tests.perceptual import random_images, random_weights
 
 GIVEN = Path(os.environ.get("BRGM_MED_DATA", "../shared/data")).parent / "weights" / "alexnet_features_fp16.pth"
 
 
-def random_weights(net: Net, seed: int = 0) -> dict[str, Tensor]:
-    generator = torch.Generator().manual_seed(seed)
-    weights = {}
-    for index, shape in CONVOLUTIONS[net].items():
-        spread = math.sqrt(2 / math.prod(shape[1:]))
-        weights[f"features.{index}.weight"] = torch.randn(shape, generator=generator) * spread
-        weights[f"features.{index}.bias"] = torch.randn(shape[0], generator=generator) * 0.1
-    return weights
-
-
-def random_images(*shape: int, seed: int = 1) -> Tensor:
-    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) * 2 - 1
-
-
 def reference(net: Net, weights: dict[str, Tensor]) -> torch.nn.Module:
     """The lpips package's own network around these backbone weights."""
-    package = pytest.importorskip("lpips")
+    import lpips
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it calls torchvision by a deprecated argument
-        model = package.LPIPS(net=net, pnet_rand=True, verbose=False)
+        model = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     slices = (getattr(model.net, f"slice{i}") for i in range(1, 6))
     layers = {name: layer for part in slices for name, layer in part.named_children()}
     for index in CONVOLUTIONS[net]:

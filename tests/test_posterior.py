@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -17,13 +18,13 @@ from brgm_med.networks.discriminator import Discriminator, DiscriminatorFeatures
 from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.posterior import (
     Posterior,
-    Weights,
     Whitened,
     WStatistics,
     brgm_posterior,
     w_statistics,
     whitened_posterior,
 )
+from brgm_med.search import VOLUME
 from brgm_med.solvers import fit_map
 
 
@@ -195,7 +196,8 @@ def test_default_posterior_is_gaussian_noise_and_the_prior_of_stacks(generator: 
     g = whitened(generator)
     measured = Downsample(2)(clean(generator, g.ws(torch.randn(3, 1, 5))))
     a = torch.randn(3, 1, 5)
-    posterior = whitened_posterior(g, Downsample(2), measured, Means(), Weights(noise=0.2, perceptual=0.1, prior=0.7))
+    search = dataclasses.replace(VOLUME, misfit=0.2, perceptual_weight=0.1, prior_weight=0.7)
+    posterior = whitened_posterior(g, Downsample(2), measured, Means(), search)
     energies = posterior.energies(a)
     assert set(energies) == {"Pixel", "Perceptual", "GaussMarkov"}
     difference = Downsample(2)(generator.synthesis(g.ws(a), noise="none")) - measured
@@ -203,7 +205,7 @@ def test_default_posterior_is_gaussian_noise_and_the_prior_of_stacks(generator: 
     torch.testing.assert_close(energies["GaussMarkov"], GaussMarkov(g.correlation, 0.7)(a))
     assert isinstance(posterior.likelihood[1], Perceptual)
     assert posterior.likelihood[1].weight == pytest.approx(0.1 * 16)
-    alone = whitened_posterior(g, Downsample(2), measured, Means(), Weights(perceptual=0.0))
+    alone = whitened_posterior(g, Downsample(2), measured, Means(), dataclasses.replace(VOLUME, perceptual_weight=0.0))
     assert set(alone.energies(a)) == {"Pixel", "GaussMarkov"}
 
 
@@ -211,8 +213,8 @@ def test_map_recovers_known_whitened_coordinates(generator: StyleGAN2) -> None:
     g = whitened(generator)
     true = torch.randn(3, 1, 5)
     image = clean(generator, g.ws(true))
-    weights = Weights(noise=1e-3, perceptual=0.0)
-    posterior = whitened_posterior(g, nn.Identity(), image, None, weights)
+    search = dataclasses.replace(VOLUME, misfit=1e-3)
+    posterior = whitened_posterior(g, nn.Identity(), image, None, search)
     found = fit_map(posterior, torch.zeros(3, 1, 5), steps=150, rate=0.1)
     assert float((found.ws - true).abs().max()) < 0.02
     torch.testing.assert_close(found.image, image, rtol=0, atol=5e-3)
@@ -314,7 +316,7 @@ def test_the_best_iterate_of_a_coupled_stack_is_one_iterate(generator: StyleGAN2
     """Neighbours from different steps do not fit each other, so what is returned must be one step's stack."""
     g = whitened(generator)
     measured = clean(generator, g.ws(torch.randn(3, 1, 5)))
-    posterior = whitened_posterior(g, nn.Identity(), measured, None, Weights(noise=0.3))
+    posterior = whitened_posterior(g, nn.Identity(), measured, None, dataclasses.replace(VOLUME, misfit=0.3))
     found = fit_map(posterior, torch.zeros(3, 1, 5), steps=40, rate=1.5)
     energy = sum(float(v.sum().detach()) for v in posterior.energies(found.ws).values())
     assert energy == pytest.approx(float(found.history.sum(1).min()), rel=1e-5)

@@ -26,8 +26,8 @@ from brgm_med.projection import OneW, wander
 from brgm_med.solvers import fit_map
 from brgm_med.weights import lpips_heads
 from tests import tiny
-from tests.test_bundle import export
-from tests.test_metrics import random_weights
+from tests.bundles import export
+from tests.perceptual import random_weights
 
 INDEX = (0, 2, 4)
 METHODS: dict[str, Callable[[Setting], Method]] = {"pulse": pulse} | {step: ablation(step) for step in "abcdef"}

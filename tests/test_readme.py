@@ -10,16 +10,34 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from brgm_med.pipelines.steps.degrade import degrade
 from tests.heads import template_head
+from tests.house import ROOT
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 
 
-def test_the_python_block_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (block,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+def run_block(number: int) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    assert len(blocks) == 2
+    exec(compile(blocks[number], "README.md", "exec"), {})
+
+
+def test_the_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    degrade(template_head(tmp_path / "head.nii.gz"), tmp_path / "scan.nii.gz", thickness=6.0, axis="S")
+    monkeypatch.chdir(tmp_path)
+    run_block(0)
+    scan, finer, measured = (nib.load(f"{name}.nii.gz").get_fdata() for name in ("scan", "finer", "measured"))  # type: ignore[attr-defined]
+    assert finer.shape == measured.shape == (*scan.shape[:2], 3 * scan.shape[2])
+    means = finer.reshape(*scan.shape, 3).mean(3)
+    assert np.linalg.norm(means - scan) < 1e-5 * np.linalg.norm(scan - scan.mean())
+    assert 0 < measured.min() < measured.max() < 1
+
+
+def test_the_paper_by_hand_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     template_head(tmp_path / "scan.nii.gz")
     monkeypatch.chdir(tmp_path)
-    exec(compile(block, "README.md", "exec"), {})
+    run_block(1)
     scan, result = nib.load("scan.nii.gz"), nib.load("result.nii.gz")
     assert isinstance(scan, nib.Nifti1Image)
     assert isinstance(result, nib.Nifti1Image)

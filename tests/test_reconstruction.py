@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor
 
-from brgm_med.corruptions import Downsample
+from brgm_med.corruptions import Downsample, Mask
 from brgm_med.gaussian import LinearGaussian
+from brgm_med.pipelines.evaluation.methods import ALONE, BLEND, reconstructions
+from brgm_med.pipelines.evaluation.problems import averages
+from brgm_med.pipelines.evaluation.setting import Setting
 from brgm_med.priors.bundle import PriorBundle, load
-from brgm_med.reconstruction import consistent, map_slices, reconstruct_slices
+from brgm_med.reconstruction import consistent, map_images, reconstruct_slices, slices_search
+from brgm_med.search import SLICES
 from brgm_med.training.loop import train_iteration
 from tests import tiny
-from tests.test_bundle import export
+from tests.bundles import export
 
 INDEX = (0, 2, 4)
 
@@ -33,27 +39,41 @@ def truth() -> Tensor:
 
 def test_the_measurement_is_given_back_exactly(prior: PriorBundle, truth: Tensor) -> None:
     f = Downsample(3)
-    found = reconstruct_slices(prior, INDEX, f, f(truth), steps=5)
+    found = reconstruct_slices(prior, INDEX, f, f(truth), search=SLICES.limited_to(5))
     assert found.shape == truth.shape
     torch.testing.assert_close(f(found), f(truth), rtol=0, atol=1e-5)
+
+
+def test_the_evaluation_runs_the_same_reconstruction(prior: PriorBundle, truth: Tensor) -> None:
+    known = torch.ones(12, 12, dtype=torch.bool)
+    known[4:8, 3:7] = False
+    for f, noise in ((averages((12, 12), (3, 3)), 0.0), (averages((12, 12), (3, 1)), 0.1), (Mask(known), 0.0)):
+        setting, y = Setting(prior, (1, 12, 12), INDEX, noise=noise), f(truth)
+        results = reconstructions([BLEND, ALONE], setting, y, f)
+        expected = reconstruct_slices(prior, INDEX, f, y, deviation=noise)
+        assert torch.equal(results[BLEND].images, expected)
+        search = dataclasses.replace(slices_search(f), trust=1.0)
+        expected = reconstruct_slices(prior, INDEX, f, y, search=search, deviation=noise)
+        assert torch.equal(results[ALONE].images, expected)
 
 
 def test_trust_goes_from_the_linear_mean_to_the_generator(prior: PriorBundle, truth: Tensor) -> None:
     f = Downsample(3)
     y = f(truth)
-    generator = consistent(map_slices(prior, INDEX, f, y, noise=0.1, steps=5), f, y)
+    search = dataclasses.replace(SLICES, misfit=0.1, iterations=5)
+    generator = consistent(map_images(prior, INDEX, f, y, search=search), f, y)
     linear = consistent(prior.linear.at(INDEX).estimate(f, y, 0.1), f, y)
     for trust, expected in ((1.0, generator), (0.0, linear), (0.25, 0.25 * generator + 0.75 * linear)):
-        found = reconstruct_slices(prior, INDEX, f, y, noise=0.1, trust=trust, steps=5)
+        found = reconstruct_slices(prior, INDEX, f, y, search=dataclasses.replace(search, trust=trust))
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
 def test_the_map_fits_the_measurement_better_than_its_start(prior: PriorBundle, truth: Tensor) -> None:
     f = Downsample(2)
-    start, found = (map_slices(prior, INDEX, f, f(truth), steps=n) for n in (1, 60))
+    start, found = (map_images(prior, INDEX, f, f(truth), search=SLICES.limited_to(n)) for n in (1, 60))
     assert float((f(found) - f(truth)).square().mean()) < 0.99 * float((f(start) - f(truth)).square().mean())
     # Every slice is sought on its own.
-    alone = map_slices(prior, INDEX[1:2], f, f(truth[1:2]), steps=60)
+    alone = map_images(prior, INDEX[1:2], f, f(truth[1:2]), search=SLICES.limited_to(60))
     torch.testing.assert_close(found[1:2], alone, rtol=0, atol=1e-4)
 
 

@@ -2,54 +2,22 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from brgm_med.lazy import lazy
 
 if TYPE_CHECKING:
-    from brgm_med.transforms.frame import Frame
-    from brgm_med.transforms.geometry import Grid
-    from brgm_med.transforms.intensity import NormaliseIntensity, NormaliseIntensityd
-    from brgm_med.transforms.load import LoadScan, LoadScand
-    from brgm_med.transforms.register import RegisterRigid, RegisterRigidd
-    from brgm_med.transforms.save import SaveScan, SaveScand
-    from brgm_med.transforms.slices import CoronalSlices, CoronalSlicesd
-
-_HOME = {
-    "Frame": "frame",
-    "Grid": "geometry",
-    "NormaliseIntensity": "intensity",
-    "NormaliseIntensityd": "intensity",
-    "LoadScan": "load",
-    "LoadScand": "load",
-    "RegisterRigid": "register",
-    "RegisterRigidd": "register",
-    "SaveScan": "save",
-    "SaveScand": "save",
-    "CoronalSlices": "slices",
-    "CoronalSlicesd": "slices",
-}
-
-__all__ = [
-    "CoronalSlices",
-    "CoronalSlicesd",
-    "Frame",
-    "Grid",
-    "LoadScan",
-    "LoadScand",
-    "NormaliseIntensity",
-    "NormaliseIntensityd",
-    "RegisterRigid",
-    "RegisterRigidd",
-    "SaveScan",
-    "SaveScand",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    from brgm_med.transforms.frame import Frame as Frame
+    from brgm_med.transforms.geometry import Grid as Grid
+    from brgm_med.transforms.intensity import NormaliseIntensity as NormaliseIntensity
+    from brgm_med.transforms.intensity import NormaliseIntensityd as NormaliseIntensityd
+    from brgm_med.transforms.load import LoadScan as LoadScan
+    from brgm_med.transforms.load import LoadScand as LoadScand
+    from brgm_med.transforms.rigid import RegisterRigid as RegisterRigid
+    from brgm_med.transforms.rigid import RegisterRigidd as RegisterRigidd
+    from brgm_med.transforms.save import SaveScan as SaveScan
+    from brgm_med.transforms.save import SaveScand as SaveScand
+    from brgm_med.transforms.slices import CoronalSlices as CoronalSlices
+    from brgm_med.transforms.slices import CoronalSlicesd as CoronalSlicesd
+else:
+    __all__, __getattr__, __dir__ = lazy(__name__)

@@ -1,14 +1,15 @@
-"""The scanner's sampling as a value: which grid is fine, which coarse, and what lies between them."""
+"""The scanner's sampling as a value: a fine grid, a coarse one, and the slice profile between them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from brgm_med.corruptions import Profile, SliceProfile, along, profile_inside, profile_matrix
@@ -20,16 +21,27 @@ SAME = 1e-3
 """Two spacings that differ by less than this fraction are one."""
 
 
-def respaced(grid: Grid, spacing: tuple[float, float, float], shape: tuple[int, int, int]) -> Grid:
+Lengths = tuple[float, float, float]
+"""In mm along a grid's index axes."""
+
+
+def respaced(grid: Grid, spacing: Sequence[float], shape: Sequence[int]) -> Grid:
     """A grid with the axes and the first edges of `grid`, but that `spacing` (mm, index axes) and `shape`."""
     columns = grid.affine[:3, :3] / np.asarray(grid.spacing) * np.asarray(spacing)
     affine: NDArray[np.float64] = np.eye(4)
     affine[:3, :3] = columns
     affine[:3, 3] = grid.affine[:3, 3] + 0.5 * (columns - grid.affine[:3, :3]).sum(1)
-    return Grid(shape, affine)
+    x, y, z = shape
+    return Grid((x, y, z), affine)
 
 
-def fine_grid(coarse: Grid, finest: tuple[float, float, float]) -> Grid:
+def replaced(lengths: Lengths, axis: int, length: float) -> Lengths:
+    """`lengths`, but that along `axis`."""
+    x, y, z = (length if a == axis else old for a, old in enumerate(lengths))
+    return x, y, z
+
+
+def fine_grid(coarse: Grid, finest: Lengths) -> Grid:
     """The grid of the result: the scan's axes and first edges, its spacing or `finest`, the smaller.
 
     `finest` in mm along the scan's index axes. Enough voxels to cover the whole scan: ceil(n s_c / s_f). A
@@ -39,19 +51,19 @@ def fine_grid(coarse: Grid, finest: tuple[float, float, float]) -> Grid:
     for axis, (n, s, f) in enumerate(zip(coarse.shape, coarse.spacing, finest, strict=True)):
         if s > f * (1 + SAME):
             spacing[axis], shape[axis] = f, int(np.ceil(n * s / f - 1e-6))
-    return respaced(coarse, (spacing[0], spacing[1], spacing[2]), (shape[0], shape[1], shape[2]))
+    return respaced(coarse, spacing, shape)
 
 
 @dataclass(frozen=True)
 class AcquisitionModel:
-    """What each sample of a scan averages: a profile along every index axis of the scan.
+    """The weights of each sample of a scan: a profile along every index axis of the scan.
 
     `thickness`: mm along the index axes (box width, or a Gaussian's full width at half maximum). `profile`
     holds along `axis`, the slice axis; in-plane, and everywhere when `axis` is None, the profile is a box.
     `stated` says whether a person or a sidecar said so, or the header's spacing was taken for it.
     """
 
-    thickness: tuple[float, float, float]
+    thickness: Lengths
     profile: Profile = "box"
     axis: int | None = None
     stated: bool = False
@@ -88,7 +100,7 @@ class AcquisitionModel:
         that is no single axis, or where thickness and gap do not add up to the slice spacing (1 %).
         """
         if world is not None:
-            axis = _index_axis(grid, world)
+            axis = index_axis(grid, world)
         else:
             order = np.argsort(grid.spacing)
             axis = int(order[-1])
@@ -99,9 +111,7 @@ class AcquisitionModel:
             thickness = spacing - (gap or 0.0)
         elif gap is not None and abs(thickness + gap - spacing) > 0.01 * spacing:
             raise UsageError(f"slice thickness {thickness:g} + gap {gap:g} mm is not the scan's spacing {spacing:g} mm")
-        widths = list(grid.spacing)
-        widths[axis] = thickness
-        return cls((widths[0], widths[1], widths[2]), profile, axis, True)
+        return cls(replaced(grid.spacing, axis, thickness), profile, axis, True)
 
     def to_sidecar(self, grid: Grid) -> dict[str, Any]:
         """For a JSON file beside the scan on `grid`; keyed by world axes: its index axes may be reordered."""
@@ -128,10 +138,10 @@ class AcquisitionModel:
         try:
             axes = [WORLD[grid.world_axis(a)] for a in range(3)]
             spacing = [float(entry["Spacing"][a]) for a in axes]
-            widths = [float(entry["Thickness"][a]) for a in axes]
+            x, y, z = (float(entry["Thickness"][a]) for a in axes)
             slice_axis = entry["SliceAxis"]
             axis = None if slice_axis is None else axes.index(slice_axis)
-            model = cls((widths[0], widths[1], widths[2]), cast(Profile, entry["Profile"]), axis, True)
+            model = cls((x, y, z), cast(Profile, entry["Profile"]), axis, True)
         except (KeyError, TypeError, ValueError, UsageError) as error:
             raise InputRefusedError(f"{name}: BrgmMedAcquisition is damaged ({error!r}): mend or remove it") from error
         if not np.allclose(spacing, grid.spacing, rtol=SAME, atol=0):
@@ -148,61 +158,16 @@ class AcquisitionModel:
         expected = respaced(coarse, fine.spacing, fine.shape)
         if not np.allclose(expected.affine, fine.affine, rtol=0, atol=1e-3):
             raise ValueError("acquisition: the grids do not share their axes and first edges")
-        matrices: list[Tensor | None] = []
-        inside: list[Tensor | None] = []
+        axes: list[tuple[Tensor | None, Tensor | None]] = []
         for axis in range(3):
             n_f, n_c = fine.shape[axis], coarse.shape[axis]
             s_f, s_c, t = fine.spacing[axis], coarse.spacing[axis], self.thickness[axis]
             if n_f == n_c and abs(s_f - s_c) <= 1e-6 * s_c and t <= s_c * (1 + SAME):
-                matrices.append(None)
-                inside.append(None)
-                continue
-            profile = self.profile_along(axis)
-            matrices.append(profile_matrix(n_f, s_f, n_c, s_c, t, profile))
-            inside.append(profile_inside(n_f, s_f, n_c, s_c, t, profile))
-        return SliceProfile(matrices, inside)
-
-
-def thick_slices(
-    grid: Grid, world: str, thickness: float, gap: float = 0.0, profile: Profile = "box"
-) -> tuple[Grid, AcquisitionModel]:
-    """Slices of `thickness` mm every `thickness + gap` mm along R, A or S: the coarse grid, its model.
-
-    As many whole slices as the field of view holds, from its first edge on. Raises UsageError when that is
-    none, or when the slices would be finer than the scan's voxels.
-    """
-    axis, spacing = _index_axis(grid, world), list(grid.spacing)
-    if not (thickness > 0 and gap >= 0):
-        raise UsageError(f"slice thickness {thickness:g} mm, gap {gap:g} mm: positive and at least 0, please")
-    if thickness + gap < spacing[axis] * (1 - SAME):
-        raise UsageError(f"slices every {thickness + gap:g} mm are finer than the scan's {spacing[axis]:g} mm")
-    shape, extent = list(grid.shape), grid.shape[axis] * spacing[axis]
-    shape[axis], spacing[axis] = int(np.floor(extent / (thickness + gap) + 1e-6)), thickness + gap
-    if shape[axis] < 1:
-        raise UsageError(f"no slice of {thickness + gap:g} mm fits into {extent:g} mm along {world}")
-    coarse = respaced(grid, (spacing[0], spacing[1], spacing[2]), (shape[0], shape[1], shape[2]))
-    widths = list(coarse.spacing)
-    widths[axis] = thickness
-    return coarse, AcquisitionModel((widths[0], widths[1], widths[2]), profile, axis, True)
-
-
-def coarse_in_plane(grid: Grid, factor: int) -> tuple[Grid, AcquisitionModel]:
-    """Voxels `factor` times as large in the coronal plane (R and S): the coarse grid, its box model."""
-    if factor < 1:
-        raise UsageError(f"factor {factor}: it must be at least 1")
-    spacing, shape = list(grid.spacing), list(grid.shape)
-    for world in "RS":
-        axis = _index_axis(grid, world)
-        spacing[axis], shape[axis] = spacing[axis] * factor, shape[axis] // factor
-    if min(shape) < 1:
-        raise UsageError(f"factor {factor}: it leaves no voxel of {grid.shape}")
-    coarse = respaced(grid, (spacing[0], spacing[1], spacing[2]), (shape[0], shape[1], shape[2]))
-    return coarse, AcquisitionModel(coarse.spacing, stated=True)
-
-
-def degrade(image: Tensor, grid: Grid, coarse: Grid, model: AcquisitionModel) -> Tensor:
-    """Simulate an acquisition of `image` [C, X, Y, Z] on `grid`: [C, X', Y', Z'] on `coarse`, same dtype."""
-    return model.corruption(grid, coarse)(image.as_subclass(Tensor).double()).to(image.dtype)
+                axes.append((None, None))
+            else:
+                sampling = n_f, s_f, n_c, s_c, t, self.profile_along(axis)
+                axes.append((profile_matrix(*sampling), profile_inside(*sampling)))
+        return SliceProfile(*zip(*axes, strict=True))
 
 
 def interpolate(y: Tensor, coarse: Grid, fine: Grid) -> Tensor:
@@ -210,21 +175,19 @@ def interpolate(y: Tensor, coarse: Grid, fine: Grid) -> Tensor:
 
     Both grids have the same axes and first edges. The image is mirrored at its edges; no value is clipped.
     """
-    from scipy.ndimage import map_coordinates
-
     x = y.as_subclass(Tensor).double()
     for axis in range(3):
         n_f, n_c = fine.shape[axis], coarse.shape[axis]
         ratio = fine.spacing[axis] / coarse.spacing[axis]
         if n_f == n_c and abs(ratio - 1) <= 1e-6:
             continue
-        place = ((np.arange(n_f) + 0.5) * ratio - 0.5)[None]
-        columns = [map_coordinates(unit, place, order=3, mode="reflect") for unit in np.eye(n_c)]
+        position = ((np.arange(n_f) + 0.5) * ratio - 0.5)[None]
+        columns = [map_coordinates(unit, position, order=3, mode="reflect") for unit in np.eye(n_c)]
         x = along(x, torch.from_numpy(np.stack(columns, 1)), axis - 3)
     return x.to(y.dtype)
 
 
-def _index_axis(grid: Grid, world: str) -> int:
+def index_axis(grid: Grid, world: str) -> int:
     if world not in tuple(WORLD):
         raise UsageError(f"axis {world!r}: use R, A or S")
     return grid.index_axis(WORLD.index(world))

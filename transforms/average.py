@@ -12,7 +12,7 @@ from torch import Tensor
 from brgm_med.errors import InputRefusedError
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.register import find_pose, head_centre, shrink
-from brgm_med.transforms.template import TEMPLATE_SHAPE, Pose, Template, centred_grid, place
+from brgm_med.transforms.template import TEMPLATE_SHAPE, Pose, Template, centred, centred_grid
 
 FEWEST_HEADS = 3
 ROUGH_HEADS = 24
@@ -57,7 +57,7 @@ def build_template(
         poses.append(np.eye(4))
         poses[-1][:3, 3] = head_centre(*shrink(image[0].numpy(), grid, 4.0, 3.0))
     target = centred_grid(TEMPLATE_SHAPE, 2.0, (0.0, 0.0, 0.0))
-    template, shift = place(mean_image((heads[i] for i in rough), poses, target), target)
+    template, shift = centred(mean_image((heads[i] for i in rough), poses, target), target)
     for number in range(rounds + 1):
         members = rough if number < rounds else every
         progress(f"template: round {number + 1} of {rounds + 1}, {len(members)} heads")
@@ -65,5 +65,5 @@ def build_template(
         half = half_mirror(template)
         poses = [pose @ half for pose in poses]
         mean = mean_image((heads[i] for i in members), poses, template.grid)
-        template, shift = place(mean, template.grid)
+        template, shift = centred(mean, template.grid)
     return template.trimmed(), [pose @ shift for pose in poses]

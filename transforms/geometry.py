@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from brgm_med.transforms.formats.dicom.geometry import RAS_LPS
-
-__all__ = ["RAS_LPS", "Grid", "resample"]
+from brgm_med.transforms.formats.affine import corners
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +24,12 @@ class Grid:
     shape: tuple[int, int, int]
     affine: NDArray[np.float64]
 
+    @classmethod
+    def of(cls, values: Tensor | NDArray[Any], affine: NDArray[np.float64]) -> Grid:
+        """The grid of `values` [..., X, Y, Z]."""
+        x, y, z = (int(n) for n in values.shape[-3:])
+        return cls((x, y, z), affine)
+
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Voxel size along each index axis, mm."""
@@ -32,17 +38,13 @@ class Grid:
 
     def corners(self) -> NDArray[np.float64]:
         """The 8 outer corners (voxel edges, not centres), [8, 3], world mm."""
-        ends = [(-0.5, n - 0.5) for n in self.shape]
-        index = np.stack(np.meshgrid(*ends, indexing="ij"), -1).reshape(-1, 3)
-        return index @ self.affine[:3, :3].T + self.affine[:3, 3]
+        return corners(self.affine, self.shape)
 
     def world_axis(self, axis: int) -> int:
         """The world axis (0 = R, 1 = A, 2 = S) that index axis `axis` runs along most nearly.
 
         One-to-one over the three axes: the assignment that maximises the sum of the direction cosines.
         """
-        from scipy.optimize import linear_sum_assignment
-
         cosines = np.abs(self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0))
         rows, columns = linear_sum_assignment(-cosines.T)
         return int(columns[list(rows).index(axis)])
@@ -73,8 +75,8 @@ def resample(
     for axis, n in enumerate(source.shape):
         row = matrix[axis]
         i, j, k = index
-        place = (row[0] * i)[:, None, None] + (row[1] * j)[None, :, None] + (row[2] * k + row[3])[None, None, :]
-        unit.append((2 * place + 1) / n - 1)
+        position = (row[0] * i)[:, None, None] + (row[1] * j)[None, :, None] + (row[2] * k + row[3])[None, None, :]
+        unit.append((2 * position + 1) / n - 1)
     grid = torch.stack(unit[::-1], -1).to(image.dtype)[None]
     kind = {"linear": "bilinear", "nearest": "nearest"}[mode]
     sampled = torch.nn.functional.grid_sample(

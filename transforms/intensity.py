@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
-import scipy.ndimage as ndi
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import InvertibleTransform, MapTransform
-from numpy.typing import NDArray
+from monai.transforms import InvertibleTransform
 from torch import Tensor
 
 from brgm_med.errors import InputRefusedError
 from brgm_med.transforms.geometry import Grid, resample
+from brgm_med.transforms.keyed import InvertibleKeyed
 from brgm_med.transforms.meta import grid_of, like
-from brgm_med.transforms.template import AIR_LEVEL, Pose, Template
+from brgm_med.transforms.template import Pose, Template
 
-AIR_MARGIN = 8.0
 LOW_PERCENTILE = 1.0
 FEWEST_VOXELS = 500
 
@@ -47,12 +43,6 @@ class Normalisation:
         return (values + 1) * self.scale + self.low
 
 
-def air_of(template: Template) -> NDArray[np.bool_]:
-    """[X, Y, Z]: where the template is air, more than `AIR_MARGIN` mm from the head."""
-    head = template.image[0].numpy() > AIR_LEVEL
-    return np.asarray(ndi.distance_transform_edt(~head, template.grid.spacing) > AIR_MARGIN)
-
-
 def estimate(image: Tensor, grid: Grid, template: Template, pose: Pose) -> Normalisation:
     """The normalisation of a registered scan `image` [1, X, Y, Z].
 
@@ -60,13 +50,12 @@ def estimate(image: Tensor, grid: Grid, template: Template, pose: Pose) -> Norma
     500 voxels are, its 1st percentile. Brain: the mean inside the template's mask. Averages over large regions:
     blurring and thick slices hardly move them. Raises InputRefusedError when the brain is not brighter than air.
     """
-    air = air_of(template)
     there = resample(torch.ones_like(image), grid, template.grid, pose)[0].numpy() > 0.5
     values = resample(image, grid, template.grid, pose, padding="border")[0].numpy()
     brain = there & (template.mask[0].numpy() > 0)
     if brain.sum() < FEWEST_VOXELS:
         raise InputRefusedError("the scan hardly covers the brain; give a scan of the whole head")
-    air &= there
+    air = template.air & there
     low = np.median(values[air]) if air.sum() >= FEWEST_VOXELS else np.percentile(image.numpy(), LOW_PERCENTILE)
     scale = float(values[brain].mean() - low)
     if not scale > 0:
@@ -87,26 +76,18 @@ class NormaliseIntensity(InvertibleTransform):
         self.template = template
 
     def __call__(self, image: MetaTensor, pose: Pose | None = None) -> MetaTensor:
-        found = estimate(image.as_tensor(), grid_of(image), self.template, np.eye(4) if pose is None else pose)
-        out = like(image, found.forward(image.as_tensor()), image.affine)
-        self.push_transform(out, extra_info={"low": found.low, "scale": found.scale})
+        own = estimate(image.as_tensor(), grid_of(image), self.template, np.eye(4) if pose is None else pose)
+        out = like(image, own.forward(image.as_tensor()), image.affine)
+        self.push_transform(out, extra_info=asdict(own))
         return out
 
     def inverse(self, image: MetaTensor) -> MetaTensor:
-        info = self.pop_transform(image)["extra_info"]
-        undone = Normalisation(info["low"], info["scale"]).inverse(image.as_tensor())
-        return like(image, undone, image.affine)
+        own = Normalisation(**self.pop_transform(image)["extra_info"])
+        return like(image, own.inverse(image.as_tensor()), image.affine)
 
 
-class NormaliseIntensityd(MapTransform, InvertibleTransform):
+class NormaliseIntensityd(InvertibleKeyed):
     """`NormaliseIntensity` for the entries `keys` of a dictionary."""
 
     def __init__(self, keys: KeysCollection, template: Template, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.normalise = NormaliseIntensity(template)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        return dict(data) | {key: self.normalise(data[key]) for key in self.key_iterator(dict(data))}
-
-    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        return dict(data) | {key: self.normalise.inverse(data[key]) for key in self.key_iterator(dict(data))}
+        super().__init__(keys, NormaliseIntensity(template), allow_missing_keys)

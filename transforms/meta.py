@@ -1,8 +1,7 @@
-"""MetaTensor in and out of the two things it is made of: voxels and a grid."""
+"""A MetaTensor's grid, and a MetaTensor of other values or another grid."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,10 @@ from brgm_med.transforms.geometry import Grid
 
 def grid_of(image: MetaTensor) -> Grid:
     """The grid of a MetaTensor [C, X, Y, Z]."""
-    shape = (int(image.shape[1]), int(image.shape[2]), int(image.shape[3]))
-    return Grid(shape, np.asarray(image.affine.cpu(), np.float64))
+    return Grid.of(image, np.asarray(image.affine.cpu(), np.float64))
 
 
 def like(image: MetaTensor, values: Tensor, affine: Tensor | NDArray[np.float64], **note: Any) -> MetaTensor:
     """`values` with `affine` [4, 4], and of `image` the other metadata and the applied operations; plus `note`."""
-    kept: Mapping[str, Any] = {key: value for key, value in image.meta.items() if key != "affine"}
-    placed = torch.as_tensor(affine, dtype=torch.float64)
-    return MetaTensor(values, placed, {**kept, **note}, list(image.applied_operations))
+    meta = {key: value for key, value in image.meta.items() if key != "affine"} | note
+    return MetaTensor(values, torch.as_tensor(affine, dtype=torch.float64), meta, list(image.applied_operations))

@@ -56,8 +56,7 @@ def acquire_turned(volume: Tensor, grid: Grid, scan: Grid, model: AcquisitionMod
     wider = torch.nn.functional.pad(volume[None].float(), around, mode="replicate")[0]
     affine = grid.affine.copy()
     affine[:3, 3] -= affine[:3, :3] @ np.asarray(pad)
-    x, y, z = wider.shape[1:]
-    return oblique_profile(model, scan, Grid((x, y, z), affine))(wider).to(volume.dtype)
+    return oblique_profile(model, scan, Grid.of(wider, affine))(wider).to(volume.dtype)
 
 
 def stack_grid(box: Grid) -> Grid:

@@ -1,4 +1,4 @@
-"""Pose and shading of a scan, fitted to what the prior says of it: a few Gauss-Newton steps on some of its voxels."""
+"""Pose and bias field of a scan, fitted to the prior's image of it: a few Gauss-Newton steps on some of its voxels."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from brgm_med.transforms.acquire import AcquisitionModel
+from brgm_med.transforms.bias_field import TERMS, LogBiasField, terms
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.oblique import oblique_profile, stack_grid
-from brgm_med.transforms.shading import TERMS, Shading, terms
 from brgm_med.transforms.template import Pose
 
 SAMPLES = 40_000
@@ -23,7 +23,7 @@ MARGIN = 4.0
 """Samples are used where the prior's head is brighter than this (air 0, brain 1), so many voxels inside the box."""
 
 MOVE_MM, TURN_DEGREES, LOG_FACTOR = 2.0, 1.5, 0.15
-"""How wrong a registration's shift and rotation and the log of the shading are expected to be: standard deviations."""
+"""Expected errors of a registration's shift and rotation and of the log of the bias field: standard deviations."""
 
 IDENTIFIED = 0.5
 """A parameter is identified where the scan leaves less than this part of its expected deviation."""
@@ -33,11 +33,11 @@ MOVES = ("shift R", "shift A", "shift S", "turn R", "turn A", "turn S")
 
 @dataclass(frozen=True)
 class Refined:
-    """`pose` and `shading` as fitted; `moved_mm` and `turned_degrees` from where the pose was; `unidentified`: names of
-    parameters that the scan says little about; `residual`: root mean square before and after, normalised units."""
+    """`pose` and `bias_field` as fitted; `moved_mm` and `turned_degrees` from where the pose was; `unidentified`: names
+    of parameters that the scan hardly determines; `residual`: root mean square before and after, normalised units."""
 
     pose: Pose
-    shading: Shading
+    bias_field: LogBiasField
     moved_mm: float
     turned_degrees: float
     unidentified: tuple[str, ...]
@@ -51,12 +51,12 @@ def refine(
     scan: Grid,
     model: AcquisitionModel,
     pose: Pose,
-    shading: Shading,
+    bias_field: LogBiasField,
     noise: float,
 ) -> Refined:
-    """The pose and the shading under which slices `stack` [Y, 1, Z, X] of `box` best give `measured` [1, X', Y', Z'].
+    """The pose and bias field under which slices `stack` [Y, 1, Z, X] of `box` best give `measured` [1, X', Y', Z'].
 
-    Both normalised (air -1, brain 0), `measured` with its shading; the search starts from `pose` and `shading`.
+    Both normalised (air -1, brain 0), `measured` with its bias field; the search starts from `pose` and `bias_field`.
     Minimised is the squared difference over `noise` (its standard deviation), plus the squares of all changes over what
     is expected of them. At most `SAMPLES` of the scan's samples inside the head are used, chosen at random with a fixed
     seed. The fit is never worse than the start. Deterministic.
@@ -72,13 +72,13 @@ def refine(
     expected = np.asarray([MOVE_MM] * 3 + [TURN_DEGREES] * 3 + [LOG_FACTOR] * len(TERMS))
 
     def predict(x: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Intensities (air 0) of the samples under parameters x, and their derivatives by the shading's."""
+        """Intensities (air 0) of the samples under parameters x, and their derivatives by the bias field's."""
         there = pose @ moved(x[:6])
         intensity = (oblique_profile(model, scan, source, there, chosen).samples(volume)[0] + 1).double().numpy()
         to_template = torch.from_numpy(np.linalg.inv(there) @ scan.affine)
         basis = terms(at @ to_template[:3, :3].T + to_template[:3, 3]).numpy()
-        shaded = np.exp(basis @ (shading.coefficients + x[6:])) * intensity
-        return shaded, basis * shaded[:, None]
+        biased = np.exp(basis @ (bias_field.coefficients + x[6:])) * intensity
+        return biased, basis * biased[:, None]
 
     def cost(x: NDArray[np.float64], predicted: NDArray[np.float64]) -> float:
         return float(np.sum((target - predicted) ** 2) / noise**2 + np.sum((x / expected) ** 2))
@@ -103,11 +103,11 @@ def refine(
             break
         x, predicted, basis, now = trial, there, there_basis, cost(trial, there)
     left = np.sqrt(np.diag(np.linalg.inv(hessian))) / expected
-    names = (*MOVES, *(f"shading {name}" for name in TERMS))
+    names = (*MOVES, *(f"bias field {name}" for name in TERMS))
     last = float(np.sqrt(np.mean((target - predicted) ** 2))) if now < before else first
     return Refined(
         pose @ moved(x[:6]),
-        Shading(shading.coefficients + x[6:]),
+        LogBiasField(bias_field.coefficients + x[6:]),
         float(np.linalg.norm(x[:3])),
         float(np.linalg.norm(x[3:6])),
         tuple(name for name, part in zip(names, left, strict=True) if part > IDENTIFIED),

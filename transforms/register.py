@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
-
 import numpy as np
 import scipy.ndimage as ndi
 import SimpleITK as sitk
 import torch
-from monai.config import KeysCollection
-from monai.data import MetaTensor
-from monai.transforms import InvertibleTransform, MapTransform
 from numpy.typing import NDArray
 from torch import Tensor
 
 from brgm_med.errors import InputRefusedError
-from brgm_med.transforms.geometry import RAS_LPS, Grid, resample
-from brgm_med.transforms.intensity import estimate
-from brgm_med.transforms.meta import grid_of, like
+from brgm_med.transforms.formats.affine import RAS_LPS
+from brgm_med.transforms.geometry import Grid, resample
+from brgm_med.transforms.mutual_information import one_thread, optimise, to_affine_transform, to_pose, to_sitk
 from brgm_med.transforms.template import Pose, Template
 
 LEAST_CORRELATION = 0.5
@@ -29,41 +21,20 @@ POOR_CORRELATION = 0.62
 LARGER = (1.05, 1.1)
 FEWEST_VOXELS = 500
 STARTS = ((0.0, 0.0), (-14.0, 0.0), (14.0, 0.0), (0.0, -14.0), (0.0, 14.0))
-"""Where the search begins: (pitch in degrees, height in mm) away from matched centres."""
-
-
-def to_sitk(values: NDArray[np.float32], grid: Grid) -> sitk.Image:
-    """`values` [X, Y, Z] on `grid` as a SimpleITK image (LPS)."""
-    image = sitk.GetImageFromArray(np.ascontiguousarray(values.transpose(2, 1, 0)))
-    affine = RAS_LPS @ grid.affine
-    image.SetSpacing(grid.spacing)
-    image.SetOrigin(affine[:3, 3].tolist())
-    image.SetDirection((affine[:3, :3] / np.asarray(grid.spacing)).ravel().tolist())
-    return image
-
-
-def to_affine_transform(pose: Pose) -> sitk.AffineTransform:
-    """`pose` (RAS) as a SimpleITK transform (LPS)."""
-    lps = RAS_LPS @ pose @ RAS_LPS
-    transform = sitk.AffineTransform(3)
-    transform.SetMatrix(lps[:3, :3].ravel().tolist())
-    transform.SetTranslation(lps[:3, 3].tolist())
-    return transform
+"""Starts of the search: (pitch in degrees, height in mm) away from matched centres."""
 
 
 def resample_cubic(image: Tensor, source: Grid, target: Grid, pose: Pose | None = None, outside: float = 0.0) -> Tensor:
     """As `geometry.resample`, by cubic B-spline interpolation; `outside` where the source ends. Not differentiable."""
     pose = np.eye(4) if pose is None else pose
-    reference = sitk.Image(target.shape, sitk.sitkUInt8)
-    affine = RAS_LPS @ target.affine
-    reference.SetSpacing(target.spacing)
-    reference.SetOrigin(affine[:3, 3].tolist())
-    reference.SetDirection((affine[:3, :3] / np.asarray(target.spacing)).ravel().tolist())
+    reference = to_sitk(np.zeros(target.shape, np.uint8), target)
     out = []
     for channel in image:
         moving = to_sitk(channel.numpy().astype(np.float32), source)
-        done = sitk.Resample(moving, reference, to_affine_transform(pose), sitk.sitkBSpline, outside, sitk.sitkFloat32)
-        out.append(torch.from_numpy(sitk.GetArrayFromImage(done).transpose(2, 1, 0).copy()))
+        sampled = sitk.Resample(
+            moving, reference, to_affine_transform(pose), sitk.sitkBSpline, outside, sitk.sitkFloat32
+        )
+        out.append(torch.from_numpy(sitk.GetArrayFromImage(sampled).transpose(2, 1, 0).copy()))
     return torch.stack(out)
 
 
@@ -76,7 +47,7 @@ def shrink(values: NDArray[np.float32], grid: Grid, spacing: float, sigma: float
         values = np.moveaxis(values.reshape(n, f, *values.shape[1:]).mean(1), 0, axis)
     scale = np.diag([*factors, 1.0])
     scale[:3, 3] = (np.asarray(factors) - 1) / 2
-    small = Grid((values.shape[0], values.shape[1], values.shape[2]), grid.affine @ scale)
+    small = Grid.of(values, grid.affine @ scale)
     return ndi.gaussian_filter(values, sigma / np.asarray(small.spacing), mode="nearest"), small
 
 
@@ -96,57 +67,7 @@ def _clipped(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.clip(values, low, max(high, low + 1e-6)).astype(np.float32)
 
 
-def _optimise(
-    fixed: sitk.Image,
-    moving: sitk.Image,
-    start: sitk.Euler3DTransform,
-    mask: sitk.Image | None,
-    step: float,
-    iterations: int,
-) -> tuple[sitk.Euler3DTransform, float]:
-    """Maximise Mattes mutual information from `start`. Deterministic: every voxel, one thread.
-
-    Returns the transform and the negative information: infinite, and `start`, where the images do not overlap.
-    """
-    method = sitk.ImageRegistrationMethod()
-    method.SetNumberOfThreads(1)
-    method.SetMetricAsMattesMutualInformation(32)
-    method.SetMetricSamplingStrategy(method.NONE)
-    if mask is not None:
-        method.SetMetricFixedMask(mask)
-    method.SetInterpolator(sitk.sitkLinear)
-    method.SetOptimizerAsRegularStepGradientDescent(step, step / 200, iterations, 0.8, 1e-8)
-    method.SetOptimizerScalesFromPhysicalShift()
-    transform = sitk.Euler3DTransform(start)
-    method.SetInitialTransform(transform, inPlace=True)
-    try:
-        method.Execute(fixed, moving)
-    except RuntimeError as error:
-        if "outside" not in str(error):
-            raise
-        return sitk.Euler3DTransform(start), math.inf
-    return transform, float(method.GetMetricValue())
-
-
-def _matrix(transform: sitk.Euler3DTransform) -> Pose:
-    lps = np.eye(4)
-    lps[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
-    lps[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
-    return RAS_LPS @ lps @ RAS_LPS
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """SimpleITK on one thread: its joint histograms depend on how many there are, and the pose on them."""
-    before = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
-    try:
-        yield
-    finally:
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(before)
-
-
-@_one_thread()
+@one_thread()
 def find_pose(image: Tensor, grid: Grid, template: Template) -> Pose:
     """The rigid pose of `image` [1, X, Y, Z] that maximises mutual information with the template; no check.
 
@@ -159,26 +80,26 @@ def find_pose(image: Tensor, grid: Grid, template: Template) -> Pose:
     fixed, moving = to_sitk(coarse, coarse_grid), to_sitk(scan, scan_grid)
     middle = head_centre(*shrink(template.image[0].numpy(), template.grid, 4.0, 3.0))
     offset = RAS_LPS[:3, :3] @ (head_centre(scan, scan_grid) - middle)
-    found = []
+    results = []
     for pitch, height in STARTS:
         start = sitk.Euler3DTransform()
         start.SetCenter((0.0, 0.0, 0.0))
         start.SetRotation(np.deg2rad(pitch), 0.0, 0.0)
         start.SetTranslation((offset + np.asarray([0.0, 0.0, height])).tolist())
-        found.append(_optimise(fixed, moving, start, None, 8.0, 12))
-    best = min(found, key=lambda item: item[1])[0]
+        results.append(optimise(fixed, moving, start, None, 8.0, 12))
+    best = min(results, key=lambda item: item[1])[0]
     near = to_sitk(template.near.astype(np.float32), template.grid)
     for spacing, sigma, step, iterations in ((4.0, 3.0, 4.0, 60), (2.0, 1.0, 1.4, 90)):
         scan, scan_grid = shrink(values, grid, spacing, sigma)
         level, level_grid = shrink(template.image[0].numpy(), template.grid, 4.0, sigma / 3)
         fixed, moving = to_sitk(level, level_grid), to_sitk(scan, scan_grid)
         mask = sitk.Cast(sitk.Resample(near, fixed), sitk.sitkUInt8)
-        best, _ = _optimise(fixed, moving, best, mask, step, iterations)
-    return _matrix(best)
+        best, _ = optimise(fixed, moving, best, mask, step, iterations)
+    return to_pose(best)
 
 
 def _detail(values: NDArray[np.float32], grid: Grid) -> NDArray[np.float32]:
-    """What is finer than 20 mm (Gaussian sigma): folds, ventricles, skull, but neither outline nor coil shading."""
+    """The detail finer than 20 mm (Gaussian sigma): folds, ventricles, skull, but neither outline nor bias field."""
     return values - ndi.gaussian_filter(values, 20.0 / np.asarray(grid.spacing), mode="nearest")
 
 
@@ -203,7 +124,7 @@ def similarity(image: Tensor, grid: Grid, template: Template, pose: Pose) -> tup
 
 
 def scale_of(pose: Pose) -> float:
-    """How many times larger than the template the scan is: 1 for a rigid pose."""
+    """The scan's size in units of the template's: 1 for a rigid pose."""
     return float(np.cbrt(np.linalg.det(pose[:3, :3])))
 
 
@@ -224,9 +145,9 @@ def rigid_pose(image: Tensor, grid: Grid, template: Template) -> tuple[Pose, flo
             enlarge = np.diag([scale, scale, scale, 1.0])
             shrunk = Grid(grid.shape, np.linalg.inv(enlarge) @ grid.affine)
             other = enlarge @ find_pose(image, shrunk, template)
-            found = similarity(image, grid, template, other)
-            if found[0] > correlation:
-                pose, (correlation, covered) = other, found
+            fit = similarity(image, grid, template, other)
+            if fit[0] > correlation:
+                pose, (correlation, covered) = other, fit
     if covered < LEAST_COVERED:
         raise InputRefusedError(
             f"the field of view holds only {covered:.0%} of the brain (at least {LEAST_COVERED:.0%} needed); "
@@ -238,59 +159,3 @@ def rigid_pose(image: Tensor, grid: Grid, template: Template) -> tuple[Pose, flo
             f"template {correlation:.2f}, at least {LEAST_CORRELATION} needed); check the image and its orientation"
         )
     return pose, correlation
-
-
-class RegisterRigid(InvertibleTransform):
-    """MetaTensor [1, X, Y, Z] of a head -> the same on the template's box, by rigid registration.
-
-    The result's affine is the box's, in template world; `meta["pose"]` [4, 4] maps that to the scan's world, and
-    `meta["registration_correlation"]` tells how well it fits. `pose` given: no registration. Cubic B-spline
-    interpolation; where the scan ends, the value of air. `inverse` resamples back to the scan's own grid, exactly
-    where it was; outside the box, air. Raises InputRefusedError as `rigid_pose` does.
-    """
-
-    def __init__(self, template: Template) -> None:
-        self.template = template
-
-    def __call__(self, image: MetaTensor, pose: Pose | None = None) -> MetaTensor:
-        values, grid = image.as_tensor(), grid_of(image)
-        if pose is None:
-            pose, correlation = rigid_pose(values, grid, self.template)
-        else:
-            correlation = similarity(values, grid, self.template, pose)[0]
-        air = estimate(values, grid, self.template, pose).low
-        done = resample_cubic(values, grid, self.template.box, pose, air)
-        out = like(
-            image, done, self.template.box.affine, pose=torch.from_numpy(pose), registration_correlation=correlation
-        )
-        self.push_transform(
-            out,
-            orig_size=grid.shape,
-            extra_info={"pose": pose.tolist(), "affine": grid.affine.tolist(), "air": air},
-        )
-        return out
-
-    def inverse(self, image: MetaTensor) -> MetaTensor:
-        step = self.pop_transform(image)
-        info = step["extra_info"]
-        x, y, z = (int(n) for n in step["orig_size"])
-        target = Grid((x, y, z), np.asarray(info["affine"], np.float64))
-        back = np.linalg.inv(np.asarray(info["pose"], np.float64))
-        values = resample_cubic(image.as_tensor(), grid_of(image), target, back, info["air"])
-        out = like(image, values, target.affine)
-        del out.meta["pose"], out.meta["registration_correlation"]
-        return out
-
-
-class RegisterRigidd(MapTransform, InvertibleTransform):
-    """`RegisterRigid` for the entries `keys` of a dictionary, each registered for itself."""
-
-    def __init__(self, keys: KeysCollection, template: Template, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.register = RegisterRigid(template)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        return dict(data) | {key: self.register(data[key]) for key in self.key_iterator(dict(data))}
-
-    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        return dict(data) | {key: self.register.inverse(data[key]) for key in self.key_iterator(dict(data))}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
+from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ from monai.utils import ensure_tuple
 
 from brgm_med.transforms import formats
 from brgm_med.transforms.formats.nifti import OutputType
-from brgm_med.transforms.formats.nifti_affine import Choice
 
 
+@dataclass(eq=False)
 class SaveScan(Transform):
     """Write a MetaTensor [1, X, Y, Z] to `path`, atomically, and give back the voxels that the file holds.
 
@@ -28,22 +30,13 @@ class SaveScan(Transform):
     without `force`, CannotWriteError, ValueError for values that are not finite; see `formats.nifti.write`.
     """
 
-    def __init__(
-        self,
-        path: Path | str,
-        like: Path | str | None = None,
-        *,
-        affine: Choice = "auto",
-        dtype: OutputType = "float32",
-        description: str | None = None,
-        force: bool = False,
-    ) -> None:
-        self.path = path
-        self.like = like
-        self.affine = affine
-        self.dtype = dtype
-        self.description = description
-        self.force = force
+    path: Path | str
+    like: Path | str | None = None
+    _: KW_ONLY
+    affine: str = "auto"
+    dtype: OutputType = "float32"
+    description: str | None = None
+    force: bool = False
 
     def __call__(self, image: MetaTensor) -> MetaTensor:
         if not isinstance(image, MetaTensor) or image.ndim != 4 or image.shape[0] != 1:
@@ -53,7 +46,7 @@ class SaveScan(Transform):
         form = image.meta.get("form", "auto") if self.affine == "auto" and source == own else self.affine
         series = image.meta.get("series") if source == own else None
         header = None if source is None else formats.for_reading(source, series=series).read_header(Path(source), form)
-        held = formats.for_writing(self.path).write(
+        written = formats.for_writing(self.path).write(
             self.path,
             image.as_tensor()[0].detach().cpu().numpy(),
             image.affine.to(torch.float64).cpu().numpy(),
@@ -62,7 +55,7 @@ class SaveScan(Transform):
             self.description,
             self.force,
         )
-        return MetaTensor(torch.from_numpy(held.copy(order="C"))[None], meta=image.meta)
+        return MetaTensor(torch.from_numpy(written.copy(order="C"))[None], meta=image.meta)
 
 
 class SaveScand(MapTransform):
@@ -85,13 +78,10 @@ class SaveScand(MapTransform):
         self.path_keys = ensure_tuple(path_keys)
         if len(self.path_keys) != len(self.keys):
             raise ValueError(f"{len(self.keys)} keys need as many path_keys, not {len(self.path_keys)}")
-        self.dtype: OutputType = dtype
-        self.description = description
-        self.force = force
+        self.save = partial(SaveScan, dtype=dtype, description=description, force=force)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         result = dict(data)
         for key, path_key in self.key_iterator(result, self.path_keys):
-            save = SaveScan(data[path_key], dtype=self.dtype, description=self.description, force=self.force)
-            result[key] = save(data[key])
+            result[key] = self.save(data[path_key])(data[key])
         return result

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any
-
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import InvertibleTransform, MapTransform
+from monai.transforms import InvertibleTransform
 from torch import Tensor
 
+from brgm_med.transforms.keyed import InvertibleKeyed
 from brgm_med.transforms.meta import like
 
 
@@ -55,15 +53,8 @@ class CoronalSlices(InvertibleTransform):
         return like(stack, restack(stack.as_tensor()), _volume_affine(stack.affine, stack.shape[2]))
 
 
-class CoronalSlicesd(MapTransform, InvertibleTransform):
+class CoronalSlicesd(InvertibleKeyed):
     """`CoronalSlices` for the entries `keys` of a dictionary."""
 
     def __init__(self, keys: KeysCollection, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.slices = CoronalSlices()
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        return dict(data) | {key: self.slices(data[key]) for key in self.key_iterator(dict(data))}
-
-    def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        return dict(data) | {key: self.slices.inverse(data[key]) for key in self.key_iterator(dict(data))}
+        super().__init__(keys, CoronalSlices(), allow_missing_keys)

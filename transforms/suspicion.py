@@ -17,30 +17,30 @@ REPEATED = 0.3
 
 
 def suspicions(values: NDArray[np.floating], grid: Grid, model: AcquisitionModel) -> list[str]:
-    """What does not go together in a scan [X, Y, Z], its header and the acquisition taken from there: one clause each.
+    """Contradictions between a scan [X, Y, Z], its header and the acquisition stated there: one clause each.
 
     Interpolated slices (smooth along one axis, not along the others), repeated slices, a slice thickness far from the
     spacing. Empty where nothing is odd.
     """
-    found = []
+    signs = []
     repeated = [_repeated(values, axis) >= REPEATED for axis in range(3)]
     ratios = [np.nan if repeated[axis] else _ratio(values, axis) for axis in range(3)]
     for axis, name in enumerate(WORLD[grid.world_axis(a)] for a in range(3)):
-        told = f"state the true --slice-thickness, or give the scan before it was resampled along {name}"
+        advice = f"state the true --slice-thickness, or give the scan before it was resampled along {name}"
         if repeated[axis]:
-            found.append(f"many neighbouring slices along {name} are equal, as if they had been repeated; {told}")
+            signs.append(f"many neighbouring slices along {name} are equal, as if they had been repeated; {advice}")
         elif ratios[axis] < SMOOTH and np.nanmax(ratios) > ROUGHER * ratios[axis]:
-            found.append(
+            signs.append(
                 f"along {name} it is as smooth as if it had been interpolated from thicker slices "
-                f"(spacing {grid.spacing[axis]:g} mm); {told}"
+                f"(spacing {grid.spacing[axis]:g} mm); {advice}"
             )
         part = model.thickness[axis] / grid.spacing[axis]
         if model.stated and axis == model.axis and not 0.3 < part < 3:
-            found.append(
+            signs.append(
                 f"slices of {model.thickness[axis]:g} mm every {grid.spacing[axis]:g} mm along {name}: "
                 "if that is wrong, state --slice-thickness"
             )
-    return found
+    return signs
 
 
 def _repeated(values: NDArray[np.floating], axis: int) -> float:

@@ -25,7 +25,7 @@ TEMPLATE_SHAPE = (104, 120, 112)
 SPACING = 2.0
 VERTEX_BELOW_EDGE = 8.0
 NEAR = 14.0
-AIR_LEVEL = 0.03
+AIR_LEVEL, AIR_MARGIN = 0.03, 8.0
 
 
 def centred_grid(shape: tuple[int, int, int], spacing: float, centre: tuple[float, float, float]) -> Grid:
@@ -50,6 +50,12 @@ class Template:
         """[X, Y, Z]: within 14 mm of the bulk of the brain, so about as far as the scalp."""
         return ndi.distance_transform_edt(self.mask[0].numpy() == 0, self.grid.spacing) < NEAR
 
+    @cached_property
+    def air(self) -> NDArray[np.bool_]:
+        """[X, Y, Z]: more than 8 mm from the head."""
+        head = self.image[0].numpy() > AIR_LEVEL
+        return np.asarray(ndi.distance_transform_edt(~head, self.grid.spacing) > AIR_MARGIN)
+
     @classmethod
     def load(cls, folder: Path, box: Grid) -> Template:
         """Read `template.nii.gz` and `mask.nii.gz` of `folder`. Raises PriorError when one is unreadable."""
@@ -60,8 +66,7 @@ class Template:
                 values = [torch.from_numpy(p.get_fdata(dtype=np.float32))[None] for p in parts]
             except Exception as error:
                 raise PriorError(f"{folder / name}: cannot be read ({error}); reinstall the prior") from error
-        shape = (int(values[0].shape[1]), int(values[0].shape[2]), int(values[0].shape[3]))
-        return cls(values[0], values[1], Grid(shape, np.asarray(parts[0].affine, np.float64)), box)
+        return cls(values[0], values[1], Grid.of(values[0], np.asarray(parts[0].affine, np.float64)), box)
 
     def save(self, folder: Path) -> None:
         """Write `template.nii.gz` (uint8, scaled: steps of 1/255 of its range) and `mask.nii.gz` into `folder`."""
@@ -74,7 +79,7 @@ class Template:
     def trimmed(self, margin: int = 6) -> Template:
         """Without the planes of air that lie more than `margin` voxels from the head and outside the box."""
         corners = (self.box.corners() - self.grid.affine[:3, 3]) / self.grid.affine.diagonal()[:3]
-        cut = []
+        cut = [slice(None)]
         for axis in range(3):
             others = tuple(a for a in range(3) if a != axis)
             used = np.nonzero(((self.image[0].numpy() > AIR_LEVEL).sum(others)) > 20)[0]
@@ -82,10 +87,9 @@ class Template:
             last = max(used[-1] + margin, int(np.ceil(corners[:, axis].max())))
             cut.append(slice(max(0, int(first)), min(self.image.shape[axis + 1], int(last) + 1)))
         start = np.eye(4)
-        start[:3, 3] = [c.start for c in cut]
-        shape = (cut[0].stop - cut[0].start, cut[1].stop - cut[1].start, cut[2].stop - cut[2].start)
-        image, mask = (t[:, cut[0], cut[1], cut[2]].contiguous() for t in (self.image, self.mask))
-        return Template(image, mask, Grid(shape, self.grid.affine @ start), self.box)
+        start[:3, 3] = [c.start for c in cut[1:]]
+        image, mask = (t[tuple(cut)].contiguous() for t in (self.image, self.mask))
+        return Template(image, mask, Grid.of(image, self.grid.affine @ start), self.box)
 
 
 def brain_mask(image: NDArray[np.float32], spacing: float, vertex: int) -> NDArray[np.bool_]:
@@ -113,7 +117,7 @@ def vertex_index(image: NDArray[np.float32]) -> int:
     return int(np.nonzero(counts > 20)[0].max())
 
 
-def place(image: Tensor, grid: Grid) -> tuple[Template, Pose]:
+def centred(image: Tensor, grid: Grid) -> tuple[Template, Pose]:
     """A mean head as a template, and the translation [4, 4] from the new world to the image's.
 
     The box: x = 0 stays; along S the vertex lies 8 mm below the upper edge; along A the middle of the brain mask.

@@ -72,7 +72,7 @@ class ObliqueProfile(nn.Module):
         return at @ self.to_source[:, :3].T + self.to_source[:, 3]
 
     def covered(self, margin: float = 0.0) -> Tensor:
-        """Which samples have all their nodes inside the volume (between the centres of its outer voxels, and `margin`
+        """The samples with all their nodes inside the volume (between the centres of its outer voxels, and `margin`
         voxels away from those): bool [X', Y', Z']; of those not in use none."""
         at, turned = self.coordinates(), self.offsets @ self.to_source[:, :3].T
         last = torch.tensor(self.source).to(at) - 1
@@ -109,8 +109,8 @@ def _sample(x: Tensor, places: Tensor) -> Tensor:
     parts = max(1, min(torch.get_num_threads(), len(places) // 1000))
     padded = torch.nn.functional.pad(places, (0, 0, 0, -len(places) % parts))
     grid = padded.reshape(parts, -1, 1, 1, 3)
-    found = torch.nn.functional.grid_sample(x[None].expand(parts, -1, -1, -1, -1), grid, align_corners=True)
-    return found[..., 0, 0].movedim(1, 0).reshape(len(x), -1)[:, : len(places)]
+    values = torch.nn.functional.grid_sample(x[None].expand(parts, -1, -1, -1, -1), grid, align_corners=True)
+    return values[..., 0, 0].movedim(1, 0).reshape(len(x), -1)[:, : len(places)]
 
 
 @cache
@@ -128,8 +128,8 @@ def halved(n: int) -> Tensor:
         for step, weight in ((-1, 1 / 48), (0, 23 / 48), (1, 23 / 48), (2, 1 / 48)):
             between[2 * i + 1, mirror.get(i + step, i + step)] += weight
     between[::2] = spline
-    found = torch.linalg.solve(spline.T, between.T).T
-    return found.where(found.abs() > 1e-15, 0.0)  # it falls off by 0.27 a sample: no denormal numbers
+    weights = torch.linalg.solve(spline.T, between.T).T
+    return weights.where(weights.abs() > 1e-15, 0.0)  # it falls off by 0.27 a sample: no denormal numbers
 
 
 class StackAsVolume(nn.Module):

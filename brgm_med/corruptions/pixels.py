@@ -1,4 +1,4 @@
-"""What is done to each pixel on its own: hidden, brightened, made grey."""
+"""Corruptions of each pixel on its own: masks, bias fields, colour to grey."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 class Mask(nn.Module):
     """f_IN of section 2.3: keep the pixels where `mask` (bool, broadcastable) is true, 0 elsewhere.
 
-    What the hidden pixels hold, NaN included, never enters; pass the measurement through it too.
+    The values of hidden pixels, NaN included, never enter; pass the measurement through it too.
     """
 
     mask: Tensor

@@ -55,7 +55,7 @@ def profile_inside(
     thickness: float,
     profile: Profile = "box",
 ) -> Tensor:
-    """Which samples of `profile_matrix` have their whole profile inside the fine grid, [n_coarse] bool."""
+    """The samples of `profile_matrix` with their whole profile inside the fine grid, [n_coarse] bool."""
     reach = thickness * profile_reach(profile)
     centres = (torch.arange(n_coarse, dtype=torch.float64) + 0.5) * coarse_spacing
     slack = 1e-6 * fine_spacing
@@ -72,7 +72,7 @@ def profile_kernel(spacing: float, thickness: float, profile: Profile = "box") -
 
 
 def profile_reach(profile: Profile) -> float:
-    """How far the profile goes from its centre, in units of its thickness. Raises ValueError for an unknown one."""
+    """The half width of the profile's support, in units of its thickness. Raises ValueError for an unknown one."""
     try:
         return {"box": 0.5, "gaussian": GAUSSIAN_REACH, "trapezoid": 0.5 * (1 + RAMP)}[profile]
     except KeyError:
@@ -105,49 +105,59 @@ def along(x: Tensor, matrix: Tensor, axis: int) -> Tensor:
     return (matrix @ x.reshape(before.numel(), x.shape[axis], -1)).reshape(*before, len(matrix), *after)
 
 
-class SliceProfile(nn.Module):
-    """A scanner's own acquisition, separable along the scan's axes: y = (M0 x M1 x M2) x.
+def along_axes(x: Tensor, matrices: Sequence[Tensor | None]) -> Tensor:
+    """Apply one matrix [m, n] along each of the last axes of x; None leaves an axis as it is."""
+    for axis, matrix in enumerate(matrices):
+        if matrix is not None:
+            x = along(x, matrix, axis - len(matrices))
+    return x
 
-    The downsampling f_SR of section 2.3 for volumes: [..., X, Y, Z] -> [..., X', Y', Z']. `matrices` holds
-    one [n_coarse, n_fine] per axis (see `profile_matrix`), or None for an axis that is measured as it is;
-    `inside` one [n_coarse] bool per axis, or None where every sample lies inside.
+
+class Separable(nn.Module):
+    """A matrix along each of an image's last axes: y = (M0 x M1 x ...) x, [..., n0, n1, ...] -> [..., m0, m1, ...].
+
+    `matrices` holds one [m, n] per axis, or None for an axis that stays as it is.
     """
 
-    matrix0: Tensor | None
-    matrix1: Tensor | None
-    matrix2: Tensor | None
-    inside0: Tensor | None
-    inside1: Tensor | None
-    inside2: Tensor | None
-
-    def __init__(self, matrices: Sequence[Tensor | None], inside: Sequence[Tensor | None] = (None, None, None)) -> None:
+    def __init__(self, matrices: Sequence[Tensor | None]) -> None:
         super().__init__()
-        if len(matrices) != 3 or len(inside) != 3:
-            raise ValueError("SliceProfile: three axes are needed")
-        for axis in range(3):
-            m = matrices[axis]
-            self.register_buffer(f"matrix{axis}", None if m is None else m.double(), persistent=False)
-            self.register_buffer(f"inside{axis}", inside[axis], persistent=False)
+        for axis, matrix in enumerate(matrices):
+            self.register_buffer(f"matrix{axis}", matrix, persistent=False)
+        self.axes = len(matrices)
 
     @property
     def matrices(self) -> tuple[Tensor | None, ...]:
-        """The three axis matrices, float64 (None: identity)."""
-        return self.matrix0, self.matrix1, self.matrix2
-
-    def inside(self, shape: Sequence[int]) -> Tensor:
-        """Samples wholly inside the fine grid, [X', Y', Z'] bool, for a measurement of that `shape`."""
-        mask = torch.ones(tuple(shape), dtype=torch.bool)
-        for axis, ok in enumerate((self.inside0, self.inside1, self.inside2)):
-            if ok is not None:
-                mask &= ok.reshape([-1 if a == axis else 1 for a in range(3)]).to(mask.device)
-        return mask
+        """The matrices of the axes (None: identity)."""
+        return tuple(getattr(self, f"matrix{axis}") for axis in range(self.axes))
 
     def infinity_norm(self) -> float:
         """max over samples of the sum of |weights|: how far a bounded error of x can move a sample of y."""
         return math.prod(float(m.abs().sum(1).max()) for m in self.matrices if m is not None)
 
     def forward(self, x: Tensor) -> Tensor:
-        for axis, matrix in enumerate(self.matrices):
-            if matrix is not None:
-                x = along(x, matrix, axis - 3)
-        return x
+        return along_axes(x, self.matrices)
+
+
+class SliceProfile(Separable):
+    """A scanner's own acquisition, separable along the scan's axes: the downsampling f_SR of section 2.3 for volumes.
+
+    [..., X, Y, Z] -> [..., X', Y', Z'] by `matrices` [n_coarse, n_fine] (see `profile_matrix`), or None for an axis
+    that is measured as it is; `inside` holds one [n_coarse] bool per axis, or None where every sample lies inside.
+    Float64.
+    """
+
+    def __init__(self, matrices: Sequence[Tensor | None], inside: Sequence[Tensor | None] = (None, None, None)) -> None:
+        if len(matrices) != 3 or len(inside) != 3:
+            raise ValueError("SliceProfile: three axes are needed")
+        super().__init__([None if m is None else m.double() for m in matrices])
+        for axis, whole in enumerate(inside):
+            self.register_buffer(f"inside{axis}", whole, persistent=False)
+
+    def inside(self, shape: Sequence[int]) -> Tensor:
+        """Samples wholly inside the fine grid, [X', Y', Z'] bool, for a measurement of that `shape`."""
+        mask = torch.ones(tuple(shape), dtype=torch.bool)
+        for axis in range(3):
+            whole: Tensor | None = getattr(self, f"inside{axis}")
+            if whole is not None:
+                mask &= whole.reshape([-1 if a == axis else 1 for a in range(3)]).to(mask.device)
+        return mask

@@ -140,14 +140,24 @@ def _antialiasing(kernel: Kernel, s: int) -> Tensor:
     elif kernel in ("bicubic", "lanczos"):
         p = math.ceil((1.5 if kernel == "bicubic" else 2.5) * s)
         u = (torch.arange(s + 2 * p, dtype=torch.float64) + 0.5 - s / 2 - p).abs() / s
-        if kernel == "bicubic":
-            near, far = 1.5 * u**3 - 2.5 * u**2 + 1, -0.5 * u**3 + 2.5 * u**2 - 4 * u + 2
-            weights = near.where(u < 1, far.where(u < 2, 0.0))
-        else:
-            weights = (torch.sinc(u) * torch.sinc(u / 3)).where(u < 3, 0.0)
+        weights = keys_cubic(u) if kernel == "bicubic" else lanczos(u)
     else:
         raise ValueError(f"Downsample: unknown kernel {kernel!r}: box, gaussian, bicubic, lanczos or a tensor")
     return weights / weights.sum() if s > 1 else torch.ones(1, dtype=torch.float64)
+
+
+def keys_cubic(distance: Tensor) -> Tensor:
+    """The kernel of cubic interpolation (Keys 1981, a = -1/2) at distances in samples; 0 from 2 on."""
+    t = distance.abs()
+    near = (1.5 * t - 2.5) * t**2 + 1
+    far = ((-0.5 * t + 2.5) * t - 4) * t + 2
+    return torch.where(t < 1, near, torch.where(t < 2, far, 0.0))
+
+
+def lanczos(distance: Tensor) -> Tensor:
+    """Lanczos' kernel of three lobes at distances in samples; 0 from 3 on."""
+    t = distance.abs()
+    return (torch.sinc(t) * torch.sinc(t / 3)).where(t < 3, 0.0)
 
 
 def _edges_repeated(x: Tensor, dim: int, pad: int) -> Tensor:

@@ -116,7 +116,7 @@ def _save(context: Any, arguments: tuple[Any, ...], y: Tensor) -> None:
     _, coefficients, noise = arguments
     _, by_coefficients, by_noise = context.needs_input_grad
     context.save_for_backward(y, coefficients if by_noise else None, noise if by_coefficients else None)
-    context.noises = 0 if noise is None else len(noise)
+    context.noises = None if noise is None else len(noise)  # 0 of an empty batch
 
 
 def _derive(context: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
@@ -126,7 +126,7 @@ def _derive(context: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     by_coefficients = by_noise = None
     with _without_autocast(dx.device):
         if context.needs_input_grad[1]:
-            if context.noises:
+            if context.noises is not None:
                 by_coefficients = torch.bmm(_columns(noise, dx).transpose(1, 2), _rows(dx))
             else:
                 by_coefficients = dx.sum((2, 3))[:, None]

@@ -137,7 +137,7 @@ def resample(
 
 
 def _fastest(x: Tensor, taps: Taps, up: Pair, down: Pair, padding: Sides, results: Pair) -> Tensor:
-    """Which way wins was measured with one thread of a processor with AVX-512, on the shapes of this package's
+    """The fastest way, measured with one thread of a processor with AVX-512, on the shapes of this package's
     networks (fir_filter, channels last): matrices up to 8 times on images of one channel and on small maps, whose
     convolutions are all overhead; the transposed convolution 2 to 4 times on upsampling and on the derivative of
     downsampling; two passes 1.5 times on large 16-bit maps, whose convolution is bound by arithmetic,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from brgm_med.errors import PriorError
 from brgm_med.files import digest
+from brgm_med.priors import DEFAULT
 
 if TYPE_CHECKING:
     import torch
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from brgm_med.posterior import Whitened, WStatistics
 
 SHIPPED = Path(__file__).parent
-DEFAULT = "brain-t1-coronal"
 REQUIRED = ("configs/inference.json", "models/model.safetensors")
 """What every prior has. The metadata must name the SHA-256 of all that is read."""
 VOLUMETRIC = (
@@ -300,3 +300,7 @@ def _verified(folder: Path, metadata: str, files: tuple[tuple[str, str, int, int
             path = folder / relative
             raise PriorError(f"{path}: damaged (its SHA-256 is not the one in the metadata); reinstall the prior")
     return PriorBundle(folder, json.loads(metadata))
+
+
+load_prior = load
+"""The name of `load` in the package's facade."""

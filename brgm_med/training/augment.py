@@ -68,7 +68,8 @@ class Augmentation:
     def __call__(self, image: Tensor, probability: float = 1.0) -> Tensor:
         """Augmented copies of `image` [N, C, H, W], differentiable with respect to it; its channels change alike.
 
-        All randomness comes from torch's global generator on the CPU. An image for which nothing is drawn is returned
+        All randomness comes from torch's global generators: on the CPU, but the grain of each pixel on the image's own
+        device, where all work on pixels is done. An image for which nothing is drawn is returned
         to the last bit, as is `image` itself at probability 0. Raises ValueError when `probability` is not in [0, 1].
         """
         if not 0 <= probability <= 1:
@@ -81,7 +82,7 @@ class Augmentation:
         mirrored = torch.rand(n) < 0.5
         shifts = torch.randint(self.shift + 1, (n, 2)) - torch.randint(self.shift + 1, (n, 2))
         draws, waves, shades = _spread(n, 5, 1, 1, 1), _spread(n, 2, 4, 5), _spread(n, 1, 3, 3)
-        grain = torch.randn(image.shape)
+        grain = torch.randn(image.shape, device=image.device)
 
         strengths = (drawn * torch.tensor(astuple(self), dtype=torch.float32))[..., None, None, None].unbind(1)
         flip, shift, rotation, scale, elastic, gamma, gain, bias, noise = strengths  # each [N, 1, 1, 1]
@@ -90,10 +91,11 @@ class Augmentation:
         )
         with torch.autocast(image.device.type, enabled=False):
             x = image.to(torch.promote_types(image.dtype, torch.float32))
-            x = _moved(x, mirrored & (flip > 0).flatten(), shifts * (shift > 0).view(n, 1))
+            moves = (mirrored & (flip > 0).flatten(), shifts * (shift > 0).view(n, 1))
+            x = _moved(x, *(m.to(image.device) for m in moves))
             placed = (angle.deg2rad(), log_scale, elastic * waves)
             x = _changed(x, rotation + scale + elastic > 0, _resampled, *placed)
-            lit = (log_gamma, log_gain, bias * shades, deviation * grain)
+            lit = (log_gamma, log_gain, bias * shades, deviation.to(grain) * grain)
             x = _changed(x, gamma + gain + bias + noise > 0, _relit, *lit)
         return x.to(image.dtype)
 
@@ -124,8 +126,8 @@ def _smooth(coefficients: Tensor, shape: torch.Size) -> Tensor:
     """
 
     def cosines(size: int, count: int) -> Tensor:
-        place = (torch.arange(size).to(coefficients) + 0.5) * (math.pi / size)
-        waves = torch.outer(place, torch.arange(count).to(coefficients)).cos() * math.sqrt(2)
+        angles = (torch.arange(size).to(coefficients) + 0.5) * (math.pi / size)
+        waves = torch.outer(angles, torch.arange(count).to(coefficients)).cos() * math.sqrt(2)
         waves[:, 0] = 1
         return waves
 
@@ -141,17 +143,17 @@ def _changed(image: Tensor, chosen: Tensor, change: Callable[..., Tensor], *para
         return image
     there = rows.to(image.device)
     above = image.index_select(0, there) + 1
-    return image.index_copy(0, there, change(above, *(p[rows].to(image) for p in parameters)) - 1)
+    return image.index_copy(0, there, change(above, *(p[rows.to(p.device)].to(image) for p in parameters)) - 1)
 
 
 def _moved(image: Tensor, mirrored: Tensor, shifts: Tensor) -> Tensor:
     """Flips [N] along W, then shifts [N, 2] by whole pixels along H and W: a gather, so exact."""
     n, c, h, w = image.shape
-    row = (torch.arange(h) - shifts[:, :1]).clamp(0, h - 1)
-    column = (torch.arange(w) - shifts[:, 1:]).clamp(0, w - 1)
+    row = (torch.arange(h, device=image.device) - shifts[:, :1]).clamp(0, h - 1)
+    column = (torch.arange(w, device=image.device) - shifts[:, 1:]).clamp(0, w - 1)
     column = torch.where(mirrored[:, None], w - 1 - column, column)
     index = row[:, :, None] * w + column[:, None, :]
-    return image.flatten(2).gather(2, index.view(n, 1, h * w).expand(n, c, h * w).to(image.device)).view(image.shape)
+    return image.flatten(2).gather(2, index.view(n, 1, h * w).expand(n, c, h * w)).view(image.shape)
 
 
 def _resampled(above: Tensor, angle: Tensor, log_scale: Tensor, waves: Tensor) -> Tensor:

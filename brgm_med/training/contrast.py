@@ -58,10 +58,11 @@ def centred(brightness: Tensor, head: Tensor) -> Tensor:
     return (brightness / mean.clamp(min=1e-3) - 1).clamp(-1, HIGHEST)
 
 
-def coloured(labels: Tensor, ordered: Tensor, tissue: Tensor) -> Tensor:
-    """Images [N, 1, H, W] of label maps [N, 2 H, 2 W] (integers below `LABELS`, 0 air), drawn as SynthSeg does
-    (Billot et al. 2023, arXiv 2107.09559): every label has a random mean and a random deviation, white at first and
-    then averaged over 2 x 2 pixels, which gives mixed pixels at edges; a smooth random bias field multiplies all.
+def coloured(labels: Tensor, ordered: Tensor, tissue: Tensor, rows: Tensor) -> Tensor:
+    """Images [n, 1, H, W] of the `rows` [n] of label maps [N, 2 H, 2 W] (integers below `LABELS`, 0 air), drawn as
+    SynthSeg does (Billot et al. 2023, arXiv 2107.09559): every label has a random mean and a random deviation, white at
+    first and then averaged over 2 x 2 pixels, which gives mixed pixels at edges; a smooth random bias field multiplies
+    all. The random numbers are those of all N.
 
     `tissue` [LABELS]: 1 cerebrospinal fluid, 2 grey matter, 3 white matter, 0 anything else. For the images `ordered`
     [N] (bool) the means of these three are in the order of T1: fluid darkest, white matter brightest.
@@ -75,9 +76,10 @@ def coloured(labels: Tensor, ordered: Tensor, tissue: Tensor) -> Tensor:
         of_kind = ordered[:, None] & (tissue == kind)
         means = torch.where(of_kind, value[:, None] + jitter, means)
     means[:, 0] = deviations[:, 0] = 0
+    labels, means, deviations, waves, grain = (t[rows] for t in (labels, means, deviations, waves, grain))
     index = labels.flatten(1).long()
     values = means.gather(1, index) + deviations.gather(1, index) * grain.flatten(1)
-    fine = values.clamp(min=0).view(n, 1, *labels.shape[1:])
+    fine = values.clamp(min=0).view(len(rows), 1, *labels.shape[1:])
     image = F.avg_pool2d(fine, 2) * _field(waves, labels.shape[1] // 2, labels.shape[2] // 2)
     return centred(image, F.avg_pool2d((labels > 0).float()[:, None], 2) > 0.5)
 

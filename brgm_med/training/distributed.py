@@ -28,7 +28,7 @@ def rank() -> int:
 
 
 def world() -> int:
-    """How many processes train together."""
+    """The number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
@@ -61,7 +61,7 @@ def process_group() -> Iterator[None]:
 
 
 def share(count: int, group: int = 1) -> int:
-    """How many of `count` images, in groups of `group`, are this process's.
+    """The number of `count` images, in groups of `group`, that are this process's.
 
     Raises UsageError where they cannot be shared out evenly.
     """
@@ -97,13 +97,13 @@ def shared_draws() -> AbstractContextManager[object]:
 
 def average(tensors: Iterable[Tensor]) -> None:
     """Replace each tensor, in place, by its mean over all processes: one all-reduce of all of them together."""
-    found = list(tensors)
-    if world() == 1 or not found:
+    listed = list(tensors)
+    if world() == 1 or not listed:
         return
-    flat = torch.cat([t.reshape(-1) for t in found])
+    flat = torch.cat([t.reshape(-1) for t in listed])
     dist.all_reduce(flat)
     flat /= world()
-    for tensor, mean in zip(found, flat.split([t.numel() for t in found]), strict=True):
+    for tensor, mean in zip(listed, flat.split([t.numel() for t in listed]), strict=True):
         tensor.copy_(mean.view(tensor.shape))
 
 
@@ -125,6 +125,6 @@ def anyone(flag: bool, device: torch.device) -> bool:
     """Whether `flag` holds in any process. All processes must ask."""
     if world() == 1:
         return flag
-    found = torch.tensor(float(flag), device=device)
-    dist.all_reduce(found, dist.ReduceOp.MAX)
-    return bool(found)
+    flags = torch.tensor(float(flag), device=device)
+    dist.all_reduce(flags, dist.ReduceOp.MAX)
+    return bool(flags)

@@ -44,9 +44,9 @@ def encode(
         for h in range(len(stacks)):
             slices = torch.as_tensor(stacks[h]).float().to(state.device)
             picked = slices if chosen is None else slices[torch.as_tensor(chosen, device=slices.device)]
-            ws, found = state.average_encoder(picked)
+            ws, noise = state.average_encoder(picked)
             latents.append(ws.flatten(1).cpu())
-            maps.append({name: m[:, 0].cpu() for name, m in found.items()})
+            maps.append({name: m[:, 0].cpu() for name, m in noise.items()})
     return torch.stack(latents), {name: torch.stack([m[name] for m in maps]) for name in maps[0]}
 
 
@@ -152,22 +152,13 @@ def inference_config(architecture: Architecture) -> dict[str, Any]:
 
 
 def networks_config(architecture: Architecture) -> dict[str, Any]:
-    """What every `configs/inference.json` has: the networks of `inference_config`."""
-    common = {"c_dim": architecture.c_dim, "base_shape": list(architecture.base_shape)}
-    common |= {"image_channels": architecture.image_channels, "mapping_layers": architecture.mapping_layers}
+    """The networks of every `configs/inference.json`, see `inference_config`."""
     return {
         "bundle_root": ".",
-        "network_def": {
-            "_target_": "brgm_med.networks.stylegan2.StyleGAN2",
-            "z_dim": architecture.z_dim,
-            "w_dim": architecture.w_dim,
-            "channels": list(architecture.generator_channels),
-            **common,
-        },
+        "network_def": {"_target_": "brgm_med.networks.stylegan2.StyleGAN2", **architecture.generator_arguments()},
         "discriminator_def": {
             "_target_": "brgm_med.networks.discriminator.Discriminator",
-            "channels": list(architecture.discriminator_channels),
-            **common,
+            **architecture.discriminator_arguments(),
         },
         "prior": {"_target_": "brgm_med.priors.bundle.load", "prior": "@bundle_root"},
         "network": "$@prior.generator",
@@ -207,38 +198,6 @@ def save_models(folder: Path, state: TrainState, statistics: WPlusStatistics) ->
     half(vars(statistics), "w_statistics.safetensors")
 
 
-def save_texts(folder: Path, card: str, licence: str, config: dict[str, Any]) -> None:
-    """Card, licence and `configs/inference.json`, into a bundle's `folder`."""
-    (folder / "docs" / "README.md").write_text(card)
-    (folder / "LICENSE").write_text(licence)
-    (folder / "configs" / "inference.json").write_text(json.dumps(config, indent=2) + "\n")
-
-
-def export_pictures(
-    state: TrainState,
-    architecture: Architecture,
-    stacks: Sequence[Tensor],
-    out: Path,
-    *,
-    metadata: dict[str, Any],
-    card: str,
-    licence: str,
-    rank: int = 512,
-) -> None:
-    """`export_bundle` of a prior of pictures: no grid, template or linear prior. `stacks`: item i is [1, C, H, W].
-
-    Raises ValueError for fewer than two pictures.
-    """
-    latents, maps = encode(state, stacks)
-    statistics = picture_statistics(latents[:, 0], len(maps), rank)
-    with new_bundle(out) as folder:
-        save_models(folder, state, statistics)
-        save_texts(folder, card, licence, networks_config(architecture))
-        form = data_format(state.average, "pixels, -1 to 1", "n/a")
-        training = {"images": state.images, **state.record}
-        seal(folder, {**metadata, "network_data_format": form, "training": training})
-
-
 def export_bundle(
     state: TrainState,
     architecture: Architecture,
@@ -246,28 +205,37 @@ def export_bundle(
     out: Path,
     *,
     metadata: dict[str, Any],
-    template: Path,
-    mask: Path,
     card: str,
     licence: str,
+    space: tuple[Path, Path] | None = None,
     rank: int = 512,
 ) -> None:
     """Write the averaged generator, discriminator and W+ statistics as a MONAI bundle into the new folder `out`.
 
-    `stacks`: item h holds head h's slices [Y, C, H, W]. `metadata` needs `name` and `grid` ({"shape", "affine"});
-    everything else in it is carried along. Whatever stood at `out` is replaced only once the new folder is complete;
-    until then, and where this is killed, the names at `out` are `UNFINISHED`.
+    Of heads, item h of `stacks` holds head h's slices [Y, C, H, W], `space` are the NIfTI files of their template and
+    its mask, and `metadata` needs `name` and `grid` ({"shape", "affine"}). Of pictures, item i is [1, C, H, W], and
+    there is neither template nor grid nor linear prior. Everything else in `metadata` is carried along. Whatever stood
+    at `out` is replaced only once the new folder is complete; until then, and where this is killed, the names at `out`
+    are `UNFINISHED`. Raises ValueError for fewer than two pictures.
     """
-    positions = len(stacks[0])
-    chosen = neighbours(positions)
-    place = torch.linspace(-1, 1, positions)[torch.from_numpy(chosen)]
-    with new_bundle(out) as folder:
-        found = wplus_statistics(*encode(state, stacks, chosen.tolist()), place, architecture.c_dim, rank)
-        save_models(folder, state, found)
-        save_file(stored(LinearGaussian.fit(stacks, LINEAR_RANK)), folder / "models" / "linear.safetensors")
-        shutil.copyfile(template, folder / "template.nii.gz")
-        shutil.copyfile(mask, folder / "mask.nii.gz")
-        save_texts(folder, card, licence, inference_config(architecture))
+    if space is None:
+        latents, maps = encode(state, stacks)
+        statistics = picture_statistics(latents[:, 0], len(maps), rank)
+        config, form = networks_config(architecture), data_format(state.average, "pixels, -1 to 1", "n/a")
+    else:
+        pairs = neighbours(len(stacks[0]))
+        position = torch.linspace(-1, 1, len(stacks[0]))[torch.from_numpy(pairs)]
+        statistics = wplus_statistics(*encode(state, stacks, pairs.tolist()), position, architecture.c_dim, rank)
+        config = inference_config(architecture)
         form = data_format(state.average, "coronal slice, air -1, brain 0", "MR")
+    with new_bundle(out) as folder:
+        save_models(folder, state, statistics)
+        if space is not None:
+            save_file(stored(LinearGaussian.fit(stacks, LINEAR_RANK)), folder / "models" / "linear.safetensors")
+            for file, name in zip(space, ("template.nii.gz", "mask.nii.gz"), strict=True):
+                shutil.copyfile(file, folder / name)
+        (folder / "docs" / "README.md").write_text(card)
+        (folder / "LICENSE").write_text(licence)
+        (folder / "configs" / "inference.json").write_text(json.dumps(config, indent=2) + "\n")
         training = {"images": state.images, **state.record}
         seal(folder, {**metadata, "network_data_format": form, "training": training})

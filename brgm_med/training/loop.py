@@ -31,6 +31,7 @@ from brgm_med.training.losses import (
     path_penalty,
     r1_penalty,
 )
+from brgm_med.training.record import Record
 from brgm_med.training.sources import Drawn, Sources
 from brgm_med.training.state import TrainState, mean_w, update_average
 
@@ -46,7 +47,7 @@ Losses = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Recipe:
-    """What is minimised and how fast.
+    """The losses' weights and the course of training.
 
     Up to `reconstruction_only` images only encoder and generator are trained, to reconstruct; then the
     adversarial game joins in, on samples G(mapping(z)) and on reconstructions alike.
@@ -144,11 +145,11 @@ def draw(stacks: Stacks, count: int, recipe: Recipe) -> Slices | Drawn:
     """
     if isinstance(stacks, Sources):
         return stacks.draw(count, recipe.widened, recipe.flip)
-    heads, places = torch.randint(len(stacks), (count,)).tolist(), torch.rand(count).tolist()
+    heads, shares = torch.randint(len(stacks), (count,)).tolist(), torch.rand(count).tolist()
     images, positions = [], []
-    for head, place in zip(heads, places, strict=True):
+    for head, share in zip(heads, shares, strict=True):
         stack = stacks[head]
-        index = int(place * len(stack))
+        index = int(share * len(stack))
         one = stack[index]
         # A memory-mapped array is copied, and a MetaTensor's bookkeeping left behind.
         images.append((one.as_subclass(Tensor) if isinstance(one, Tensor) else torch.tensor(one)).float())
@@ -182,12 +183,12 @@ def train_iteration(
         losses, seen = _update_players(state, recipe, drawn, code, reached, perceptual, precision)
         if playing:
             losses |= _update_critic(state, recipe, drawn.image, seen, code, precision)
-    found = distributed.floats(losses)
+    means = distributed.floats(losses)
     state.iteration += 1
     state.images += recipe.batch
     if playing:
-        found["probability"] = state.probability
-        state.sign += (found["sign"] - state.sign) / ADAPT_EVERY
+        means["probability"] = state.probability
+        state.sign += (means["sign"] - state.sign) / ADAPT_EVERY
         if recipe.ramp and state.iteration % ADAPT_EVERY == 0:
             shown = ADAPT_EVERY * recipe.batch
             state.probability = adapted(
@@ -195,7 +196,7 @@ def train_iteration(
             )
     update_average(state.average, state.generator, state.images, recipe.batch, recipe.half_life)
     update_average(state.average_encoder, state.encoder, state.images, recipe.batch, recipe.half_life)
-    return found
+    return means
 
 
 def _group(state: TrainState) -> int:
@@ -263,17 +264,17 @@ def _reconstruct(
     latent, means = state.encoder(target.to(precision))
     latent = latent.float()
     ws = latent + recipe.w_noise * torch.randn(latent.shape).to(latent.device)
-    kept = torch.randint(len(means) + 1, (len(target),)).to(target.device)
-    maps, told = {}, torch.zeros((), device=target.device)
+    levels = torch.randint(len(means) + 1, (len(target),)).to(target.device)
+    maps, nats = {}, torch.zeros((), device=target.device)
     for level, (name, mean) in enumerate(means.items()):
         mean, log_deviation = mean.float(), state.encoder.log_deviation[level]
-        given = (kept > level).float()[:, None, None, None]
+        used = (levels > level).float()[:, None, None, None]
         error = torch.randn(mean.shape).to(mean.device)
-        maps[name] = given * (mean + log_deviation.exp() * error)
-        told = told + (given[:, 0, 0, 0] * information(mean, log_deviation)).mean()
+        maps[name] = used * (mean + log_deviation.exp() * error)
+        nats = nats + (used[:, 0, 0, 0] * information(mean, log_deviation)).mean()
     image = drawn.seen(state.generator.synthesis(ws, noise=maps or "none", dtype=precision), slice(reached))
-    losses = {"pixel": (image - target).abs().mean(), "latent": latent.square().mean(), "information": told}
-    loss = recipe.pixel * losses["pixel"] + recipe.latent * losses["latent"] + recipe.information * told
+    losses = {"pixel": (image - target).abs().mean(), "latent": latent.square().mean(), "information": nats}
+    loss = recipe.pixel * losses["pixel"] + recipe.latent * losses["latent"] + recipe.information * nats
     if perceptual is not None:
         losses["perceptual"] = perceptual(image, target).mean()
         loss = loss + recipe.perceptual * losses["perceptual"]
@@ -334,7 +335,7 @@ def _judge(state: TrainState, image: Tensor, code: Tensor, precision: torch.dtyp
 
 
 def identity(recipe: Recipe, stacks: Stacks) -> dict[str, Any]:
-    """What a run is of: the recipe's fields, and the data's number of heads and a digest of three of them."""
+    """The identity of a run: the recipe's fields, and the data's number of heads and a digest of three of them."""
     chosen = sorted({0, len(stacks) // 2, len(stacks) - 1})
     digest = hashlib.sha256()
     for head in chosen:
@@ -387,8 +388,6 @@ def train(
         KeyboardInterrupt: after the state was written, when the run was interrupted.
         PriorError: for a state of another recipe or of other data.
     """
-    from brgm_med.training.record import Record
-
     check_identity(state, recipe, stacks, out / "state.pt")
     with distributed.process_group(), _interruption() as interrupted, ExitStack() as closing:
         if precision is None:

@@ -1,4 +1,4 @@
-"""What a prior is worth on held-out slices: how well its latent inputs reach them, how its samples are distributed."""
+"""The quality of a prior on held-out slices: how well its latent inputs reach them, how its samples are distributed."""
 
 from __future__ import annotations
 
@@ -101,9 +101,9 @@ def sample(generator: StyleGAN2, positions: Tensor, seed: int, batch: int = 32) 
     images = []
     with torch.random.fork_rng([positions.device] if positions.is_cuda else []):
         torch.manual_seed(seed)  # the noise inputs draw from the global generator
-        for part, place in zip(z.split(batch), positions.split(batch), strict=True):
-            code = position_code(place, generator.c_dim) if generator.c_dim else None
-            images.append(generator(part.to(place.device), code, noise="random"))
+        for part, position in zip(z.split(batch), positions.split(batch), strict=True):
+            code = position_code(position, generator.c_dim) if generator.c_dim else None
+            images.append(generator(part.to(position.device), code, noise="random"))
     return torch.cat(images)
 
 
@@ -139,33 +139,33 @@ def measure(
     slices = slices.float()
     chosen = spread(positions, inverted)
     truth = slices[chosen]
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     maps: dict[str, Tensor] = {}
     if encoder is None:
         start = mean_ws(generator, positions[chosen], seed)
     else:
         with torch.no_grad():
             start, maps = encoder(truth)
-            found["encoded_psnr"] = float(psnr(generator.synthesis(start, maps or "none"), truth, 2.0).mean())
+            numbers["encoded_psnr"] = float(psnr(generator.synthesis(start, maps or "none"), truth, 2.0).mean())
     reached = invert(generator, truth, start=start, steps=steps).image
-    found["wplus_psnr"] = float(psnr(reached, truth, 2.0).mean())
+    numbers["wplus_psnr"] = float(psnr(reached, truth, 2.0).mean())
     if maps:
         every, coordinates = all_latents(generator, start, maps)
         reached = invert(every, truth, start=coordinates, steps=steps).image
-    found["inversion_psnr"] = float(psnr(reached, truth, 2.0).mean())
+    numbers["inversion_psnr"] = float(psnr(reached, truth, 2.0).mean())
     if isinstance(features, LPIPS):
-        found["inversion_lpips"] = float(lpips(reached, truth, (-1.0, 1.0), features).mean())
+        numbers["inversion_lpips"] = float(lpips(reached, truth, (-1.0, 1.0), features).mean())
     places = positions.sort().values[torch.linspace(0, len(positions) - 1, samples).round().long()]
     real, fake = pooled(features, slices), pooled(features, sample(generator, places, seed))
-    found |= {"frechet": frechet_distance(real, fake), "kernel": kernel_distance(real, fake)}
-    found["precision"], found["recall"] = precision_recall(real, fake)
-    return found
+    numbers |= {"frechet": frechet_distance(real, fake), "kernel": kernel_distance(real, fake)}
+    numbers["precision"], numbers["recall"] = precision_recall(real, fake)
+    return numbers
 
 
 def measure_sources(
     generator: StyleGAN2, encoder: Encoder, sources: Sources, features: LPIPS | None, *, steps: int = 60, count: int = 8
 ) -> dict[str, float]:
-    """How well a prior reaches held-out slices of several scanners, each through its own acquisition model.
+    """Reach of a prior on held-out slices of several scanners, each through its own acquisition model.
 
     `count` slices of every source, spread evenly over heads and positions, are inverted by W+ and by all latent inputs
     (`steps` evaluations each) from the encoder's answer. PSNR in dB over what is known of a slice, data range 2 (the

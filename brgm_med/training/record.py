@@ -1,4 +1,4 @@
-"""What a run writes about itself: curves, pictures, measured snapshots, and its state."""
+"""The record of a run: curves, pictures, measured snapshots, and its state."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Record:
             self._saved = self._seconds
 
     def _note_machine(self) -> None:
-        """What may differ from one run of the same state to the next, and changes its last bits, is on record."""
+        """Record the settings that may differ from one run of a state to the next and change its last bits."""
         runs = self.state.record.setdefault("runs", [])
         now = {
             "precision": str(self.precision).removeprefix("torch."),

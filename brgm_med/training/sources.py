@@ -25,6 +25,7 @@ from torch import Tensor
 from brgm_med.errors import PriorError
 from brgm_med.training.augment import Augmentation
 from brgm_med.training.contrast import coloured, remapped
+from brgm_med.training.state import first_line
 
 LEVELS = 64.0
 """Steps of 8-bit slices in a unit of normalised intensity, so 1 to 255 reach from -1 to 2.97; 0 is not known."""
@@ -92,12 +93,13 @@ class Drawn:
     kernels: tuple[Tensor, Tensor]
 
     def to(self, device: torch.device) -> Drawn:
-        rows, columns = self.kernels
-        parts = (self.image, self.position, self.known)
-        return Drawn(*(p.to(device, non_blocking=True) for p in parts), (rows.to(device), columns.to(device)))
+        image, position, known, rows, columns = (
+            t.to(device, non_blocking=True) for t in (self.image, self.position, self.known, *self.kernels)
+        )
+        return Drawn(image, position, known, (rows, columns))
 
     def seen(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
-        """What the sources of the slices `rows` see of images x [n, 1, H, W]: m (f x), and y's own -1 outside m."""
+        """Images x [n, 1, H, W] as the sources of the slices `rows` see them: m (f x), and y's own -1 outside m."""
         blurred = acquired(x, self.kernels[0][rows], self.kernels[1][rows])
         return torch.where(self.known[rows], blurred, -1.0)
 
@@ -186,12 +188,14 @@ class Sources(Sequence[NDArray[np.uint8]]):
             return image, known
         empty = torch.zeros(2 * h, 2 * w, dtype=torch.uint8)
         maps = torch.stack([one if is_labels else empty for one, is_labels in pairs])
-        chosen_labels = labelled[:, None, None, None]
-        return torch.where(chosen_labels, coloured(maps, order, tissue), image), known | chosen_labels
+        rows = labelled.nonzero()[:, 0]
+        image = image.index_copy(0, rows, coloured(maps, order, tissue, rows))
+        return image, known | labelled[:, None, None, None]
 
     def save(self, path: Path, **facts: Any) -> None:
         """One safetensors file; `facts` (JSON) go into its metadata."""
-        tensors, entries = {}, []
+        tensors: dict[str, Tensor] = {}
+        entries = []
         for i, source in enumerate(self.sources):
             tensors |= {f"{i}.rows": source.kernels[0].clone(), f"{i}.columns": source.kernels[1].clone()}
             tensors |= {f"{i}.{h:03d}": stack.contiguous() for h, stack in enumerate(source.stacks)}
@@ -214,5 +218,4 @@ class Sources(Sequence[NDArray[np.uint8]]):
                     sources.append(Source(entry["name"], entry["share"], kernels, stacks, tissue))
             return cls(sources)
         except Exception as error:  # a damaged archive fails in as many ways as safetensors and JSON have
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise PriorError(f"{path}: holds no training slices ({reason[0]}); prepare them again") from error
+            raise PriorError(f"{path}: holds no training slices ({first_line(error)}); prepare them again") from error

@@ -32,25 +32,23 @@ class Architecture:
     image_channels: int = 1
     mapping_layers: int = 4
 
+    def generator_arguments(self) -> dict[str, Any]:
+        """Arguments of `StyleGAN2`."""
+        own = {"z_dim": self.z_dim, "w_dim": self.w_dim, "channels": self.generator_channels}
+        return own | self._shared_arguments()
+
+    def discriminator_arguments(self) -> dict[str, Any]:
+        """Arguments of `Discriminator`."""
+        return {"channels": self.discriminator_channels} | self._shared_arguments()
+
+    def _shared_arguments(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("c_dim", "base_shape", "image_channels", "mapping_layers")}
+
     def generator(self) -> StyleGAN2:
-        return StyleGAN2(
-            z_dim=self.z_dim,
-            w_dim=self.w_dim,
-            c_dim=self.c_dim,
-            base_shape=self.base_shape,
-            channels=self.generator_channels,
-            image_channels=self.image_channels,
-            mapping_layers=self.mapping_layers,
-        )
+        return StyleGAN2(**self.generator_arguments())
 
     def discriminator(self) -> Discriminator:
-        return Discriminator(
-            c_dim=self.c_dim,
-            base_shape=self.base_shape,
-            channels=self.discriminator_channels,
-            image_channels=self.image_channels,
-            mapping_layers=self.mapping_layers,
-        )
+        return Discriminator(**self.discriminator_arguments())
 
     def encoder(self, num_ws: int) -> Encoder:
         return Encoder(num_ws, self.w_dim, self.base_shape, self.encoder_channels, self.image_channels)
@@ -134,9 +132,9 @@ class TrainState:
             for name in _FACTS:
                 setattr(self, name, state[name])
         except Exception as error:  # a damaged archive fails in as many ways as pickle, zip and torch have
-            reason = str(error).strip().splitlines() or [type(error).__name__]
             raise PriorError(
-                f"{path}: is no training state of this architecture ({reason[0]}); remove it or use another folder"
+                f"{path}: is no training state of this architecture ({first_line(error)}); remove it or use another "
+                "folder"
             ) from error
 
     def save_snapshot(self, path: Path) -> None:
@@ -145,10 +143,10 @@ class TrainState:
         About a ninth of the full state: small enough to be kept with the code. Training goes on from it, not to the
         last bit but nearly where it was. The file at `path` is replaced only by a complete one.
         """
-        kept = {"generator": self.average, "discriminator": self.discriminator, "encoder": self.average_encoder}
+        networks = {"generator": self.average, "discriminator": self.discriminator, "encoder": self.average_encoder}
         tensors = {
             f"{name}.{key}": value.half().cpu().contiguous()
-            for name, module in kept.items()
+            for name, module in networks.items()
             for key, value in module.state_dict().items()
             if not key.endswith("resample_filter")
         }
@@ -166,17 +164,21 @@ class TrainState:
         try:
             with safe_open(path, "pt") as file:
                 facts = file.metadata()
-                found = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (no mapping)
+                tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (no mapping)
             for name, modules in targets.items():
-                mine = {k.removeprefix(f"{name}."): v for k, v in found.items() if k.startswith(f"{name}.")}
+                own = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
                 for module in modules:
                     filters = {k: v for k, v in module.state_dict().items() if k.endswith("resample_filter")}
-                    module.load_state_dict(filters | mine)
+                    module.load_state_dict(filters | own)
             self.iteration, self.images = int(facts["iteration"]), int(facts["images"])
             self.probability = float(facts.get("probability", 0.0))
         except Exception as error:  # as in `load`
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise PriorError(f"{path}: is no snapshot of this architecture ({reason[0]}); remove it") from error
+            raise PriorError(f"{path}: is no snapshot of this architecture ({first_line(error)}); remove it") from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def update_average(average: nn.Module, module: nn.Module, images: int, batch: int, half_life: float) -> None:
@@ -185,8 +187,8 @@ def update_average(average: nn.Module, module: nn.Module, images: int, batch: in
     with torch.no_grad():
         for old, new in zip(average.parameters(), module.parameters(), strict=True):
             old.lerp_(new, 1 - beta)
-        for held, buffer in zip(average.buffers(), module.buffers(), strict=True):
-            held.copy_(buffer)
+        for old_buffer, buffer in zip(average.buffers(), module.buffers(), strict=True):
+            old_buffer.copy_(buffer)
 
 
 def mean_w(generator: StyleGAN2, ws: Tensor, beta: float = 0.998) -> None:

@@ -26,19 +26,19 @@ SUFFIX = "T1w"
 MASK = "mask"
 NATIVE = "native"
 RAW = "raw"
-"""How BIDS URIs call the data set that is reconstructed."""
+"""Name, in BIDS URIs, of the data set that is reconstructed."""
 NAME = re.compile(r"((?:[a-z]+-[A-Za-z0-9+]+_)+)([A-Za-z0-9]+)\.nii(\.gz)?")
 IGNORED = ("*_measured.nii.gz", "*.html", "*.csv", "figures/", "logs/", "/prior/")
-"""What is no BIDS: maps, reports, logs, and a prior that was trained. Images are never ignored."""
+"""Files outside BIDS: maps, reports, logs, and a prior that was trained. Images are never ignored."""
 
 
 @dataclass(frozen=True)
 class Scan:
-    """A scan to work on. `place` is where it is, `series` which of several DICOM volumes, `metadata` its JSON files'
+    """A scan to work on. `path` is where it is, `series` which of several DICOM volumes, `metadata` its JSON files'
     content. Its derivative is `destination`, a name in the output folder without an ending, and `sidecar` what the JSON
     file beside that says. `group` are the scans of one subject. `problem` says why it cannot be worked on."""
 
-    place: Path
+    path: Path
     destination: str
     group: str
     sidecar: dict[str, Any]
@@ -50,24 +50,24 @@ class Scan:
 
 def entities(name: str) -> dict[str, str] | None:
     """The entities of a file's name, in order, `suffix` last; None where it is no BIDS name of NIfTI."""
-    found = NAME.fullmatch(name)
-    if found is None:
+    match = NAME.fullmatch(name)
+    if match is None:
         return None
-    pairs = [part.split("-", 1) for part in found[1].rstrip("_").split("_")]
-    return {pair[0]: pair[1] for pair in pairs} | {"suffix": found[2]}
+    pairs = [part.split("-", 1) for part in match[1].rstrip("_").split("_")]
+    return {pair[0]: pair[1] for pair in pairs} | {"suffix": match[2]}
 
 
 def derived_name(source: str, resolution: str, description: str) -> str:
     """The source's name with `res-` and `desc-`, without its ending; all its entities are kept, so none collide."""
-    found = entities(source)
-    assert found is not None
-    suffix = found.pop("suffix")
-    pairs = found | {"res": resolution, "desc": description}
+    pairs = entities(source)
+    assert pairs is not None
+    suffix = pairs.pop("suffix")
+    pairs |= {"res": resolution, "desc": description}
     return "_".join([*(f"{key}-{value}" for key, value in pairs.items()), suffix])
 
 
 def metadata_of(root: Path, scan: Path) -> dict[str, Any]:
-    """What the JSON files say of `scan`, nearer ones last (BIDS's inheritance principle).
+    """The content of the JSON files of `scan`, nearer ones last (BIDS's inheritance principle).
 
     Raises InputRefusedError for one that is damaged.
     """
@@ -84,11 +84,11 @@ def metadata_of(root: Path, scan: Path) -> dict[str, Any]:
                 matching.append((len(pairs), file.name, file))
         for *_, file in sorted(matching):
             try:
-                found = json.loads(file.read_text())
+                entries = json.loads(file.read_text())
             except (OSError, ValueError) as error:
                 raise InputRefusedError(f"{file}: is no readable JSON ({error}); mend or remove it") from error
-            if isinstance(found, dict):
-                content |= found
+            if isinstance(entries, dict):
+                content |= entries
     return content
 
 
@@ -106,14 +106,14 @@ def masks_of(root: Path, scan: Path, pattern: str | None) -> list[Path]:
         except (KeyError, IndexError, ValueError) as error:
             raise UsageError(f"--mask-pattern {pattern}: {scan.name} has no {error}") from error
         return sorted(p for p in root.glob(wanted) if p.is_file())
-    found = []
-    for place in (root, *sorted(p for p in (root / "derivatives").glob("*") if p.is_dir())):
-        for mask in sorted((place / f"sub-{own.get('sub')}").rglob(f"*label-lesion*_{MASK}.nii*")):
+    masks = []
+    for folder in (root, *sorted(p for p in (root / "derivatives").glob("*") if p.is_dir())):
+        for mask in sorted((folder / f"sub-{own.get('sub')}").rglob(f"*label-lesion*_{MASK}.nii*")):
             theirs = entities(mask.name) or {}
             same = {k: v for k, v in theirs.items() if k not in ("label", "suffix", "desc", "space", "res")}
             if theirs and theirs.get("space", "orig") == "orig" and all(own.get(k) == v for k, v in same.items()):
-                found.append(mask)
-    return found
+                masks.append(mask)
+    return masks
 
 
 def find_scans(
@@ -134,14 +134,14 @@ def find_scans(
     for label in wanted:
         if label not in subjects:
             raise UsageError(f"--participant-label {label}: {root} has no sub-{label}")
-    found = []
+    scans = []
     for label in wanted:
         files = [*subjects[label].glob("anat/*"), *subjects[label].glob("ses-*/anat/*")]
         for file in sorted(f for f in files if (entities(f.name) or {}).get("suffix") == SUFFIX):
-            found.append(_scan(root, file, task, spacing, mask_pattern))
-    if not found:
+            scans.append(_scan(root, file, task, spacing, mask_pattern))
+    if not scans:
         raise InputRefusedError(f"{root}: holds no *_{SUFFIX}.nii.gz of the subjects asked for; check the names")
-    return _each_once(found)
+    return _each_once(scans)
 
 
 def _scan(root: Path, file: Path, task: str, spacing: float, mask_pattern: str | None) -> Scan:
@@ -150,25 +150,27 @@ def _scan(root: Path, file: Path, task: str, spacing: float, mask_pattern: str |
     resolution = resolution_label(task, finest)
     destination = (relative.parent / derived_name(file.name, resolution, task)).as_posix()
     problem, mask, metadata = None, None, {}
+    sources = [relative]
     try:
         metadata = metadata_of(root, file)
+        if task == "inpaint":
+            mask = the_mask(root, file, masks_of(root, file, mask_pattern))
+            sources.append(mask.relative_to(root))
     except InputRefusedError as error:
         problem = str(error).replace(f"{root}/", "")
-    sources = [f"bids:{RAW}:{relative.as_posix()}"]
-    if task == "inpaint" and problem is None:
-        masks = masks_of(root, file, mask_pattern)
-        if len(masks) == 1:
-            mask = masks[0]
-            sources.append(f"bids:{RAW}:{mask.relative_to(root).as_posix()}")
-        else:
-            names = ", ".join(m.relative_to(root).as_posix() for m in masks) or "none"
-            problem = f"{file.name}: one mask of its hole is needed, found: {names}; see --mask-pattern"
-    stripped = bool(metadata.get("SkullStripped", False))
-    sidecar: dict[str, Any] = {"Description": STATEMENT, "Sources": sources, "SkullStripped": stripped}
-    sidecar["Resolution"] = "the scan's own voxels"
-    if resolution != NATIVE:
-        sidecar["Resolution"] = f"{finest:.3g} mm along every axis of the scan"
+    sidecar: dict[str, Any] = {"Description": STATEMENT, "Sources": [f"bids:{RAW}:{s.as_posix()}" for s in sources]}
+    sidecar["SkullStripped"] = bool(metadata.get("SkullStripped", False))
+    native = resolution == NATIVE
+    sidecar["Resolution"] = "the scan's own voxels" if native else f"{finest:.3g} mm along every axis of the scan"
     return Scan(file, destination, f"sub-{(entities(file.name) or {})['sub']}", sidecar, "", metadata, mask, problem)
+
+
+def the_mask(root: Path, scan: Path, masks: Sequence[Path]) -> Path:
+    """The only one of `masks`. Raises InputRefusedError where there are none, or several."""
+    if len(masks) == 1:
+        return masks[0]
+    names = ", ".join(m.relative_to(root).as_posix() for m in masks) or "none"
+    raise InputRefusedError(f"{scan.name}: one mask of its hole is needed, found: {names}; see --mask-pattern")
 
 
 def resolution_label(task: str, spacing: float) -> str:
@@ -193,7 +195,7 @@ def _each_once(scans: Iterable[Scan]) -> list[Scan]:
     names = [scan.destination for scan in listed]
     text = "another scan has this name too, with another ending; rename one"
     return [
-        scan if names.count(scan.destination) == 1 else replace(scan, problem=f"{scan.place.name}: {text}")
+        scan if names.count(scan.destination) == 1 else replace(scan, problem=f"{scan.path.name}: {text}")
         for scan in listed
     ]
 
@@ -219,45 +221,50 @@ def find_plain(
         raise InputRefusedError(f"{root}: is no folder; give one of NIfTI files, or of folders of DICOM")
     hidden = [p.resolve() for p in without]
 
-    def wanted_place(path: Path) -> bool:
+    def visible(path: Path) -> bool:
         return not any(path.resolve().is_relative_to(p) for p in hidden)
 
-    files = sorted(p for p in root.rglob("*") if p.name.endswith(endings("volume")) and p.is_file() and wanted_place(p))
-    others = sorted(p for p in root.iterdir() if (p.is_dir() or is_zip(p)) and wanted_place(p) and is_volume(p))
+    files = sorted(p for p in root.rglob("*") if p.name.endswith(endings("volume")) and p.is_file() and visible(p))
+    others = sorted(p for p in root.iterdir() if (p.is_dir() or is_zip(p)) and visible(p) and is_volume(p))
     masks: dict[Path, list[Path]] = {}
     for file in [*files, *others]:
         relative = file.relative_to(root).parent / "{stem}_mask.nii.gz"
         wanted = (mask_pattern or relative.as_posix()).replace("{stem}", stem(file))
         masks[file] = sorted(p for p in root.glob(wanted) if p.is_file())
-    taken = {mask for found in masks.values() for mask in found}
+    taken = {mask for several in masks.values() for mask in several}
     scans = []
     for file in [*files, *others]:
         if file in taken:
             continue
         relative = file.relative_to(root)
-        where = (relative.parent / f"{stem(file)}_{task}").as_posix()
-        problem = None
-        sidecar: dict[str, Any] = {"Description": STATEMENT, "Sources": [relative.as_posix()]}
-        if task == "inpaint":
-            if len(masks[file]) != 1:
-                names = ", ".join(m.relative_to(root).as_posix() for m in masks[file]) or "none"
-                problem = f"{file.name}: one mask of its hole is needed, found: {names}; see --mask-pattern"
-            else:
-                sidecar["Sources"].append(masks[file][0].relative_to(root).as_posix())
-        mask = masks[file][0] if task == "inpaint" and problem is None else None
-        metadata: dict[str, Any] = {}
-        beside = file.with_name(f"{stem(file)}.json")
-        if file.is_file() and beside.is_file():
-            try:
-                content = json.loads(beside.read_text())
-                metadata = content if isinstance(content, dict) else {}
-            except (OSError, ValueError) as error:
-                problem = f"{beside.name}: is no readable JSON ({error}); mend or remove it"
+        destination = (relative.parent / f"{stem(file)}_{task}").as_posix()
+        problem, mask, metadata = None, None, {}
+        sources = [relative.as_posix()]
+        try:
+            if task == "inpaint":
+                mask = the_mask(root, file, masks[file])
+                sources.append(mask.relative_to(root).as_posix())
+            metadata = json_beside(file)
+        except InputRefusedError as error:
+            problem = str(error)
+        sidecar: dict[str, Any] = {"Description": STATEMENT, "Sources": sources}
         chosen = (series or "") if file in others else ""
-        scans.append(Scan(file, where, where, sidecar, chosen, metadata, mask, problem))
+        scans.append(Scan(file, destination, destination, sidecar, chosen, metadata, mask, problem))
     if not scans:
         raise InputRefusedError(f"{root}: holds no scan, neither NIfTI nor folders of DICOM; check the name")
     return _each_once(scans)
+
+
+def json_beside(scan: Path) -> dict[str, Any]:
+    """The content of the JSON file beside a NIfTI file. Raises InputRefusedError for one that is damaged."""
+    beside = scan.with_name(f"{stem(scan)}.json")
+    if not (scan.is_file() and beside.is_file()):
+        return {}
+    try:
+        content = json.loads(beside.read_text())
+    except (OSError, ValueError) as error:
+        raise InputRefusedError(f"{beside.name}: is no readable JSON ({error}); mend or remove it") from error
+    return content if isinstance(content, dict) else {}
 
 
 def describe_dataset(out: Path, root: Path, name: str) -> None:

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from brgm_med.errors import BrgmError, CannotWriteError, UsageError
+from brgm_med.files import make_folder
 from brgm_med.pipelines.console import say
 from brgm_med.pipelines.dataset import bids
 from brgm_med.pipelines.dataset.bids import Scan
-from brgm_med.pipelines.dataset.outcomes import cite, outcomes, renew_report, write_study
+from brgm_med.pipelines.dataset.outcomes import cite, outcome_of, renew_report
 from brgm_med.pipelines.dataset.settings import Level, Settings
+from brgm_med.pipelines.report import study_report
 from brgm_med.pipelines.workflow import engines
 from brgm_med.pipelines.workflow.refusals import write_refusal
-from brgm_med.pipelines.workflow.write_back import make_folder, note
+from brgm_med.pipelines.workflow.write_back import note
+from brgm_med.priors.bundle import load
 
 if TYPE_CHECKING:
     from nipype import Workflow
 
 
 def run(
-    place: Path,
+    root: Path,
     out: Path,
     level: Level,
     settings: Settings,
@@ -42,7 +47,7 @@ def run(
     reports_only: bool = False,
     dry_run: bool = False,
 ) -> None:
-    """Do `level` of the study at `place`, into `out`; `work` (default: OUT_work beside it) remembers what is done.
+    """Do `level` of the study at `root`, into `out`; `work` (default: OUT_work beside it) remembers what is done.
 
     participant: every scan is reconstructed, or, to train, registered and sliced. group: the table of the study
     (study.html, study.csv), and, to train, the training, into `out`/prior. Each scan ends as a derivative, or as a note
@@ -50,14 +55,14 @@ def run(
     done; other errors as the exit codes say.
     """
     engines.limit_threads(settings.threads)
-    place, out = place.resolve(), out.resolve()
+    root, out = root.resolve(), out.resolve()
     work = (work or out.with_name(f"{out.name}_work")).resolve()
-    check_places(place, out, work)
-    given: dict[str, Any] = {"labels": labels, "layout": layout, "series": series, "mask_pattern": mask_pattern}
-    scans = find(place, settings, **given, without=(out, work))
+    check_places(root, out, work)
+    choice: dict[str, Any] = {"labels": labels, "layout": layout, "series": series, "mask_pattern": mask_pattern}
+    scans = find(root, settings, **choice, without=(out, work))
     if dry_run:
         for scan in scans:
-            print(f"{scan.place.relative_to(place)}: {scan.problem or scan.destination}")
+            print(f"{scan.path.relative_to(root)}: {scan.problem or scan.destination}")
         return
     chosen = engines.engine(nprocs, mem_gb, plugin)
     make_folder(out)
@@ -71,38 +76,40 @@ def run(
             workflow = graph(good, settings, level, out)
             if good and workflow is not None:
                 crashed = engines.run(workflow, work, chosen, stop_on_first_crash=stop_on_first_crash, report=say)
+        title = f"{settings.task} of {root.name}"
         if layout == "bids":
-            bids.describe_dataset(out, place, f"brgm-med {settings.task} of {place.name}")
-        found = outcomes(scans, out, settings.task)
-        cite(out, settings, found)
+            bids.describe_dataset(out, root, f"brgm-med {title}")
+        outcomes = [outcome_of(scan, out, settings.task) for scan in scans]
+        cite(out, settings, outcomes)
         if reports_only:
-            for one in (one for one in found if one.certificate and settings.task != "train"):
-                say(f"{renew_report(one, out, settings.prior).relative_to(out)}: written")
+            for scan, outcome in zip(scans, outcomes, strict=True):
+                if outcome.certificate and settings.task != "train":
+                    say(f"{renew_report(scan, outcome, out, settings.prior).relative_to(out)}: written")
+            outcomes = [outcome_of(scan, out, settings.task) for scan in scans]
         if level == "group":
-            write_study(out, found, f"{settings.task} of {place.name}")
-    for one in found:
-        if one.status != "done":
-            say(f"{one.scan.place.relative_to(place)}: {one.status}: {one.reason}")
-    bad = sum(one.status != "done" for one in found)
-    done = f"{len(found) - bad} of {len(found)} scans done"
+            study_report(out / "study.html", outcomes, title=title, force=True)
+    bad = [outcome for outcome in outcomes if outcome.status != "done"]
+    for outcome in bad:
+        say(f"{outcome.name}: {outcome.status}: {outcome.reason}")
+    done = f"{len(outcomes) - len(bad)} of {len(outcomes)} scans done"
     if crashed:
-        raise BrgmError(f"{place}: {done}, {len(crashed)} nodes crashed ({crashed[0]} first): see {work / 'crash'}")
+        raise BrgmError(f"{root}: {done}, {len(crashed)} nodes crashed ({crashed[0]} first): see {work / 'crash'}")
     if bad:
-        raise BrgmError(f"{place}: {done}; why the others are not is said above and in {out / 'logs'}")
+        raise BrgmError(f"{root}: {done}; why the others are not is said above and in {out / 'logs'}")
     say(f"{done}; derivatives are in {out}")
 
 
-def check_places(place: Path, out: Path, work: Path) -> None:
+def check_places(root: Path, out: Path, work: Path) -> None:
     """Raises UsageError for folders that must not lie in one another."""
-    if out == place or place.is_relative_to(out):
+    if out == root or root.is_relative_to(out):
         raise UsageError(f"{out}: the derivatives must not lie over the scans; choose another output folder")
-    for other in (place, out):
+    for other in (root, out):
         if work == other or other.is_relative_to(work) or work.is_relative_to(other):
             raise UsageError(f"{work}: the work directory and {other} must not lie in one another; give another -w")
 
 
 def find(
-    place: Path,
+    root: Path,
     settings: Settings,
     *,
     labels: Sequence[str] = (),
@@ -117,21 +124,17 @@ def find(
     if layout == "plain":
         if labels:
             raise UsageError("--participant-label: is for BIDS; with --layout plain all scans are taken")
-        return bids.find_plain(place, task=settings.task, series=series, mask_pattern=mask_pattern, without=without)
+        return bids.find_plain(root, task=settings.task, series=series, mask_pattern=mask_pattern, without=without)
     if series is not None:
         raise UsageError("--series: is for DICOM; add --layout plain")
-    from brgm_med.priors.bundle import load
-
     spacing = load(settings.prior).spacing
-    return bids.find_scans(place, task=settings.task, spacing=spacing, labels=labels, mask_pattern=mask_pattern)
+    return bids.find_scans(root, task=settings.task, spacing=spacing, labels=labels, mask_pattern=mask_pattern)
 
 
 def refuse(scan: Scan, out: Path) -> None:
     """Note in `out`/logs a scan that is refused before any step."""
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
-        note(write_refusal(Path(folder), scan.place, "find", BrgmError(scan.problem)), out, scan.destination)
+        note(write_refusal(Path(folder), scan.path, "find", BrgmError(scan.problem)), out, scan.destination)
 
 
 def graph(scans: Sequence[Scan], settings: Settings, level: Level, out: Path) -> Workflow | None:
@@ -162,7 +165,7 @@ def graph(scans: Sequence[Scan], settings: Settings, level: Level, out: Path) ->
             steps=settings.steps,
             seed=settings.seed,
             threads=settings.threads,
-            dicom=any(not m.place.name.endswith((".nii", ".nii.gz")) for m in members),
+            dicom=any(not m.path.name.endswith((".nii", ".nii.gz")) for m in members),
             name=node_name(group),
         )
         one.get_node("inputnode").inputs.trait_set(**inputs(members))
@@ -179,7 +182,7 @@ def node_name(group: str) -> str:
 def inputs(scans: Sequence[Scan]) -> dict[str, list[Any]]:
     """The lists that `init_brgm_wf` takes."""
     lists: dict[str, list[Any]] = {
-        "scans": [str(s.place) for s in scans],
+        "scans": [str(s.path) for s in scans],
         "series": [s.series for s in scans],
         "metadata": [s.metadata for s in scans],
         "destinations": [s.destination for s in scans],
@@ -195,8 +198,6 @@ def alone(work: Path, out: Path) -> Iterator[None]:
     What killed runs left half-written in `out` is removed, where no other run is at it. Raises CannotWriteError where
     another one is at work in `work`.
     """
-    import fcntl
-
     engines.private_folder(work)
     folder = os.open(out, os.O_RDONLY)
     try:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from brgm_med.priors import DEFAULT
+
 Task = Literal["sr", "inpaint", "train"]
 Level = Literal["participant", "group"]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is done to every scan. Equal settings give equal derivatives, whichever engine runs them."""
+    """The work on every scan. Equal settings give equal derivatives, whichever engine runs them."""
 
     task: Task = "sr"
-    prior: str = "brain-t1-coronal"
+    prior: str = DEFAULT
     steps: int | None = None
     seed: int = 0
     threads: int = 1

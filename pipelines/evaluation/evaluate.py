@@ -4,53 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from brgm_med._version import __version__
-from brgm_med.errors import CannotWriteError, PriorError, UsageError
-from brgm_med.files import replacing, write_json
+from brgm_med.errors import PriorError, UsageError
+from brgm_med.files import make_folder, replacing, write_json
 from brgm_med.pipelines.console import say
 from brgm_med.pipelines.evaluation import table
+from brgm_med.pipelines.evaluation.baselines import refuse_learnt, train_missing
 from brgm_med.pipelines.evaluation.figures import along_levels, grid, pyplot
 from brgm_med.pipelines.evaluation.markdown import report
-from brgm_med.pipelines.evaluation.measure import Job, measure, perceptual, problem_of
+from brgm_med.pipelines.evaluation.measure import Evaluation, Job, measure, perceptual, problem_of
 from brgm_med.pipelines.evaluation.methods import default_methods, known, unavailable
-from brgm_med.pipelines.evaluation.opponents import Lesson, refuse_learnt, train_missing
 from brgm_med.pipelines.evaluation.problems import Problem, default_levels
-from brgm_med.pipelines.evaluation.subjects import EVERY, Range, Source, find
-from brgm_med.pipelines.evaluation.supervised import IMAGES
+from brgm_med.pipelines.evaluation.subjects import Source, find
 from brgm_med.pipelines.evaluation.table import Row
 from brgm_med.priors.bundle import PriorBundle, load
 
-SHOWN = 3
-"""Of the first so many subjects, pictures are kept."""
-
 STATEMENT = "Derived images, for research, not for diagnosis."
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What is asked. `levels` and `methods` None: the defaults of the task. `subjects` and `train` are ranges of the
-    data's sorted file names; opponents that learn are trained on `train`, unless they are in `opponents` already."""
-
-    data: Path
-    out: Path
-    task: str = "sr"
-    prior: str = "brain-t1-coronal"
-    levels: Sequence[str] | None = None
-    methods: Sequence[str] | None = None
-    subjects: Range = (None, None)
-    train: Range | None = None
-    opponents: Path | None = None
-    images: int = IMAGES
-    trained: str = "sr-4"
-    every: int = EVERY
-    shown: int = SHOWN
-    workers: int = 1
-    seed: int = 0
-    lpips_weights: Path | None = None
 
 
 def evaluate(asked: Evaluation) -> list[Row]:
@@ -70,23 +42,22 @@ def evaluate(asked: Evaluation) -> list[Row]:
         say("warning: no weights for LPIPS here, which is left out (brgm-med doctor tells how to get them)")
     methods = {p.level: _methods(asked, p, bundle, alex is not None) for p in posed}
     chains = {known(name) for names in methods.values() for name in names}
-    out = _folder(asked.out)
-    opponents = asked.opponents or out / "opponents"
+    out = asked.out
+    make_folder(out)
     _same_as_before(asked, bundle)
     sources = find(asked.data, asked.subjects, out, bundle, asked.workers)
-    lesson = Lesson(asked.data, asked.train, asked.images, asked.seed, asked.workers)
-    train_missing(opponents, chains, posed, bundle, asked.trained, lesson)
-    refuse_learnt(opponents, chains, sources)
+    train_missing(asked, chains, posed, bundle)
+    refuse_learnt(asked.folder, chains, sources)
 
-    place = out / f"{asked.task}.csv"
-    held = {(row["level"], row["subject"], row["method"]) for row in table.read(place)}
+    file = out / f"{asked.task}.csv"
+    known_rows = {(row["level"], row["subject"], row["method"]) for row in table.read(file)}
     jobs = []
     for problem in posed:
         for number, source in enumerate(sources):
-            lacking = [m for m in methods[problem.level] if (problem.level, source.path.name, m) not in held]
+            lacking = [m for m in methods[problem.level] if (problem.level, source.path.name, m) not in known_rows]
             if lacking:
                 keep = images_folder(out, asked.task, problem.level) if number < asked.shown else None
-                jobs.append((_job(asked, source, problem.level, tuple(lacking), opponents, keep),))
+                jobs.append((Job(asked, source, problem.level, tuple(lacking), keep),))
     ranked = {level: number for number, level in enumerate(levels)}
     order = list(dict.fromkeys(m for names in methods.values() for m in names))
 
@@ -94,7 +65,7 @@ def evaluate(asked: Evaluation) -> list[Row]:
         method = order.index(row["method"]) if row["method"] in order else len(order)
         return ranked.get(row["level"], len(ranked)), row["level"], row["subject"], int(row["image"]), method
 
-    rows = table.completed(place, jobs, measure, rank, _told, asked.workers)
+    rows = table.completed(file, jobs, measure, rank, _summary, asked.workers)
     now = {source.path.name for source in sources}
     rows = [
         r
@@ -106,7 +77,7 @@ def evaluate(asked: Evaluation) -> list[Row]:
 
 
 def images_folder(out: Path, task: str, level: str) -> Path:
-    """Where the pictures of a level are kept, a folder for each method in it: as `brgm-med study make` takes them."""
+    """The folder of the pictures of a level, a folder for each method in it: as `brgm-med study make` takes them."""
     return out / "images" / f"{task}-{level.replace(' ', '_').replace(',', '')}"
 
 
@@ -125,59 +96,33 @@ def _methods(asked: Evaluation, problem: Problem, bundle: PriorBundle, perceptua
     return tuple(name for name in names if reasons[name] is None)
 
 
-def _job(
-    asked: Evaluation, source: Source, level: str, methods: tuple[str, ...], opponents: Path, keep: Path | None
-) -> Job:
-    return Job(
-        source,
-        asked.task,
-        level,
-        methods,
-        asked.prior,
-        asked.every,
-        opponents,
-        asked.trained,
-        asked.lpips_weights,
-        keep,
-        asked.seed,
-    )
-
-
-def _told(new: list[Row]) -> str:
-    """A line about what one job found: PSNR and LPIPS of each method."""
-    found: dict[str, list[Row]] = {}
+def _summary(new: list[Row]) -> str:
+    """A line about the rows of one job: PSNR and LPIPS of each method."""
+    by_method: dict[str, list[Row]] = {}
     for row in new:
-        found.setdefault(row["method"], []).append(row)
+        by_method.setdefault(row["method"], []).append(row)
     parts = []
-    for method, rows in found.items():
+    for method, rows in by_method.items():
         pairs = [sum(float(r[s] or "nan") for r in rows) / len(rows) for s in ("PSNR", "LPIPS")]
         parts.append(f"{method} {pairs[0]:.2f}/{pairs[1]:.3f}")
     return f"{new[0]['subject']} {new[0]['level']}: {'  '.join(parts)}"
 
 
-def _folder(out: Path) -> Path:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotWriteError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
-    return out
-
-
 def _same_as_before(asked: Evaluation, bundle: PriorBundle) -> None:
     """Rows of another prior, spacing of slices or seed do not belong into one table. Raises UsageError for such."""
-    place = asked.out / f"{asked.task}.json"
+    file = asked.out / f"{asked.task}.json"
     record = {"prior": bundle.sha256, "every": asked.every, "seed": asked.seed, "software": f"brgm-med {__version__}"}
-    if place.is_file():
+    if file.is_file():
         try:
-            before = json.loads(place.read_text())
+            before = json.loads(file.read_text())
         except ValueError:
             before = None
         if before != record:
             raise UsageError(
-                f"{place}: is of an evaluation of another prior, version, --every or --seed; give another --out"
+                f"{file}: is of an evaluation of another prior, version, --every or --seed; give another --out"
             )
     else:
-        write_json(place, record, force=True)
+        write_json(file, record, force=True)
 
 
 def _write_report(asked: Evaluation, bundle: PriorBundle, rows: Sequence[Row], sources: Sequence[Source]) -> None:
@@ -202,10 +147,10 @@ def _write_report(asked: Evaluation, bundle: PriorBundle, rows: Sequence[Row], s
 
 def middle_pictures(folder: Path, subjects: Sequence[str]) -> list[str]:
     """Of each subject's kept pictures the middle one: their names."""
-    found = []
+    middle = []
     for subject in subjects:
         stem = subject.split(".")[0]
-        kept = [p.name for p in (folder / "truth").glob(f"{stem}_*.png")]
-        kept.sort(key=lambda name: int(name.rsplit("_", 1)[1].removesuffix(".png")))
-        found += kept[len(kept) // 2 :][:1]
-    return found
+        names = [p.name for p in (folder / "truth").glob(f"{stem}_*.png")]
+        names.sort(key=lambda name: int(name.rsplit("_", 1)[1].removesuffix(".png")))
+        middle += names[len(names) // 2 :][:1]
+    return middle

@@ -75,12 +75,12 @@ def along_levels(rows: Sequence[Row], methods: Sequence[str], out: Path, label: 
     for axis, score in zip(axes[0], scores, strict=True):
         for number, method in enumerate(methods):
             places = {float(level): mean(these, method, score) for level, these in levels.items()}
-            found = sorted((x, v) for x, v in places.items() if v is not None)
-            if not found:
+            points = sorted((x, v) for x, v in places.items() if v is not None)
+            if not points:
                 continue
-            x, y = [x for x, _ in found], np.array([v for _, v in found])
+            x, y = [x for x, _ in points], np.array([v for _, v in points])
             band = np.abs(y[:, 1:].T - y[:, 0])
-            thick = 2.2 if method.startswith("ours") else 1.1
+            thick = 2.2 if method.startswith("map") else 1.1
             style = {"color": colours(number % 20), "linewidth": thick, "capsize": 2, "marker": "o", "markersize": 3}
             axis.errorbar(x, y[:, 0], band, label=method, **style)
         axis.set(xlabel=label, ylabel=f"{score} ({'higher' if BETTER[score] > 0 else 'lower'} is better)")
@@ -100,13 +100,13 @@ def against(rows: Sequence[Row], ours: str, others: Sequence[str], out: Path) ->
     )
     for axis, score in zip(axes[0], scores, strict=True):
         for number, other in enumerate(others):
-            found = [paired(these, ours, other, score) for these in levels.values()]
-            place = np.arange(len(found)) + 0.18 * (number - (len(others) - 1) / 2)
-            gain = np.array([(f.difference, f.low, f.high) for f in found]) * BETTER[score]
+            comparisons = [paired(these, ours, other, score) for these in levels.values()]
+            rows_at = np.arange(len(comparisons)) + 0.18 * (number - (len(others) - 1) / 2)
+            gain = np.array([(f.difference, f.low, f.high) for f in comparisons]) * BETTER[score]
             band = np.abs(gain[:, 1:].T - gain[:, 0])
             if BETTER[score] < 0:
                 band = band[::-1]
-            axis.errorbar(gain[:, 0], place, xerr=band, fmt="o", markersize=4, capsize=2, label=f"against {other}")
+            axis.errorbar(gain[:, 0], rows_at, xerr=band, fmt="o", markersize=4, capsize=2, label=f"against {other}")
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_yticks(range(len(levels)), list(levels) if axis is axes[0][0] else [""] * len(levels))
         axis.invert_yaxis()

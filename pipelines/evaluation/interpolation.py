@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from brgm_med.corruptions import SliceProfile, along
+from brgm_med.corruptions import sampling as kernels
 from brgm_med.errors import UsageError
 from brgm_med.pipelines.evaluation.setting import Method, Setting
 
@@ -29,21 +30,12 @@ def interpolation_matrix(positions: Tensor, targets: Tensor, kernel: Kernel) -> 
         return weights.scatter_(1, nearest[:, None], 1.0)
     reach = REACH[kernel]
     taps = u.floor().long()[:, None] + torch.arange(1 - reach, reach + 1)
-    found = _value(u[:, None] - taps, kernel)
-    found = found / found.sum(1, keepdim=True)
-    return weights.scatter_add_(1, taps.clamp(0, count - 1), found)
-
-
-def _value(distance: Tensor, kernel: Kernel) -> Tensor:
-    d = distance.abs()
-    if kernel == "lanczos":
-        return (torch.sinc(d) * torch.sinc(d / 3)).where(d < 3, 0.0)
-    near, far = 1.5 * d**3 - 2.5 * d**2 + 1, -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2
-    return near.where(d < 1, far.where(d < 2, 0.0))
+    values = (kernels.lanczos if kernel == "lanczos" else kernels.keys_cubic)(u[:, None] - taps)
+    return weights.scatter_add_(1, taps.clamp(0, count - 1), values / values.sum(1, keepdim=True))
 
 
 def sample_positions(matrix: Tensor) -> Tensor:
-    """Where the samples of an acquisition matrix [m, n] are centred, in pixels of the image: [m]."""
+    """Centres of the samples of an acquisition matrix [m, n], in pixels of the image: [m]."""
     return matrix @ torch.arange(matrix.shape[1], dtype=matrix.dtype)
 
 

@@ -7,23 +7,24 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from brgm_med.pipelines.evaluation.comparison import BETTER, below, best_opponent, mean, paired
+from brgm_med.pipelines.evaluation.comparison import BETTER, below, best_baseline, mean, paired
 from brgm_med.pipelines.evaluation.measure import COSTS
+from brgm_med.pipelines.evaluation.methods import ALONE, BLEND
 from brgm_med.pipelines.evaluation.table import Row
 
 DIGITS = {"PSNR": 2, "hole PSNR": 2, "SSIM": 3, "LPIPS": 4, "LPIPS vgg": 4, "RMSE": 2, "MAE": 2}
 ARROW = {1: "↑", -1: "↓"}
 CUBIC = "cubic+consistency"
 NOTHING_ADDED = 1 + 1e-6
-"""What rounding may add to a squared error that a theorem says cannot rise."""
+"""Factor that rounding may add to a squared error that a theorem says cannot rise."""
 
 
 def levels_of(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Rows by level, in the table's order."""
-    found: dict[str, list[Row]] = {}
+    levels: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(row["level"], []).append(row)
-    return found
+        levels.setdefault(row["level"], []).append(row)
+    return levels
 
 
 def scores_of(rows: Sequence[Row]) -> list[str]:
@@ -40,8 +41,8 @@ def methods_table(rows: Sequence[Row]) -> list[str]:
         mine = [row for row in rows if row["method"] == method]
         cells = [method]
         for score in scores:
-            found = mean(mine, method, score)
-            cells.append("" if found is None else _interval(found, DIGITS[score]))
+            average = mean(mine, method, score)
+            cells.append("" if average is None else _interval(average, DIGITS[score]))
         for cost, form in zip(COSTS, (".1e", ".2f", ".0f"), strict=True):
             values = [float(row[cost]) for row in mine if row[cost]]
             cells.append(f"{np.mean(values):{form}}" if values else "")
@@ -49,7 +50,7 @@ def methods_table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def verdicts(rows: Sequence[Row], ours: Sequence[str] = ("ours", "ours-alone")) -> list[str]:
+def verdicts(rows: Sequence[Row], ours: Sequence[str] = (BLEND, ALONE)) -> list[str]:
     """A line a score: ours against the best of the others, paired over subjects, won or lost."""
     lines = [
         "| score | ours | best other method | difference (95 % interval) | subjects better | Wilcoxon p | |",
@@ -57,15 +58,15 @@ def verdicts(rows: Sequence[Row], ours: Sequence[str] = ("ours", "ours-alone")) 
     ]
     present = {row["method"] for row in rows}
     for score in scores_of(rows):
-        other = best_opponent(rows, score)
+        other = best_baseline(rows, score)
         for mine in ours:
             if other is None or mine not in present:
                 continue
-            found = paired(rows, mine, other, score)
+            pair = paired(rows, mine, other, score)
             digits = DIGITS[score]
-            difference = f"{found.difference:+.{digits}f} ({found.low:+.{digits}f} to {found.high:+.{digits}f})"
-            p = "" if math.isnan(found.p) else f"{found.p:.2g}"
-            cells = [score, mine, other, difference, f"{found.better} of {found.subjects}", p, f"**{found.verdict}**"]
+            difference = f"{pair.difference:+.{digits}f} ({pair.low:+.{digits}f} to {pair.high:+.{digits}f})"
+            p = "" if math.isnan(pair.p) else f"{pair.p:.2g}"
+            cells = [score, mine, other, difference, f"{pair.better} of {pair.subjects}", p, f"**{pair.verdict}**"]
             lines.append(f"| {' | '.join(cells)} |")
     return lines
 
@@ -73,11 +74,11 @@ def verdicts(rows: Sequence[Row], ours: Sequence[str] = ("ours", "ours-alone")) 
 def honesty(rows: Sequence[Row]) -> list[str]:
     """Whether the orthogonal projection kept its word, and the images on which interpolation is nearer to the truth."""
     lines = []
-    found = {(r["method"], r["subject"], r["image"]): r for r in rows}
+    by_image = {(r["method"], r["subject"], r["image"]): r for r in rows}
     pairs = [
-        (found["ours-orthogonal", subject, image], found["ours-unprojected", subject, image])
-        for method, subject, image in found
-        if method == "ours-orthogonal" and ("ours-unprojected", subject, image) in found
+        (by_image["map+blend+orthogonal", subject, image], by_image["map+blend", subject, image])
+        for method, subject, image in by_image
+        if method == "map+blend+orthogonal" and ("map+blend", subject, image) in by_image
     ]
     if pairs:
         raised = sum(float(a["RMSE"]) ** 2 > float(b["RMSE"]) ** 2 * NOTHING_ADDED for a, b in pairs)
@@ -89,8 +90,8 @@ def honesty(rows: Sequence[Row]) -> list[str]:
         for score in ("PSNR", "LPIPS"):
             if score not in scores_of(rows):
                 continue
-            worse = below(rows, "ours", CUBIC, score)
-            images = sum(row["method"] == "ours" for row in rows)
+            worse = below(rows, BLEND, CUBIC, score)
+            images = sum(row["method"] == BLEND for row in rows)
             lines.append(f"Images on which ours is below {CUBIC} in {score}: {len(worse)} of {images}.")
             if worse:
                 named = ", ".join(f"{s.split('.')[0]} [{i}] {d:+.{DIGITS[score]}f}" for s, i, d in worse)
@@ -111,6 +112,6 @@ def report(rows: Sequence[Row], titles: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _interval(found: tuple[float, float, float], digits: int) -> str:
-    value, low, high = found
+def _interval(average: tuple[float, float, float], digits: int) -> str:
+    value, low, high = average
     return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"

@@ -20,60 +20,94 @@ from brgm_med.perceptual import LPIPS
 from brgm_med.pipelines.evaluation.methods import Result, reconstructions
 from brgm_med.pipelines.evaluation.problems import Problem, problems
 from brgm_med.pipelines.evaluation.setting import Setting
-from brgm_med.pipelines.evaluation.subjects import Source
+from brgm_med.pipelines.evaluation.subjects import EVERY, Range, Source
+from brgm_med.pipelines.evaluation.supervised import IMAGES
 from brgm_med.pipelines.evaluation.table import Row
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
+from brgm_med.priors import DEFAULT
 from brgm_med.priors.bundle import PriorBundle, load
-from brgm_med.weights import lpips_features, lpips_heads
+from brgm_med.weights import Net, lpips_features, lpips_heads
 
 COSTS = ("residual", "seconds", "MB")
 """|A x - y| over |y - mean(y)| of the image; of an image, on one core; of all images at once, at the peak."""
 
 
+SHOWN = 3
+"""Of the first so many subjects, pictures are kept."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The options of an evaluation.
+
+    `levels` and `methods` None: the defaults of the task. `subjects` and `train` are ranges of the data's sorted file
+    names; baselines that learn are trained on `train`, unless they are in `baselines` already.
+    """
+
+    data: Path
+    out: Path
+    task: str = "sr"
+    prior: str = DEFAULT
+    levels: Sequence[str] | None = None
+    methods: Sequence[str] | None = None
+    subjects: Range = (None, None)
+    train: Range | None = None
+    baselines: Path | None = None
+    images: int = IMAGES
+    trained: str = "sr-4"
+    every: int = EVERY
+    shown: int = SHOWN
+    workers: int = 1
+    seed: int = 0
+    lpips_weights: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        """The folder of trained baselines."""
+        return self.baselines or self.out / "baselines"
+
+
 @dataclass(frozen=True)
 class Job:
-    """What a process needs to know. `keep`: where pictures of the results go; None for nowhere."""
+    """The work of one process: `methods` at one level, for one subject. `keep`: where pictures of the results go; None
+    for nowhere."""
 
+    asked: Evaluation
     source: Source
-    task: str
     level: str
     methods: tuple[str, ...]
-    prior: str
-    every: int
-    opponents: Path
-    trained: str
-    weights: Path | None
     keep: Path | None
-    seed: int
 
 
 def measure(job: Job) -> list[Row]:
     """A row for every image and method."""
-    bundle, alex, vgg = _tools(job.prior, job.weights)
-    subject = job.source.load(bundle, job.every)
-    problem = problem_of(job.task, job.level, bundle, job.trained)
+    asked = job.asked
+    bundle, alex, vgg = _tools(asked.prior, asked.lpips_weights)
+    subject = job.source.load(bundle, asked.every)
+    problem = problem_of(asked.task, job.level, bundle, asked.trained)
     truth = problem.truth(subject.images)
-    seed = zlib.crc32(f"{job.seed} {subject.name}".encode())
+    seed = zlib.crc32(f"{asked.seed} {subject.name}".encode())
     y = problem.measure(truth, seed)
     setting = Setting(
         bundle,
         (truth.shape[1], truth.shape[2], truth.shape[3]),
         subject.index,
         problem.trained_for,
-        job.opponents,
+        asked.folder,
         alex,
         problem.noise,
         seed,
     )
-    found = reconstructions(job.methods, setting, y, problem.corruption)
+    results = reconstructions(job.methods, setting, y, problem.corruption)
     rows = []
-    for method, result in found.items():
+    for method, result in results.items():
         entries = scores(result, truth, y, problem, subject.window, alex, vgg)
-        for number, place in enumerate(subject.index):
-            row = {"task": job.task, "level": job.level, "subject": subject.name, "image": str(place), "method": method}
+        about = {"task": asked.task, "level": job.level, "subject": subject.name}
+        for number, position in enumerate(subject.index):
+            row = about | {"image": str(position), "method": method}
             rows.append(row | {name: values[number] for name, values in entries.items()})
     if job.keep is not None:
-        shown = {method: result.images for method, result in found.items()}
+        shown = {method: result.images for method, result in results.items()}
         keep(job.keep, subject.name, subject.index, shown | {"truth": truth}, subject.window)
         if isinstance(problem.corruption, Mask):
             hidden = {"measured": y.where(problem.corruption.mask, torch.tensor(-1.0))}
@@ -94,7 +128,7 @@ def scores(
     image, span = result.images, window[1] - window[0]
     error = (problem.corruption(image.double()) - y.double()).flatten(1).norm(dim=1)
     size = (y - y.flatten(1).mean(1).reshape(-1, 1, 1, 1)).double().flatten(1).norm(dim=1)
-    found = {
+    values = {
         "PSNR": psnr(image, truth, span),
         "SSIM": ssim(image, truth, span),
         "LPIPS": None if alex is None else lpips(image, truth, window, alex),
@@ -106,11 +140,11 @@ def scores(
     }
     if isinstance(problem.corruption, Mask):
         hidden = ~problem.corruption.mask
-        found["hole PSNR"] = psnr(image[..., hidden], truth[..., hidden], span)
-    made = {name: [""] * len(image) if v is None else [f"{float(x):.9g}" for x in v] for name, v in found.items()}
-    made["seconds"] = [f"{result.seconds / len(image):.4f}"] * len(image)
-    made["MB"] = ["" if result.memory is None else f"{result.memory / 1e6:.1f}"] * len(image)
-    return made
+        values["hole PSNR"] = psnr(image[..., hidden], truth[..., hidden], span)
+    cells = {name: [""] * len(image) if v is None else [f"{float(x):.9g}" for x in v] for name, v in values.items()}
+    cells["seconds"] = [f"{result.seconds / len(image):.4f}"] * len(image)
+    cells["MB"] = ["" if result.memory is None else f"{result.memory / 1e6:.1f}"] * len(image)
+    return cells
 
 
 def problem_of(task: str, level: str, bundle: PriorBundle, trained: str = "sr-4") -> Problem:
@@ -124,15 +158,15 @@ def keep(
     """Write each method's images to `folder`/method/subject_position.png, the window being 0 to 255."""
     for method, stack in images.items():
         (folder / method).mkdir(parents=True, exist_ok=True)
-        for place, image in zip(index, stack, strict=True):
+        for position, image in zip(index, stack, strict=True):
             levels = ((image - window[0]) * (255 / (window[1] - window[0]))).clamp(0, 255).round().byte().numpy()
             picture = Image.fromarray(levels[0] if len(levels) == 1 else np.moveaxis(levels, 0, 2))
-            picture.save(folder / method / f"{subject.split('.')[0]}_{place}.png")
+            picture.save(folder / method / f"{subject.split('.')[0]}_{position}.png")
 
 
 @cache
 def _tools(prior: str, weights: Path | None) -> tuple[PriorBundle, LPIPS | None, LPIPS | None]:
-    """What every job of one process shares."""
+    """The prior and the perceptual distances, which all jobs of one process share."""
     set_up_torch(1)
     return load(prior), *perceptual(weights)
 
@@ -140,10 +174,11 @@ def _tools(prior: str, weights: Path | None) -> tuple[PriorBundle, LPIPS | None,
 def perceptual(weights: Path | None = None) -> tuple[LPIPS | None, LPIPS | None]:
     """LPIPS with AlexNet and with VGG16, where their weights are: in the file `weights`, if it holds them, or where
     `brgm-med doctor` finds them; else None."""
-    found: list[LPIPS | None] = []
-    for net in ("alex", "vgg"):
+
+    def distance(net: Net) -> LPIPS | None:
         try:
-            found.append(LPIPS(net, lpips_features(net, weights), lpips_heads(net)))
+            return LPIPS(net, lpips_features(net, weights), lpips_heads(net))
         except PriorError:
-            found.append(None)
-    return found[0], found[1]
+            return None
+
+    return distance("alex"), distance("vgg")

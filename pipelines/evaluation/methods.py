@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from brgm_med.errors import UsageError
-from brgm_med.pipelines.evaluation import ours
 from brgm_med.pipelines.evaluation.esrgan import esrgan, network
+from brgm_med.pipelines.evaluation.generator import blended, generator_map, made_consistent, orthogonal
 from brgm_med.pipelines.evaluation.interpolation import cubic, lanczos, nearest
 from brgm_med.pipelines.evaluation.memory import peak
 from brgm_med.pipelines.evaluation.principal import principal_components
@@ -32,7 +32,7 @@ from brgm_med.pipelines.evaluation.untrained import (
 )
 
 METHODS: dict[str, Callable[[Setting], Method]] = {
-    "map": ours.generator_map,
+    "map": generator_map,
     "nearest": nearest,
     "cubic": cubic,
     "lanczos": lanczos,
@@ -48,17 +48,14 @@ METHODS: dict[str, Callable[[Setting], Method]] = {
     "navier-stokes": navier_stokes,
 }
 FINISHES: dict[str, Callable[[Setting, Tensor, Tensor, nn.Module], Tensor]] = {
-    "blend": ours.blended,
-    "consistency": ours.made_consistent,
-    "orthogonal": ours.orthogonal,
+    "blend": blended,
+    "consistency": made_consistent,
+    "orthogonal": orthogonal,
 }
-OURS = {
-    "ours": "map+blend+consistency",
-    "ours-alone": "map+consistency",
-    "ours-unprojected": "map+blend",
-    "ours-orthogonal": "map+blend+orthogonal",
-}
-"""Ours is a chain like any other: the MAP, blended, projected. Alone: without the blend, which sharpens less."""
+BLEND, ALONE = "map+blend+consistency", "map+consistency"
+OURS = (BLEND, ALONE, "map+blend", "map+blend+orthogonal")
+"""Our own chains: the MAP, blended with the linear-Gaussian mean and projected, as `reconstruct_slices` does; without
+the blend, as `brgm-med sr` does, which is sharper; without the projection; and with the orthogonal one."""
 
 TRAINED = ("pca", "supervised")
 INTERPOLATED = ("nearest", "cubic", "lanczos")
@@ -67,13 +64,12 @@ ONCE = "4"
 
 
 def known(name: str) -> str:
-    """The chain that a name stands for. Raises UsageError for an unknown one."""
-    chain = OURS.get(name, name)
-    method, *finishes = chain.split("+")
+    """The name itself, a chain of known parts. Raises UsageError for another."""
+    method, *finishes = name.split("+")
     if method not in METHODS or any(finish not in FINISHES for finish in finishes):
-        names = ", ".join((*OURS, *METHODS))
+        names = ", ".join(METHODS)
         raise UsageError(f"--methods {name}: is none of {names}, nor one of these with +{' or +'.join(FINISHES)}")
-    return chain
+    return name
 
 
 def unavailable(name: str, perceptual: bool) -> str | None:
@@ -104,12 +100,12 @@ def default_methods(problem: Problem, channels: int = 1) -> list[str]:
     if problem.task == "shift":
         return [*own[:2], "cubic", "cubic+consistency", *both]
     plain = [name for method in INTERPOLATED for name in (method, f"{method}+consistency")]
-    found = [*own, *plain, "tv", *both]
+    methods = [*own, *plain, "tv", *both]
     if problem.task == "sr" and problem.level in ("4", "8"):
-        found.append("pulse")
+        methods.append("pulse")
         if problem.level == ONCE:
-            found += ["esrgan", "esrgan+consistency", "dip", *(f"projection-{step}" for step in "abcdef")]
-    return found
+            methods += ["esrgan", "esrgan+consistency", "dip", *(f"projection-{step}" for step in "abcdef")]
+    return methods
 
 
 @dataclass(frozen=True)
@@ -123,10 +119,10 @@ class Result:
 
 def reconstructions(names: Sequence[str], setting: Setting, y: Tensor, corruption: nn.Module) -> dict[str, Result]:
     """The result of every method in `names`. What is common to several is computed once, and counted for each."""
-    made: dict[str, Result] = {}
+    results: dict[str, Result] = {}
 
     def result(chain: str) -> Result:
-        if chain not in made:
+        if chain not in results:
             before, _, last = chain.rpartition("+")
             start = result(before) if before else None
             begun = time.perf_counter()
@@ -139,7 +135,7 @@ def reconstructions(names: Sequence[str], setting: Setting, y: Tensor, corruptio
             if start is not None:
                 seconds += start.seconds
                 memory = max(memory, start.memory) if memory is not None and start.memory is not None else None
-            made[chain] = Result(images.float(), seconds, memory)
-        return made[chain]
+            results[chain] = Result(images.float(), seconds, memory)
+        return results[chain]
 
     return {name: result(known(name)) for name in names}

@@ -1,4 +1,4 @@
-"""The linear opponent: principal components of the training images, and the Gaussian MAP in closed form."""
+"""The linear baseline: principal components of the training images, and the Gaussian MAP in closed form."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from brgm_med.pipelines.evaluation.setting import Method, Setting
 COMPONENTS = 1500
 FILE = "pca.safetensors"
 AVERAGES, SLICES, HOLES = 0.04, 0.08, 0.2
-"""What the components leave unexplained, chosen on the choosing heads: of averages, of thick slices, beside holes."""
+"""The deviation that the components leave, chosen on the validation heads: of averages, thick slices, beside holes."""
 
 
 def fit(stacks: Sequence[Tensor], out: Path) -> None:
@@ -30,16 +30,16 @@ def fit(stacks: Sequence[Tensor], out: Path) -> None:
     """
     if torch.as_tensor(stacks[0]).shape[1] != 1:
         raise UsageError("--methods pca: is for grey images; leave it out")
-    found = LinearGaussian.fit(stacks, COMPONENTS)
-    tensors = {"mean": found.mean, "basis": found.basis, "deviation": found.deviation}
-    tensors["nugget"] = torch.tensor(found.nugget, dtype=torch.float64)
+    linear = LinearGaussian.fit(stacks, COMPONENTS)
+    tensors = {"mean": linear.mean, "basis": linear.basis, "deviation": linear.deviation}
+    tensors["nugget"] = torch.tensor(linear.nugget, dtype=torch.float64)
     with replacing(out, force=True) as temporary:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary)
 
 
 def principal_components(setting: Setting) -> Method:
-    """m + C A' (A C A' + s^2 I)^-1 (y - A m), with components of the opponents' own training."""
-    linear = loaded((setting.opponents or Path()) / FILE).at(setting.index)
+    """m + C A' (A C A' + s^2 I)^-1 (y - A m), with components of the baselines' own training."""
+    linear = loaded((setting.baselines or Path()) / FILE).at(setting.index)
 
     def reconstruct(y: Tensor, corruption: nn.Module) -> Tensor:
         if isinstance(corruption, Mask):
@@ -53,7 +53,7 @@ def principal_components(setting: Setting) -> Method:
 def loaded(file: Path) -> LinearGaussian:
     """Raises PriorError where the file is missing or damaged."""
     try:
-        held = load_file(file)
-        return LinearGaussian(held["mean"], held["basis"], held["deviation"], float(held["nugget"]))
+        tensors = load_file(file)
+        return LinearGaussian(tensors["mean"], tensors["basis"], tensors["deviation"], float(tensors["nugget"]))
     except (OSError, SafetensorError, KeyError) as error:
         raise PriorError(f"{file}: missing or damaged ({error}); give --train to make it anew") from error

@@ -1,4 +1,4 @@
-"""What is measured of an image: averages of pixels, thick slices, holes, and what no opponent was trained for."""
+"""Measurements of an image: averages of pixels, thick slices, holes, and those that no baseline was trained for."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Problem:
     """One measurement of images [N, C, H, W] in [-1, 1]: y = corruption(change(x)) + noise n, n ~ N(0, 1).
 
     `block`: pixels that one sample averages, (rows, columns), (1, 1) for a hole. `trained_for`: for which problem a
-    trained opponent that meets it was trained. `change` makes the truth, where that is not the image as it is.
+    trained baseline that meets it was trained. `change` makes the truth, where that is not the image as it is.
     """
 
     task: str
@@ -53,28 +53,28 @@ def problems(
     """The problems of a task for images of `shape` (rows, columns), pixels of `spacing` mm (None: not known).
 
     Levels: of "sr" whole factors; of "slices" thicknesses in mm; of "inpaint" names of `holes`; of "shift" names of
-    `shifts`, which a trained opponent meets as the one for `trained`. Raises UsageError for another.
+    `shifts`, which a trained baseline meets as the one for `trained`. Raises UsageError for another.
     """
-    found = []
+    posed = []
     for level in levels:
         if task == "sr":
             factor = _whole(level, "a factor", min(shape))
-            found.append(Problem(task, level, averages(shape, (factor, factor)), (factor, factor), f"sr-{level}"))
+            posed.append(Problem(task, level, averages(shape, (factor, factor)), (factor, factor), f"sr-{level}"))
         elif task == "slices":
             if spacing is None:
                 raise UsageError("--task slices: is for heads; pictures have no slices")
             rows = _number(level) / spacing
             if not (rows == int(rows) and 1 < rows <= shape[0]):
                 raise UsageError(f"--levels {level}: give a thickness in mm that is a multiple of {spacing:g}")
-            found.append(Problem(task, level, averages(shape, (int(rows), 1)), (int(rows), 1), f"slices-{level}"))
+            posed.append(Problem(task, level, averages(shape, (int(rows), 1)), (int(rows), 1), f"slices-{level}"))
         else:
             known = shifts(shape, trained)
             if task == "inpaint":
                 known = {name: Problem(task, name, Mask(~hole)) for name, hole in holes(*shape).items()}
             if level not in known:
                 raise UsageError(f"--levels {level!r}: --task {task} has {', '.join(map(repr, known))}")
-            found.append(known[level])
-    return found
+            posed.append(known[level])
+    return posed
 
 
 def default_levels(task: str, shape: tuple[int, int]) -> list[str]:
@@ -108,7 +108,7 @@ def holes(rows: int, columns: int) -> dict[str, Tensor]:
     for _ in range(6):
         line = random.uniform((0.1, 0.2), (0.9, 0.8), (4, 2)) * (columns, rows)
         ImageDraw.Draw(strokes).line([tuple(point) for point in line], 1, max(1, rows // 20), "curve")
-    found = {
+    shapes = {
         "disc": np.hypot((y - 0.38) * rows, (x - 0.36) * columns) < 0.09 * rows,
         "square": rectangle(0.25, 0.5, 0.55, 0.75),
         "band": rectangle(0.38, 0.5, 0.1, 0.9),
@@ -117,11 +117,11 @@ def holes(rows: int, columns: int) -> dict[str, Tensor]:
         "half": rectangle(0.05, 0.9, 0.05, 0.5),
         "strokes": np.asarray(strokes),
     }
-    return {name: torch.from_numpy(hole.copy()) for name, hole in found.items()}
+    return {name: torch.from_numpy(hole.copy()) for name, hole in shapes.items()}
 
 
 def shifts(shape: tuple[int, int], trained: str = "sr-4") -> dict[str, Problem]:
-    """Measurements unlike the one that an opponent was trained for, averages of 4 x 4 pixels: by name."""
+    """Measurements unlike the one that an baseline was trained for, averages of 4 x 4 pixels: by name."""
 
     def problem(
         name: str,
@@ -134,7 +134,7 @@ def shifts(shape: tuple[int, int], trained: str = "sr-4") -> dict[str, Problem]:
         corruption = averages(shape, (factor, factor), profile, width)
         return Problem("shift", name, corruption, (factor, factor), trained, noise, change)
 
-    made = (
+    posed = (
         problem("as trained"),
         problem("factor 3", 3),
         problem("factor 5", 5),
@@ -152,7 +152,7 @@ def shifts(shape: tuple[int, int], trained: str = "sr-4") -> dict[str, Problem]:
         problem("contrast steeper", change=lambda x: contrast(x, 2.0)),
         problem("contrast inverted", change=inverted),
     )
-    return {p.level: p for p in made}
+    return {p.level: p for p in posed}
 
 
 def turned(images: Tensor, degrees: float) -> Tensor:
@@ -183,8 +183,8 @@ def _number(text: str) -> float:
         raise UsageError(f"--levels {text!r}: is not a number") from None
 
 
-def _whole(text: str, what: str, most: int) -> int:
+def _whole(text: str, meaning: str, most: int) -> int:
     value = _number(text)
     if not (value == int(value) and 2 <= value <= most):
-        raise UsageError(f"--levels {text}: give {what} that is a whole number from 2 to {most}")
+        raise UsageError(f"--levels {text}: give {meaning} that is a whole number from 2 to {most}")
     return int(value)

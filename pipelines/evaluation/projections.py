@@ -1,4 +1,4 @@
-"""Opponents that search in a generator: PULSE, and Fig. 3 of the paper, from StyleGAN2's projection to its method.
+"""Baselines that search in a generator: PULSE, and Fig. 3 of the paper, from StyleGAN2's projection to its method.
 
 Fig. 3 changes one thing a step, and so does this: every step is the one before it with
 
@@ -33,19 +33,19 @@ from brgm_med.pulse import on_sphere, pulse_posterior
 from brgm_med.solvers import fit_map
 
 STEPS, RATE = 100, 0.1
-"""The paper: 500. On a choosing head f's scores are the same after 200; those without a prior on w would go on fitting
-the measurement (d: LPIPS 0.25 after 100, 0.21 after 200)."""
+"""The paper: 500. On a validation head f's scores are the same after 200; those without a prior on w would go on
+fitting the measurement (d: LPIPS 0.25 after 100, 0.21 after 200)."""
 PULSE_STEPS, PULSE_RATE = 100, 0.4  # PULSE's own
 HALF_RANGE = 127.5
 """Grey values of the paper's L_pixel, whose units it does not state: 0 to 255, as in its tables. On [-1, 1] its prior
 outweighs the measurement a thousandfold, and the mean w is the answer whatever was measured."""
 NOISE = "none"
 """Of layers whose maps are not searched. The maps of our priors are latent inputs, of mean 0: those stored with the
-weights are nobody's. As "const" noise, on a choosing head, they raise the LPIPS of step c from 0.21 to 0.50, of f from
-0.33 to 0.50."""
+weights are nobody's. As "const" noise, on a validation head, they raise the LPIPS of step c from 0.21 to 0.50, of f
+from 0.33 to 0.50."""
 SMALLEST = 64  # pixels a side for the perceptual network
 TERMS = {"a": (1, 0), "b": (1, 0), "c": (1, 0), "d": (2, 0), "e": (2, 1), "f": (2, 2)}
-"""How many of the paper's likelihood terms (perceptual, pixelwise) and priors (on w, colinear) a step has."""
+"""Numbers of the paper's likelihood terms (perceptual, pixelwise) and priors (on w, colinear) of a step."""
 
 
 def pulse(setting: Setting) -> Method:
@@ -137,9 +137,9 @@ def statistics_of(setting: Setting) -> WStatistics:
     """The mean [N, 1, w_dim] and deviation [N, 1, 1] of mapped w at each image's position."""
     codes = conditions(setting)
     if codes is None:
-        found = dict.fromkeys(setting.index, setting.bundle.w_statistics())
+        statistics = dict.fromkeys(setting.index, setting.bundle.w_statistics())
     else:
-        found = {i: setting.bundle.w_statistics(codes[n : n + 1]) for n, i in enumerate(setting.index)}
-    each = [found[i] for i in setting.index]
+        statistics = {i: setting.bundle.w_statistics(codes[n : n + 1]) for n, i in enumerate(setting.index)}
+    each = [statistics[i] for i in setting.index]
     mean, deviation = torch.stack([s.mean for s in each]), torch.stack([s.deviation for s in each])
     return WStatistics(mean[:, None], deviation[:, None, None])

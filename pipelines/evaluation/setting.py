@@ -1,4 +1,4 @@
-"""What every method is: a function from a measurement and its corruption to images."""
+"""The signature of every method: a function from a measurement and its corruption to images."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ The corruption maps images [N, C, H, W] to y: a `SliceProfile` over (C, H, W), o
 
 @dataclass(frozen=True)
 class Setting:
-    """What a method may know of the images of one subject, besides their measurement.
+    """The knowledge that a method has of the images of one subject, besides their measurement.
 
     `shape` (C, H, W); `index`: each image's position in the prior's box (0 for a prior of pictures); `trained_for`: the
-    problem that a trained opponent was trained for, such as "sr-4"; `opponents`: the folder where those are kept;
+    problem that a trained baseline was trained for, such as "sr-4"; `baselines`: the folder where those are kept;
     `features`: LPIPS, where its weights are there; `noise`: of the measurement, standard deviation as stated by whoever
     measured; `seed`, for methods that draw.
     """
@@ -32,7 +32,7 @@ class Setting:
     shape: tuple[int, int, int]
     index: tuple[int, ...]
     trained_for: str = ""
-    opponents: Path | None = None
+    baselines: Path | None = None
     features: LPIPS | None = None
     noise: float = 0.0
     seed: int = 0

@@ -1,4 +1,4 @@
-"""Whose images are reconstructed: heads, brought to the prior's box, or pictures, brought to its frame."""
+"""Images to reconstruct: heads, brought to the prior's box, or pictures, brought to its frame."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from torch import Tensor
 from brgm_med.errors import InputRefusedError, PriorError, UsageError
 from brgm_med.pipelines.training.pictures import framed, holds_pictures
 from brgm_med.priors.bundle import PriorBundle
+from brgm_med.transforms.cache import read_head
 from brgm_med.transforms.formats import for_reading, pictures_in
-from brgm_med.transforms.prepare import heads_in, prepare_heads, read_kept
+from brgm_med.transforms.prepare import heads_in, prepare_heads
 from brgm_med.transforms.template import load_template
 
 Range = tuple[int | None, int | None]
@@ -38,7 +39,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a subject comes from: a scan or a picture, or the file in which its prepared head is kept."""
+    """The origin of a subject: a scan or a picture, or the file in which its prepared head is kept."""
 
     path: Path
     kept: Path | None = None
@@ -48,13 +49,13 @@ class Source:
         if self.kept is None:
             image = _framed(self.path, bundle)
             return Subject(self.path.name, image[None], (0,), (-1.0, 1.0))
-        held = read_kept(self.kept)
-        if held is None:
+        head = read_head(self.kept)
+        if head is None:
             raise PriorError(f"{self.kept}: missing or damaged; run the same command again, which makes it anew")
-        images = held["stack"][::every].float()
+        images = head["stack"][::every].float()
         shares = torch.tensor([0.005, 0.995], dtype=torch.float64)
         low, high = torch.quantile(images.flatten().double(), shares).tolist()
-        return Subject(self.path.name, images, tuple(range(0, len(held["stack"]), every)), (low, high))
+        return Subject(self.path.name, images, tuple(range(0, len(head["stack"]), every)), (low, high))
 
 
 def find(data: Path, which: Range, out: Path, bundle: PriorBundle, workers: int) -> list[Source]:
@@ -64,8 +65,10 @@ def find(data: Path, which: Range, out: Path, bundle: PriorBundle, workers: int)
     """
     pictures = holds_pictures(data, out)
     if pictures == bundle.volumetric:
-        held, wanted = ("pictures", "heads") if pictures else ("volumes", "pictures")
-        raise UsageError(f"{data}: holds {held} and the prior {bundle.name} is of {wanted}; name another with --prior")
+        content, wanted = ("pictures", "heads") if pictures else ("volumes", "pictures")
+        raise UsageError(
+            f"{data}: holds {content} and the prior {bundle.name} is of {wanted}; name another with --prior"
+        )
     paths = pictures_in(data) if pictures else heads_in(data, out)
     chosen = paths[slice(*which)]
     if not chosen:
@@ -75,12 +78,12 @@ def find(data: Path, which: Range, out: Path, bundle: PriorBundle, workers: int)
         return [Source(path) for path in chosen]
     for name in ("template.nii.gz", "mask.nii.gz"):
         shutil.copyfile(bundle.folder / name, out / name)
-    made = prepare_heads(chosen, out, load_template(bundle).box, workers=workers)
-    return [Source(path, file) for path, file in zip(chosen, made.files, strict=True)]
+    registered = prepare_heads(chosen, out, load_template(bundle).box, workers=workers)
+    return [Source(path, file) for path, file in zip(chosen, registered.files, strict=True)]
 
 
 def stacks(sources: Sequence[Source], bundle: PriorBundle) -> Sequence[Tensor]:
-    """All slices of each head [Y, 1, H, W], or each picture [1, C, H, W], float16: what opponents are trained on."""
+    """All slices of each head [Y, 1, H, W], or each picture [1, C, H, W], float16: the training set of baselines."""
     return [source.load(bundle, 1).images.half() for source in sources]
 
 

@@ -1,4 +1,4 @@
-"""The supervised opponent: a network that is trained for one measurement, as the users of such networks train it."""
+"""The supervised baseline: a network that is trained for one measurement, as the users of such networks train it."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class EDSR(nn.Module):
             x = x + 0.1 * second(first(x).relu())
         n, _, h, w = y.shape
         rows, columns = self.block
-        made = self.tail(x + start).reshape(n, -1, rows, columns, h, w)
-        return made.permute(0, 1, 4, 2, 5, 3).reshape(n, -1, h * rows, w * columns)
+        fine = self.tail(x + start).reshape(n, -1, rows, columns, h, w)
+        return fine.permute(0, 1, 4, 2, 5, 3).reshape(n, -1, h * rows, w * columns)
 
 
 def enlarged(network: EDSR, y: Tensor, plain: Tensor) -> Tensor:
@@ -130,7 +130,7 @@ def train(
 def supervised(setting: Setting) -> Method:
     """The network that `setting.trained_for` names. Another measurement is first resampled to the samples that it was
     trained on, as its users would do it."""
-    file = (setting.opponents or Path()) / f"supervised-{setting.trained_for}.safetensors"
+    file = (setting.baselines or Path()) / f"supervised-{setting.trained_for}.safetensors"
     network, record = loaded(file)
 
     @torch.no_grad()
@@ -150,15 +150,15 @@ def supervised(setting: Setting) -> Method:
 
 
 def _centres(size: int, step: int) -> Tensor | None:
-    """Where samples of `step` pixels are centred in `size` pixels; None for one of every pixel."""
+    """Centres of samples of `step` pixels in `size` pixels; None for one of every pixel."""
     return None if step == 1 else torch.arange(size // step, dtype=torch.float64) * step + (step - 1) / 2
 
 
 def record_of(file: Path) -> dict[str, Any]:
-    """What a trained network's file says of its training. Raises PriorError where it is missing or damaged."""
+    """The training record of a trained network's file. Raises PriorError where it is missing or damaged."""
     try:
-        with safe_open(file, "pt") as held:
-            record: dict[str, Any] = json.loads((held.metadata() or {})["record"])
+        with safe_open(file, "pt") as opened:
+            record: dict[str, Any] = json.loads((opened.metadata() or {})["record"])
             return record
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise PriorError(f"{file}: missing or damaged ({error}); give --train to make it anew") from error
@@ -170,8 +170,8 @@ def loaded(file: Path) -> tuple[EDSR, dict[str, Any]]:
     record = record_of(file)
     network = EDSR(record["channels"], tuple(record["block"]))
     try:
-        with safe_open(file, "pt") as held:
-            network.load_state_dict({name: held.get_tensor(name) for name in held.keys()})  # noqa: SIM118
+        with safe_open(file, "pt") as opened:
+            network.load_state_dict({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
     except (RuntimeError, SafetensorError) as error:
         raise PriorError(f"{file}: is not a network of this version; remove it") from error
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last), record

@@ -15,10 +15,10 @@ from brgm_med.pipelines.evaluation.setting import Method, Setting
 
 TV_AVERAGES, TV_HOLES, TV_STEPS, TV_INNER = 0.05, 0.15, 200, 10
 """Weight of the total variation, of averages and of holes; steps of FISTA, and of the denoiser in each. Chosen on one
-choosing head, of 0.0001 to 0.15."""
+validation head, of 0.0001 to 0.15."""
 
 DIP_STEPS, DIP_CHANNELS, DIP_LAYERS, DIP_RATE = 200, 64, 6, 0.003
-"""The deep image prior's steps, after which it is stopped, and its network. Chosen on one choosing head."""
+"""The deep image prior's steps, after which it is stopped, and its network. Chosen on one validation head."""
 
 
 def deepinv_for(method: str) -> Any:
@@ -45,11 +45,11 @@ def physics(corruption: nn.Module, shape: tuple[int, int, int]) -> Any:
 
 def largest_square(corruption: nn.Module, shape: tuple[int, int, int]) -> float:
     """The largest eigenvalue of A'A, by power iteration."""
-    made = physics(corruption, shape)
+    linear = physics(corruption, shape)
     x = torch.ones(1, *shape)
     size = 1.0
     for _ in range(20):
-        x = made.A_adjoint(made.A(x / x.norm()))
+        x = linear.A_adjoint(linear.A(x / x.norm()))
         size = float(x.norm())
     return size
 
@@ -69,11 +69,11 @@ def total_variation(setting: Setting) -> Method:
             stepsize=1 / top,
             max_iter=TV_STEPS,
         )
-        made = physics(corruption, setting.shape)
+        linear = physics(corruption, setting.shape)
         with torch.no_grad():
-            start = made.A_adjoint(y.float()) / top
-            found: Tensor = solver(y.float(), made, init=(start, start))
-        return _known_kept(found, y, corruption)
+            start = linear.A_adjoint(y.float()) / top
+            image: Tensor = solver(y.float(), linear, init=(start, start))
+        return _known_kept(image, y, corruption)
 
     return reconstruct
 
@@ -83,7 +83,7 @@ def deep_image_prior(setting: Setting) -> Method:
     deepinv = deepinv_for("dip")
 
     def reconstruct(y: Tensor, corruption: nn.Module) -> Tensor:
-        made, found = physics(corruption, setting.shape), []
+        linear, images = physics(corruption, setting.shape), []
         for one in y.float().split(1):
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(setting.seed)
@@ -91,8 +91,8 @@ def deep_image_prior(setting: Setting) -> Method:
                 prior = deepinv.models.DeepImagePrior(
                     network, (DIP_CHANNELS, 4, 4), iterations=DIP_STEPS, learning_rate=DIP_RATE
                 )
-                found.append(prior(one, made).detach())
-        return _known_kept(torch.cat(found), y, corruption)
+                images.append(prior(one, linear).detach())
+        return _known_kept(torch.cat(images), y, corruption)
 
     return reconstruct
 
@@ -127,8 +127,8 @@ def filled(y: Tensor, corruption: nn.Module, method: str) -> Tensor:
         low, high = one[~hole].min(), one[~hole].max()
         levels = np.rint(np.where(hole, 0, (one - low) / max(high - low, 1e-12) * 255)).astype(np.uint8)
         kind = cv2.INPAINT_TELEA if method == "telea" else cv2.INPAINT_NS
-        found = cv2.inpaint(levels, hole.astype(np.uint8), 3, kind) / 255 * (high - low) + low
-        done.append(np.where(hole, found, one))
+        colours = cv2.inpaint(levels, hole.astype(np.uint8), 3, kind) / 255 * (high - low) + low
+        done.append(np.where(hole, colours, one))
     return torch.from_numpy(np.stack(done)).reshape(y.shape).to(y)
 
 

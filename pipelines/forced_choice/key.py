@@ -34,7 +34,7 @@ class Ballot:
 
 
 def key_of(page: Path) -> Path:
-    """Where the key of a study's page lies: study.html -> study_key.json."""
+    """Where the key of a study's page lies: forced_choice.html -> forced_choice_key.json."""
     return page.with_name(f"{page.stem}_key.json")
 
 

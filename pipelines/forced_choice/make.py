@@ -23,7 +23,7 @@ from brgm_med.pipelines.forced_choice.key import LETTERS, key_of
 from brgm_med.pipelines.report.page import data_block, document, e
 from brgm_med.transforms.formats import for_reading, pictures_in
 from brgm_med.transforms.formats.picture import Picture
-from brgm_med.transforms.formats.picture_codec import encode
+from brgm_med.transforms.formats.picture_encode import encode
 
 QUESTION = (
     "Which of the images ({letters}) best resembles the High-Quality (HQ) image on the left? Try to strike a balance "

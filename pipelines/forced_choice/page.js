@@ -159,7 +159,7 @@
       statement: "Votes on derived images. For research, not for diagnosis.",
       study: study.study, page: study.page, rater: state.rater, started: state.started, saved: new Date().toISOString(), answers,
     };
-    const name = `study_results_${state.rater.replace(/[^\p{L}\p{N}-]+/gu, "_")}.json`;
+    const name = `forced_choice_results_${state.rater.replace(/[^\p{L}\p{N}-]+/gu, "_")}.json`;
     const link = document.createElement("a");
     link.href = URL.createObjectURL(new Blob([JSON.stringify(content, null, 1) + "\n"], { type: "application/json" }));
     link.download = name;

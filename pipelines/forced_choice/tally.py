@@ -23,12 +23,12 @@ STATEMENT = "Votes on derived images. For research, not for diagnosis."
 def tally(results: list[Path], *, key: Path | None = None, out: Path | None = None, force: bool = False) -> None:
     """Print the tally of the raters' files as Markdown, and write its table to `out` as CSV.
 
-    `key`: of the study, by default study_key.json beside the first of `results`. Raises InputRefusedError as `read_key`
-    and `read_ballots` do, and where nobody chose anything; and as `check_output` does.
+    `key`: of the study, by default forced_choice_key.json beside the first of `results`. Raises InputRefusedError as
+    `read_key` and `read_ballots` do, and where nobody chose anything; and as `check_output` does.
     """
     if out is not None:
         check_output(out, force)
-    found = read_key(key or results[0].with_name("study_key.json"))
+    found = read_key(key or results[0].with_name("forced_choice_key.json"))
     ballots = read_ballots(results, found)
     votes = counted(ballots, found)
     if not votes.any():

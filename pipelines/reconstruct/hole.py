@@ -1,50 +1,70 @@
-"""Inpainting of one volume: what happens between reading scan and mask and writing the result."""
+"""Inpainting of one volume: arrays in, arrays out."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from brgm_med.corruptions import Mask
+from brgm_med.corruptions import AxisBlur, Mask, profile_kernel
 from brgm_med.errors import InputRefusedError
-from brgm_med.pipelines.reconstruct.measurement import Problem, placed, pose_problem
-from brgm_med.pipelines.reconstruct.registered import approximate_corruption, measured_stack
-from brgm_med.posterior import Weights, whitened_posterior
+from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, Reconstruction, Registration, Scan
+from brgm_med.pipelines.reconstruct.registration import from_box, output_grid, register
+from brgm_med.posterior import whitened_posterior
 from brgm_med.priors.bundle import PriorBundle
+from brgm_med.reconstruction import Progress, solve
 from brgm_med.seams import blend_seamless
-from brgm_med.solvers import fit_lbfgs
-from brgm_med.transforms.acquire import AcquisitionModel
+from brgm_med.search import HOLE, Search
 from brgm_med.transforms.geometry import Grid, resample
+from brgm_med.transforms.register import resample_cubic, scale_of
 from brgm_med.transforms.slices import coronal_stack
-from brgm_med.transforms.template import Template
+from brgm_med.transforms.template import load_template
 
-STEPS = 15
 MARGIN = 4
 """So many slices on either side of a hole are searched with it: they tell what it most probably held."""
-
-NOISE = 0.8
-"""Standard deviation of what the generator leaves unexplained beside a hole, in units of the [-1, 1] range: larger than
-its error there, since neighbouring errors are alike. Chosen on four choosing heads, of 0.15 to 3."""
 
 INSIDE = 0.95
 """The least fraction of a mask's unknown voxels that must lie inside the scan."""
 
 
-@dataclass(frozen=True)
-class Filled:
-    """`image` [X, Y, Z], the scan with its hole filled (outside the hole bit for bit the scan); `weight` [X, Y, Z] in
-    [0, 1]: how far the prior is trusted (0: interpolation from the hole's rim alone)."""
+def inpaint_volume(
+    scan: Scan,
+    hole: Tensor,
+    prior: PriorBundle,
+    *,
+    search: Search = HOLE,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Reconstruction:
+    """The scan with the most probable content of its `hole` [X, Y, Z] (bool), given all voxels outside it.
 
-    image: Tensor
-    weight: Tensor
-    problem: Problem
-    slices: tuple[int, int]
+    Outside the hole the result is bit for bit the scan, whose noise therefore does not count. The scan's values inside
+    the hole, NaN included, never enter: for registration and intensities the hole is interpolated from its rim, and the
+    likelihood masks it. Where the prior does not reach, the interpolation stays. Deterministic. Raises
+    InputRefusedError for a scan that cannot be registered, and as `infer_hole` does; both name the scan.
+    """
+    values, template = scan.values, load_template(prior)
+    interpolated = blend_seamless(values, torch.zeros_like(values), hole, scan.grid.spacing)
+    filled = dataclasses.replace(scan, values=interpolated, noise=0.0)
+    registration = register([filled], output_grid([scan.grid], prior.spacing), template, search.correlation)
+    box = template.box
+    stack, seen = registered_stack(registration, box)
+    known = coronal_stack(resample((~hole).float()[None], scan.grid, box, registration.pose)) > 0.999
+    profile = approximate_corruption(registration, box)
+    try:
+        stack, slices = infer_hole(
+            stack, seen & known, seen & ~known, profile, prior, search=search, device=device, progress=progress
+        )
+    except InputRefusedError as error:
+        raise InputRefusedError(f"{scan.name}: {error}") from error
+    volume, weight = (registration.operator(v.double()) for v in from_box(registration, stack, box))
+    guess = interpolated.lerp(volume.to(interpolated.dtype), weight.to(interpolated.dtype))
+    image = blend_seamless(values, guess, hole, scan.grid.spacing)
+    measurement = LinearMeasurement(Mask(~hole), values, ~hole, 0.0)
+    return Reconstruction(image, guess, weight, (~hole).float()[None], 0.0, (measurement,), registration, slices)
 
 
 def hole_on(mask: NDArray[np.generic], mask_grid: Grid, grid: Grid, known: bool = False) -> tuple[Tensor, bool]:
@@ -61,17 +81,16 @@ def hole_on(mask: NDArray[np.generic], mask_grid: Grid, grid: Grid, known: bool 
         raise InputRefusedError("it marks no voxel as unknown; did you mean the other sense (--mask-known)?")
     same = mask_grid.shape == grid.shape and np.allclose(mask_grid.affine, grid.affine, rtol=0, atol=1e-3)
     if not same:
-        place = _indices(np.argwhere(unknown), mask_grid, grid)
-        inside = float(_within(place, grid.shape).mean())
+        inside = float(_within(_indices(np.argwhere(unknown), mask_grid, grid), grid.shape).mean())
         if inside < INSIDE:
             raise InputRefusedError(
                 f"only {inside:.0%} of its unknown voxels lie inside the scan; is it the mask of this scan?"
             )
         every = np.argwhere(np.ones(grid.shape, bool))
-        place = _indices(every, grid, mask_grid)
-        there = _within(place, mask_grid.shape)
+        nearest = _indices(every, grid, mask_grid)
+        covered = _within(nearest, mask_grid.shape)
         values = np.zeros(len(every), bool)
-        values[there] = unknown[tuple(place[there].T)]
+        values[covered] = unknown[tuple(nearest[covered].T)]
         unknown = values.reshape(grid.shape)
         if not unknown.any():
             raise InputRefusedError("none of the scan's voxel centres lies in it; give a larger mask")
@@ -96,65 +115,57 @@ def infer_hole(
     known: Tensor,
     hidden: Tensor,
     profile: nn.Module,
-    bundle: PriorBundle,
+    prior: PriorBundle,
     *,
-    steps: int = STEPS,
-    device: torch.device | None = None,
-    callback: Callable[[int, dict[str, Tensor]], None] | None = None,
+    search: Search = HOLE,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
 ) -> tuple[Tensor, tuple[int, int]]:
     """The MAP of the slices of the prior's box through a hole: `stack` with those replaced, and their first and last.
 
     `stack` [Y, 1, Z, X], normalised; `known` and `hidden` of its shape, bool: where the likelihood holds, and the hole
-    (what is neither lies outside the scan). `profile`: what the scanner averaged, see `approximate_corruption`. The
-    slices through the hole and `MARGIN` on either side are searched together. Raises InputRefusedError for a hole that
-    lies wholly outside the box.
+    (the rest lies outside the scan). `profile`: of the scanner's averaging, see `approximate_corruption`. The slices
+    through the hole and `MARGIN` on either side are searched together. Raises InputRefusedError for a hole that lies
+    wholly outside the box.
     """
     through = hidden.flatten(1).any(1).nonzero()[:, 0].tolist()
     if not through:
         raise InputRefusedError("the hole lies wholly outside what the prior covers; nothing can be inferred there")
     first, last = max(0, through[0] - MARGIN), min(len(stack) - 1, through[-1] + MARGIN)
-    searched, where = slice(first, last + 1), torch.device("cpu") if device is None else device
-    mask = Mask(known[searched])
-    whitened = bundle.whitened(where)
+    searched, mask = slice(first, last + 1), Mask(known[first : last + 1])
+    whitened = prior.whitened(device)
     whitened = dataclasses.replace(whitened, mean=whitened.mean[searched])
-    measured = mask(stack[searched]).to(where)
-    posterior = whitened_posterior(
-        whitened, nn.Sequential(profile, mask).to(where), measured, None, Weights(noise=NOISE)
-    )
-    start = torch.zeros(last + 1 - first, 1, whitened.w_dim, device=where)
+    measured = mask(stack[searched]).to(device)
+    posterior = whitened_posterior(whitened, nn.Sequential(profile, mask).to(device), measured, None, search)
+    start = torch.zeros(last + 1 - first, 1, whitened.w_dim, device=device)
     whole = stack.clone()
-    found = fit_lbfgs(posterior, start, steps=steps, curvature=whitened.curvature, callback=callback)
-    whole[searched] = found.image.cpu()
+    whole[searched] = solve(posterior, start, search, whitened.curvature, progress).image.cpu()
     return whole, (first, last)
 
 
-def fill(
-    scan: Tensor,
-    grid: Grid,
-    hole: Tensor,
-    acquisition: AcquisitionModel,
-    bundle: PriorBundle,
-    template: Template,
-    *,
-    steps: int = STEPS,
-    device: torch.device | None = None,
-    callback: Callable[[int, dict[str, Tensor]], None] | None = None,
-) -> Filled:
-    """The most probable content of the `hole` of a scan, [X, Y, Z] both, given all voxels outside it.
+def approximate_corruption(registration: Registration, box: Grid) -> AxisBlur:
+    """The scan's profile as a convolution of the registered stack along its nearest axes (N = A, H = S, W = R).
 
-    What the scan holds inside the hole, NaN included, never enters: for registration and intensities the hole is
-    interpolated from its rim, and the likelihood masks it. Where the prior does not reach, the interpolation stays.
-    Raises InputRefusedError for a scan that cannot be registered, and as `infer_hole` does.
+    Approximate in two ways: the rotation between scan and template is rounded to whole axes, and the sampling is
+    left out (the interpolated scan is compared everywhere, not only where samples lie).
     """
-    interpolated = blend_seamless(scan, torch.zeros_like(scan), hole, grid.spacing)
-    problem = pose_problem(interpolated[None], grid, acquisition, bundle.spacing, template)
-    box = template.box
-    stack, seen = measured_stack(problem, box)
-    known = coronal_stack(resample((~hole).float()[None], grid, box, problem.pose)) > 0.999
-    profile = approximate_corruption(problem, box)
-    whole, slices = infer_hole(
-        stack, seen & known, seen & ~known, profile, bundle, steps=steps, device=device, callback=callback
-    )
-    volume, weight = (problem.corruption(v.double())[0] for v in placed(problem, whole, box))
-    guess = interpolated.lerp(volume.to(interpolated.dtype), weight.to(interpolated.dtype))
-    return Filled(blend_seamless(scan, guess, hole, grid.spacing), weight, problem, slices)
+    kernels: list[Tensor | None] = [None, None, None]
+    scan, scale = registration.first.scan, scale_of(registration.pose)
+    to_template = np.linalg.inv(registration.pose)[:3, :3]
+    directions = to_template @ scan.grid.affine[:3, :3]
+    turned = Grid(scan.grid.shape, np.vstack([np.column_stack([directions, np.zeros(3)]), [0, 0, 0, 1]]))
+    for axis, matrix in enumerate(registration.operator.matrices):
+        if matrix is None:
+            continue
+        world, model = turned.world_axis(axis), scan.acquisition
+        kernel = profile_kernel(box.spacing[world], model.thickness[axis] / scale, model.profile_along(axis))
+        kernels[{0: 2, 1: 0, 2: 1}[world]] = kernel
+    return AxisBlur(kernels)
+
+
+def registered_stack(registration: Registration, box: Grid) -> tuple[Tensor, Tensor]:
+    """The interpolated scan as slices of the prior's box, normalised, and where the scan has them: [Y, 1, Z, X]."""
+    normalised = registration.first.normalisation.forward(registration.interpolated)
+    stack = coronal_stack(resample_cubic(normalised, registration.grid, box, registration.pose, -1.0))
+    seen = coronal_stack(resample(torch.ones_like(normalised), registration.grid, box, registration.pose)) > 0.999
+    return stack, seen

@@ -1,63 +1,70 @@
-"""The maximum a posteriori picture of a measurement, in the frame of its prior."""
+"""Super-resolution and inpainting of pictures: arrays in, arrays out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+import torch
+from torch import Tensor, nn
 
-from brgm_med.errors import PriorError
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor, nn
-
-    from brgm_med.posterior import WhitenedLayers
-    from brgm_med.priors.bundle import PriorBundle
-
-STEPS, RATE = 100, 0.1
-NOISE = 0.15
-"""Standard deviation of what a generator leaves unexplained, in units of [-1, 1]: that of the default posterior."""
-
-Callback = Callable[[int, "dict[str, Tensor]"], None]
+from brgm_med.consistency import project
+from brgm_med.corruptions import Grey, Mask, SliceProfile, profile_matrix
+from brgm_med.priors.bundle import PriorBundle
+from brgm_med.reconstruction import Progress, map_images
+from brgm_med.seams import blend_seamless
+from brgm_med.search import PICTURE, Search
+from brgm_med.separable import stationary_covariance
+from brgm_med.transforms.frame import Frame
 
 
-def map_picture(
-    bundle: PriorBundle,
-    corruption: nn.Module,
-    measured: Tensor,
+def average(shape: tuple[int, int], factor: int) -> SliceProfile:
+    """Means over factor x factor pixels of pictures that are `factor` times as fine as `shape` (H, W)."""
+    return SliceProfile([None, *(profile_matrix(n * factor, 1.0, n, factor, factor) for n in shape)])
+
+
+def reconstruct_picture(
+    values: Tensor,
+    prior: PriorBundle,
+    factor: int,
     *,
-    steps: int,
-    device: torch.device,
-    callback: Callback | None = None,
+    search: Search = PICTURE,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
 ) -> Tensor:
-    """G at the MAP, [1, C, h, w] in the prior's frame: Gaussian noise, and N(0, 1) on whitened coordinates.
+    """Pictures [N, C, H, W] in [-1, 1], `factor` times as large: [N, C, factor H, factor W], whose `average` they are.
 
-    These are of all latent inputs, as training pictures were encoded, where the prior says how; else of every layer's
-    w, as z are mapped.
-
-    `corruption` maps the generator's image to `measured`. Raises PriorError for a conditional generator: nothing says
-    what to condition on.
+    Exactly so, by projection of the generator's MAP. A colour prior serves grey pictures. Raises PriorError for a
+    conditional prior, and InputRefusedError for pictures that are too narrow for its frame.
     """
-    import torch
-
-    from brgm_med.energies import Gaussian, Pixel
-    from brgm_med.posterior import Posterior
-    from brgm_med.solvers import fit_map
-
-    if bundle.generator.c_dim:
-        raise PriorError(f"{bundle.folder}: is conditional, and a picture does not say on what; take another prior")
-    whitened = bundle.whitened(device) if bundle.encoded else _of_mapped(bundle, device)
-    normal = Gaussian(torch.zeros(whitened.w_dim, device=device), torch.ones((), device=device), 0.5)
-    posterior = Posterior(
-        whitened, corruption.to(device), measured.to(device), (Pixel(0.5 / NOISE**2),), (normal,), noise="none"
-    )
-    start = torch.zeros(1, whitened.num_ws, whitened.w_dim, device=device)
-    return fit_map(posterior, start, steps=steps, rate=RATE, callback=callback).image.cpu()
+    frame, colour = Frame.fit((values.shape[2], values.shape[3]), prior.image_shape), _colour(prior, values)
+    corruption = nn.Sequential(*colour, frame.measurement()).to(device)
+    image = map_images(prior, None, corruption, values.to(device), search=search, progress=progress).cpu()
+    guess = frame.from_frame(nn.Sequential(*colour)(image), factor)
+    covariance = stationary_covariance(guess.shape[1:], [0, search.correlation, search.correlation])
+    return project(guess, average(frame.picture, factor), values, covariance)
 
 
-def _of_mapped(bundle: PriorBundle, device: torch.device) -> WhitenedLayers:
-    from brgm_med.posterior import WhitenedLayers
+def inpaint_picture(
+    values: Tensor,
+    hole: Tensor,
+    prior: PriorBundle,
+    *,
+    search: Search = PICTURE,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Tensor:
+    """Pictures [N, C, H, W] in [-1, 1] with their `hole` [H, W] (bool) filled; all others are kept bit for bit.
 
-    found = WhitenedLayers.of_mapped(bundle.generator)
-    moved = (t.to(device) for t in (found.mean, found.basis, found.deviation))
-    return WhitenedLayers(bundle.generator.to(device), *moved)
+    Raises as `reconstruct_picture` does.
+    """
+    interpolated = blend_seamless(values, torch.zeros_like(values), hole)
+    frame, colour = Frame.fit((values.shape[2], values.shape[3]), prior.image_shape), _colour(prior, values)
+    seen = frame.seen() & (frame.to_frame((~hole).to(values)[None, None])[0, 0] > 0.999)
+    known = Mask(seen)
+    measured = known(frame.to_frame(interpolated)).to(device)
+    corruption = nn.Sequential(*colour, known).to(device)
+    image = map_images(prior, None, corruption, measured, search=search, progress=progress).cpu()
+    return blend_seamless(values, frame.from_frame(nn.Sequential(*colour)(image)).to(values), hole)
+
+
+def _colour(prior: PriorBundle, values: Tensor) -> list[nn.Module]:
+    """The modules between a colour prior and grey pictures."""
+    return [Grey()] if prior.image_channels > values.shape[1] else []

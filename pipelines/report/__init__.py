@@ -1,6 +1,7 @@
 """What a person reads of a result: one page per subject, one per study. Files in, HTML that needs nothing else out."""
 
-from brgm_med.pipelines.report.study import Subject, study_report
+from brgm_med.pipelines.report.outcome import Outcome
+from brgm_med.pipelines.report.study import study_report
 from brgm_med.pipelines.report.subject import subject_report
 
-__all__ = ["Subject", "study_report", "subject_report"]
+__all__ = ["Outcome", "study_report", "subject_report"]

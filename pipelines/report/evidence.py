@@ -15,12 +15,12 @@ from brgm_med.errors import BrgmError, InputRefusedError, PriorError
 from brgm_med.files import digest
 from brgm_med.pipelines.report.images import Volume
 from brgm_med.pipelines.report.words import at
-from brgm_med.pipelines.results.certificate import result_record, source_record
+from brgm_med.pipelines.results.records import file_record, source_record
 from brgm_med.priors.bundle import find
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.formats import for_reading
-from brgm_med.transforms.formats.nifti import decode
-from brgm_med.transforms.geometry import RAS_LPS, Grid, resample
+from brgm_med.transforms.formats.affine import RAS_LPS
+from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.register import head_centre, resample_cubic
 
 HEAD_LEVEL = 0.25
@@ -122,7 +122,7 @@ def same(path: Path, sha256: str, certificate: dict[str, Any], key: str) -> None
 def _read(path: Path, form: Any, series: str | None = None) -> tuple[torch.Tensor, Grid, dict[str, Any]]:
     """[1, X, Y, Z] float32, its grid and its record; voxels that are no number (in a hole) as the lowest value."""
     header, stored = for_reading(path, series=series).read_stored(path, form)
-    values = decode(header, stored).astype(np.float32)
+    values = header.decode(stored).astype(np.float32)
     finite = np.isfinite(values)
     if not finite.any():
         raise InputRefusedError(f"{path}: holds no number; give an image")
@@ -148,7 +148,7 @@ def inferred_on(
     are not what they should be.
     """
     if measured is not None:
-        same(measured, result_record(measured)["sha256"], certificate, "measured_map")
+        same(measured, file_record(measured)["sha256"], certificate, "measured_map")
         image, on = _parametric_map(measured) if measured.is_dir() else _read(measured, "auto")[:2]
         if _backwards(on, grid):  # frames may come from either end
             image, on = image.flip(-1), grid
@@ -163,7 +163,7 @@ def inferred_on(
         header, stored = for_reading(mask).read_stored(mask, "auto")
         same(mask, source_record(mask, header)["sha256"], certificate, "mask")
         on = Grid(header.shape, header.affine)
-        hole, _ = hole_on(decode(header, stored), on, grid, bool(at(certificate, "mask", "known")))
+        hole, _ = hole_on(header.decode(stored), on, grid, bool(at(certificate, "mask", "known")))
         return hole.float()[None]
     missing["inferred"] = "no map of what was measured was given"
     return None

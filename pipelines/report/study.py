@@ -10,11 +10,12 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from urllib.parse import quote
 
 from brgm_med._version import __version__
 from brgm_med.files import check_output, replacing
+from brgm_med.pipelines.report.outcome import Outcome
 from brgm_med.pipelines.report.page import asset, banner, document, e, table
 from brgm_med.pipelines.report.words import at, number
 from brgm_med.pipelines.results.certificate import STATEMENT
@@ -24,17 +25,6 @@ FEWEST = 5
 
 FAR = 3.5
 """A robust z beyond this is marked (Iglewicz and Hoaglin 1993, How to detect and handle outliers)."""
-
-
-@dataclass(frozen=True)
-class Subject:
-    """What became of one subject: `reason` says why it was refused or failed; files are None where there are none."""
-
-    name: str
-    status: Literal["done", "refused", "failed"]
-    reason: str = ""
-    certificate: Path | None = None
-    report: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -65,27 +55,23 @@ COLUMNS = (
 )
 
 
-def study_report(out: Path, subjects: Sequence[Subject], *, title: str = "Study", force: bool = False) -> Path:
+def study_report(out: Path, subjects: Sequence[Outcome], *, title: str = "Study", force: bool = False) -> Path:
     """Write the table of `subjects`, in their order, to `out` (HTML) and beside it, ending in .csv, as CSV.
 
-    Columns that no certificate fills are left out. Links to the subjects' reports are relative to `out`. A subject
-    whose certificate cannot be read is shown with that as its reason. Raises as `files.check_output` does.
+    Columns that no certificate fills are left out. Links to the subjects' reports are relative to `out`. Raises as
+    `files.check_output` does.
     """
     sheet = out.with_suffix(".csv")
     check_output(out, force)
     check_output(sheet, force)
-    values, reasons = [], []
-    for subject in subjects:
-        content, reason = _content(subject)
-        values.append([_finite(at(content, *column.where)) for column in COLUMNS])
-        reasons.append("; ".join(part for part in (subject.reason, reason) if part))
-    kept = [i for i in range(len(COLUMNS)) if any(row[i] is not None for row in values)]
-    columns = [COLUMNS[i] for i in kept]
-    values = [[row[i] for i in kept] for row in values]
+    values = [[_finite(at(subject.certificate, *column.where)) for column in COLUMNS] for subject in subjects]
+    filled = [i for i in range(len(COLUMNS)) if any(row[i] is not None for row in values)]
+    columns = [COLUMNS[i] for i in filled]
+    values = [[row[i] for i in filled] for row in values]
     scores = _scores(columns, values)
     with replacing(sheet, force) as temporary:
-        temporary.write_text(_csv(subjects, reasons, columns, values, scores), encoding="utf-8")
-    page = _page(title, out, sheet, subjects, reasons, columns, values, scores)
+        temporary.write_text(_csv(subjects, columns, values, scores), encoding="utf-8")
+    page = _page(title, out, sheet, subjects, columns, values, scores)
     with replacing(out, force) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return out
@@ -106,18 +92,6 @@ def robust_z(values: Sequence[float]) -> list[float]:
     return [(v - middle) / spread for v in values]
 
 
-def _content(subject: Subject) -> tuple[dict[str, Any], str]:
-    from brgm_med.errors import InputRefusedError
-    from brgm_med.pipelines.report.subject import read_certificate
-
-    if subject.certificate is None:
-        return {}, ""
-    try:
-        return read_certificate(subject.certificate), ""
-    except InputRefusedError:
-        return {}, f"its certificate {subject.certificate.name} cannot be read"
-
-
 def _finite(value: Any) -> float | int | None:
     return value if number(value) is not None and math.isfinite(value) else None
 
@@ -126,8 +100,8 @@ def _scores(columns: Sequence[Column], values: Sequence[Sequence[float | None]])
     """Robust z of every value among the subjects that have one; 0 where there is none."""
     scores = [[0.0] * len(columns) for _ in values]
     for c, column in enumerate(columns):
-        who = [i for i, row in enumerate(values) if row[c] is not None]
-        for i, z in zip(who, robust_z([column.scale(float(values[i][c] or 0)) for i in who]), strict=True):
+        filled = [i for i, row in enumerate(values) if row[c] is not None]
+        for i, z in zip(filled, robust_z([column.scale(float(values[i][c] or 0)) for i in filled]), strict=True):
             scores[i][c] = z
     return scores
 
@@ -137,8 +111,7 @@ def _marked(columns: Sequence[Column], scores: Sequence[float]) -> list[str]:
 
 
 def _csv(
-    subjects: Sequence[Subject],
-    reasons: Sequence[str],
+    subjects: Sequence[Outcome],
     columns: Sequence[Column],
     values: Sequence[Sequence[float | None]],
     scores: Sequence[Sequence[float]],
@@ -147,9 +120,9 @@ def _csv(
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["subject", "status", "reason", *(c.key for c in columns), "outlier_in"])
-    for subject, reason, row, z in zip(subjects, reasons, values, scores, strict=True):
+    for subject, row, z in zip(subjects, values, scores, strict=True):
         numbers = ["" if v is None else repr(v) for v in row]
-        text = [_harmless(t) for t in (subject.name, subject.status, reason)]
+        text = [_harmless(t) for t in (subject.name, subject.status, subject.reason)]
         writer.writerow([*text, *numbers, " ".join(_marked(columns, z))])
     return file.getvalue()
 
@@ -162,14 +135,13 @@ def _page(
     title: str,
     out: Path,
     sheet: Path,
-    subjects: Sequence[Subject],
-    reasons: Sequence[str],
+    subjects: Sequence[Outcome],
     columns: Sequence[Column],
     values: Sequence[Sequence[float | None]],
     scores: Sequence[Sequence[float]],
 ) -> str:
     lines = []
-    for subject, reason, row, z in zip(subjects, reasons, values, scores, strict=True):
+    for subject, row, z in zip(subjects, values, scores, strict=True):
         name = e(subject.name)
         if subject.report is not None:
             link = os.path.relpath(subject.report, out.parent).replace(os.sep, "/")
@@ -177,14 +149,14 @@ def _page(
         status = (
             e(subject.status) if subject.status == "done" else f'<strong class="outlier">{e(subject.status)}</strong>'
         )
-        lines.append([name, status, *(_cell(v, s) for v, s in zip(row, z, strict=True)), e(reason)])
+        lines.append([name, status, *(_cell(v, s) for v, s in zip(row, z, strict=True)), e(subject.reason)])
     counts = {s: sum(x.status == s for x in subjects) for s in ("done", "refused", "failed")}
     unusual = sum(bool(_marked(columns, z)) for z in scores)
     summary = (
         f"{len(subjects)} subjects: {counts['done']} done, {counts['refused']} refused, {counts['failed']} failed. "
         f"{unusual} with an unusual value."
     )
-    how = (
+    method = (
         "A value is marked as unusual where its robust z, 0.6745 times its distance from the median over the median "
         f"absolute deviation, is beyond {FAR}; residuals, noise and the hole's size are compared by their logarithms. "
         f"Of fewer than {FEWEST} values none is marked. Unusual is not wrong, nor is usual right: look at the "
@@ -192,7 +164,7 @@ def _page(
     )
     body = (
         f"{banner(STATEMENT)}<header><h1>{e(title)}</h1>"
-        f"<p>Report of a study by brgm-med {__version__}</p></header><main><p>{e(summary)}</p><p>{e(how)}</p>"
+        f"<p>Report of a study by brgm-med {__version__}</p></header><main><p>{e(summary)}</p><p>{e(method)}</p>"
         f'<p>The same table, with all digits: <a href="{e(quote("./" + sheet.name))}">{e(sheet.name)}</a></p>'
         + table(["subject", "status", *(e(c.title) for c in columns), "reason"], lines, "Subjects")
         + f"</main><footer><p>{e(STATEMENT)}</p></footer>"

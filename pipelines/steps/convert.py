@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
 from brgm_med.files import check_output, replacing, write_json
-from brgm_med.pipelines.reading import series_of, sidecar_of, stated_by
+from brgm_med.pipelines.reading import sidecar_of, stated_by
+from brgm_med.pipelines.results.target import taken_back
 from brgm_med.transforms.formats import for_reading, nifti, stem
 
 if TYPE_CHECKING:
     from brgm_med.transforms.acquire import AcquisitionModel
-    from brgm_med.transforms.formats.nifti_header import NiftiHeader
+    from brgm_med.transforms.formats.header import Header
 
 
 def convert(
@@ -35,8 +36,8 @@ def convert(
     Raises InputRefusedError for whatever cannot be read, and CannotWriteError.
     """
     header, stored = for_reading(scan, series=series or None).read_stored(scan, "auto")
-    out = folder / (scan.name if series_of(header) is None else f"{stem(scan)}.nii.gz")
-    if series_of(header) is None:
+    out = folder / (scan.name if header.series is None else f"{stem(scan)}.nii.gz")
+    if header.series is None:
         check_output(out, force)
         with replacing(out, force) as temporary:
             temporary.unlink()
@@ -49,25 +50,26 @@ def convert(
         content |= stated_acquisition(header, content)
     sidecar = sidecar_of(out, stem(out))
     try:
-        write_json(sidecar, content, force)
+        with taken_back(lambda: out.unlink(missing_ok=True)):
+            write_json(sidecar, content, force)
     except ValueError as error:  # JSON has no NaN, but Python reads it
         raise InputRefusedError(f"{scan}: its sidecar holds a number that JSON has not ({error}); mend it") from error
     return out, sidecar
 
 
-def stated_acquisition(header: NiftiHeader, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The sidecar's entry for what the DICOM header, else BIDS metadata, state of the slices; empty for nothing.
+def stated_acquisition(header: Header, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The sidecar's entry for the slices as the DICOM header, else BIDS metadata, state them; empty for nothing.
 
     Raises InputRefusedError for a Slice Thickness that is no length.
     """
     thickness = metadata.get("SliceThickness")
-    if series_of(header) is None and thickness is None:
+    if header.series is None and thickness is None:
         return {}
     from brgm_med.transforms.acquire import SAME, AcquisitionModel
     from brgm_med.transforms.geometry import Grid
 
     grid = Grid(header.shape, header.affine)
-    model: AcquisitionModel | None = stated_by(series_of(header), grid)
+    model: AcquisitionModel | None = stated_by(header.series, grid)
     if model is None and thickness is not None:
         if not isinstance(thickness, int | float) or not 0 < thickness < float("inf"):
             raise InputRefusedError(f"{header.path}: its sidecar's SliceThickness is {thickness!r}, no length; mend it")

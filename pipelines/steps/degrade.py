@@ -13,6 +13,7 @@ from brgm_med.pipelines.console import say
 from brgm_med.pipelines.reading import Profile, called, sidecar_of
 from brgm_med.pipelines.results.certificate import degraded
 from brgm_med.pipelines.results.choose import target_of
+from brgm_med.pipelines.results.target import taken_back
 from brgm_med.transforms.formats import for_reading, stem
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
@@ -50,10 +51,10 @@ def degrade(
 
     import torch
 
-    from brgm_med.transforms.acquire import coarse_in_plane, thick_slices
-    from brgm_med.transforms.acquire import degrade as acquire
     from brgm_med.transforms.geometry import Grid
     from brgm_med.transforms.oblique import acquire_turned, turned
+    from brgm_med.transforms.simulate import coarse_in_plane, thick_slices
+    from brgm_med.transforms.simulate import degrade as acquire
 
     grid = Grid(source.header.shape, source.affine)
     if factor is not None:
@@ -70,6 +71,7 @@ def degrade(
         image = acquire_turned(volume, grid, coarse, model)
     text = f"brgm-med {__version__}: simulated acquisition, research only"
     target.write(image[0].numpy(), coarse.affine, degraded(), text, model.thickness[2])
-    write_json(sidecar, {"Source": called(scan, choices), **model.to_sidecar(coarse)}, force)
+    with taken_back(target.remove):
+        write_json(sidecar, {"Source": called(scan, choices), **model.to_sidecar(coarse)}, force)
     say(f"wrote {out} ({' x '.join(f'{s:g}' for s in coarse.spacing)} mm) and {sidecar.name}")
     return out

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from brgm_med.errors import CannotWriteError
+from brgm_med.files import make_folder
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
-from brgm_med.pipelines.training.heads import train_heads
-from brgm_med.pipelines.training.pictures import holds_pictures, train_pictures
+from brgm_med.pipelines.training import heads as volumes
+from brgm_med.pipelines.training import pictures
+from brgm_med.pipelines.training.run import Material, train_prior
 from brgm_med.transforms.prepare import heads_in
 
 
@@ -36,13 +37,9 @@ def train(
     `resume/`), without the optimisers' moments. At the end the prior is written to `out/prior`, a bundle that
     `brgm-med sr --prior` takes.
     """
-    pictures = holds_pictures(data, out)
-    if not pictures:
+    material: Material = pictures if pictures.holds_pictures(data, out) else volumes
+    if material is volumes:
         heads_in(data, without=out)  # refuses before anything is made
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotWriteError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
+    make_folder(out)
     set_up_torch(threads)
-    kind = train_pictures if pictures else train_heads
-    kind(data, out, kimg=kimg, count=heads, held_out=held_out, seed=seed, lpips_weights=lpips_weights)
+    train_prior(material, data, out, kimg=kimg, count=heads, held_out=held_out, seed=seed, lpips_weights=lpips_weights)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from safetensors import SafetensorError
@@ -15,10 +14,9 @@ from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError, PriorError
 from brgm_med.files import digest, overwriting, write_json
 from brgm_med.pipelines.console import announce
-from brgm_med.pipelines.training.run import finished_state, run, split
+from brgm_med.pipelines.training.run import LICENCE, TrainingSet, finished_state, prepared, refuse_others, split
 from brgm_med.priors.writing import describe
-from brgm_med.training import distributed
-from brgm_med.training.export import export_pictures
+from brgm_med.training.export import export_bundle
 from brgm_med.training.loop import Recipe
 from brgm_med.training.state import Architecture
 from brgm_med.transforms.formats import endings, for_reading, pictures_in
@@ -52,8 +50,9 @@ def holds_pictures(data: Path, without: Path) -> bool:
     return pictures
 
 
-def prepare_pictures(data: Path, out: Path, count: int | None, held_out: int | None) -> None:
-    """Bring the pictures of `data` that are used into the prior's frame, -1 to 1, and write them into `out`.
+def prepare(data: Path, out: Path, count: int | None, held_out: int | None) -> None:
+    """Bring the first `count` pictures of `data`, by name, and the `held_out` ones after them into the prior's frame,
+    -1 to 1, and write them into `out`.
 
     Grey if all are, else RGB. Raises PriorError where `out` was trained on others, InputRefusedError for a picture
     that cannot be read.
@@ -63,11 +62,8 @@ def prepare_pictures(data: Path, out: Path, count: int | None, held_out: int | N
     paths = paths[: first + after]
     entries = [{"name": path.name, "sha256": digest(path)} for path in paths]
     record = {"frame": list(SIZE), "pictures": entries[:first], "held_out": entries[first:]}
-    if (out / "state.pt").is_file() and (out / "prepared.json").is_file() and prepared_pictures(out) != record:
-        raise PriorError(
-            f"{out}: was trained on other pictures; give the same --data, --heads and --held-out again, "
-            "or another --out"
-        )
+    hashes = [entry["sha256"] for entry in entries]
+    refuse_others(out, "pictures", hashes[:first], hashes[first:])
     images = [framed(for_reading(path, "picture").read(path), SIZE).half() for path in paths]
     channels = max(len(image) for image in images)
     stack = torch.stack([image.expand(channels, -1, -1) for image in images])
@@ -83,23 +79,12 @@ def framed(picture: Picture, shape: tuple[int, int]) -> Tensor:
     return Frame.fit(picture.shape, shape, "crop").to_frame(values)[0]
 
 
-def prepared_pictures(run: Path) -> dict[str, Any]:
-    """The `prepared.json` of a run of pictures. Raises PriorError where there is none, or of something else."""
-    try:
-        record: dict[str, Any] = json.loads((run / "prepared.json").read_text())
-        if all(isinstance(one["name"], str) for part in ("pictures", "held_out") for one in record[part]):
-            return record
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    raise PriorError(f"{run / 'prepared.json'}: missing, damaged or not of pictures; use another --out")
-
-
 def pictures_of(run: Path, part: Part = "pictures") -> list[Tensor]:
     """The pictures of a run that are trained on, or held out: each a stack of one, [1, C, 64, 64], float16.
 
     Raises PriorError where the file is missing or damaged.
     """
-    count = len(prepared_pictures(run)["pictures"])
+    count = len(prepared(run, "pictures")["pictures"])
     try:
         stack = load_file(run / FILE)["pictures"]
     except (OSError, KeyError, SafetensorError) as error:
@@ -134,39 +119,21 @@ def architecture(channels: int) -> Architecture:
     )
 
 
-def train_pictures(
-    data: Path,
-    out: Path,
-    *,
-    kimg: float,
-    count: int | None,
-    held_out: int | None,
-    seed: int,
-    lpips_weights: Path | None,
-) -> None:
-    """`steps.train` for pictures: on the first `count` of them, by name. Without flips: a chest has its heart on the
-    left."""
-    with distributed.process_group():
-        if distributed.rank() == 0:
-            prepare_pictures(data, out, count, held_out)
-        distributed.anyone(False, distributed.device())  # the others wait
-        stacks, measured = pictures_of(out), pictures_of(out, "held_out")
-        recipe, networks = Recipe(seed=seed, flip=False), architecture(stacks[0].shape[1])
-        text = f"{len(stacks)} pictures, {len(measured)} held out, {torch.get_num_threads()} threads"
-        run(out, networks, recipe, stacks, measured, kimg=kimg, lpips_weights=lpips_weights, text=text)
-        if distributed.rank() == 0:
-            finish(data, out)
+def training_set(run: Path, seed: int) -> TrainingSet:
+    """The pictures of a run. They are not mirrored: a chest has its heart on the left."""
+    stacks, held_out = pictures_of(run), pictures_of(run, "held_out")
+    text = f"{len(stacks)} pictures, {len(held_out)} held out, {torch.get_num_threads()} threads"
+    return TrainingSet(stacks, held_out, architecture(stacks[0].shape[1]), Recipe(seed=seed, flip=False), text)
 
 
-def finish(data: Path, out: Path) -> None:
-    """Write the prior of the run `out` into `out/prior`."""
-    announce("writing the prior")
-    stacks, record = pictures_of(out), prepared_pictures(out)
+def finish(data: Path, run: Path) -> None:
+    """Write the prior of the run into `run/prior`, with a card that says what is known of it."""
+    stacks, record = pictures_of(run), prepared(run, "pictures")
     networks = architecture(stacks[0].shape[1])
-    state, metrics = finished_state(out, networks)
+    state, metrics = finished_state(run, networks)
     count = len(record["pictures"])
     text = f"Trained by brgm-med {__version__} on {count} pictures of {data.name}. Research only."
-    described = describe(out.name, text)
+    described = describe(run.name, text)
     described["required_packages_version"].pop("nibabel")
     metadata = described | {
         "task": "Prior of pictures, for their Bayesian reconstruction",
@@ -177,7 +144,5 @@ def finish(data: Path, out: Path) -> None:
         "held_out": [one["name"] for one in record["held_out"]],
         "eval_metrics": metrics,
     }
-    card = CARD.format(name=out.name, version=__version__, count=count, data=data.name, images=state.images)
-    licence = "As the training data's.\n"
-    export_pictures(state, networks, stacks, out / "prior", metadata=metadata, card=card, licence=licence)
-    announce(f"wrote {out / 'prior'}; use it with brgm-med sr --prior {out / 'prior'}")
+    card = CARD.format(name=run.name, version=__version__, count=count, data=data.name, images=state.images)
+    export_bundle(state, networks, stacks, run / "prior", metadata=metadata, card=card, licence=LICENCE)

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
 from brgm_med._version import __version__
-from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError
+from brgm_med.errors import InputRefusedError, UsageError
+from brgm_med.files import make_folder
+from brgm_med.pipelines.console import announce
+from brgm_med.pipelines.reconstruct.compute import set_up_torch
+from brgm_med.pipelines.training.heads import NORMALISATION
+from brgm_med.pipelines.training.run import TrainingSet, finished_state, run, split
+from brgm_med.priors import DEFAULT
+from brgm_med.priors.bundle import PriorBundle, load
+from brgm_med.priors.writing import describe
+from brgm_med.training.export import export_bundle
+from brgm_med.training.loop import Recipe
+from brgm_med.training.state import Architecture
 
 ENDING = "_slices.safetensors"
 MACHINE = ("seconds", "runs")
-"""What a training record says of the machine. It is left out, so that the same run gives the same prior anywhere."""
+"""Entries of a training record that are of the machine: left out, so that a run gives the same prior anywhere."""
 
 
 def train_on_slices(
@@ -19,7 +35,7 @@ def train_on_slices(
     out: Path,
     *,
     kimg: float,
-    template: str = "brain-t1-coronal",
+    template: str = DEFAULT,
     held_out: int | None = None,
     architecture: Mapping[str, Any] | None = None,
     threads: int | None = None,
@@ -35,20 +51,6 @@ def train_on_slices(
     the clock. Raises InputRefusedError for slices that do not fit the template's box, UsageError for too few heads,
     PriorError for a damaged prior or run.
     """
-    from dataclasses import replace
-
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    from brgm_med.pipelines.console import announce
-    from brgm_med.pipelines.reconstruct.compute import set_up_torch
-    from brgm_med.pipelines.training.run import finished_state, run, split
-    from brgm_med.priors.bundle import load
-    from brgm_med.priors.writing import describe
-    from brgm_med.training.export import export_bundle
-    from brgm_med.training.loop import Recipe
-    from brgm_med.training.state import Architecture
-
     first, after = split(len(slices), None, held_out)
     if first < 2:
         raise UsageError(f"{first} head to train on: a prior takes two or more")
@@ -57,50 +59,51 @@ def train_on_slices(
     except TypeError as error:
         raise UsageError(f"architecture: {error}") from error
     bundle = load(template)
-    x, y, z = bundle.grid_shape
-    stacks = []
-    for path in slices:
-        try:
-            stack = load_file(path)["stack"]
-        except (OSError, KeyError, SafetensorError) as error:
-            raise InputRefusedError(f"{path}: holds no slices ({error}); cut them again") from error
-        if stack.shape != (y, 1, z, x):
-            found = " x ".join(str(n) for n in stack.shape)
-            raise InputRefusedError(f"{path}: {found} voxels are not those of {bundle.name}'s box; register it to that")
-        stacks.append(stack)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotWriteError(f"{out}: cannot be made ({error.strerror}); choose another folder") from error
+    stacks = [_stack(path, bundle) for path in slices]
+    make_folder(out)
     set_up_torch(threads)
-    text = f"{first} heads x {y} slices, {after} held out"
-    held = stacks[first:]
-    run(out, networks, Recipe(seed=seed), stacks[:first], held, kimg=kimg, lpips_weights=lpips_weights, text=text)
+    text = f"{first} heads x {len(stacks[0])} slices, {after} held out"
+    data = TrainingSet(stacks[:first], stacks[first:], networks, Recipe(seed=seed), text)
+    run(out, data, kimg=kimg, lpips_weights=lpips_weights)
     state, metrics = finished_state(out, networks)
     state.record = {k: _timeless(v) for k, v in state.record.items() if k not in MACHINE}
     names = [path.name.removesuffix(ENDING) for path in slices]
     card = f"Trained by brgm-med {__version__} on {first} heads, in the space of {bundle.name}. Research only."
     metadata = describe(out.name, card) | {
         "grid": bundle.metadata["grid"],
-        "normalisation": "air -1, mean of the template's brain mask 0",
+        "normalisation": NORMALISATION,
         "heads": names[:first],
         "held_out": names[first:],
         "eval_metrics": metrics,
         "template_of": {"name": bundle.name, "sha256": bundle.sha256},
     }
     announce("writing the prior")
+    licence = "As the training data's and the template's.\n"
+    space = (bundle.folder / "template.nii.gz", bundle.folder / "mask.nii.gz")
     export_bundle(
         state,
         networks,
-        stacks[:first],
+        data.stacks,
         out / "prior",
         metadata=metadata,
-        template=bundle.folder / "template.nii.gz",
-        mask=bundle.folder / "mask.nii.gz",
         card=card + "\n",
-        licence="As the training data's and the template's.\n",
+        licence=licence,
+        space=space,
     )
     return out / "prior"
+
+
+def _stack(path: Path, bundle: PriorBundle) -> Tensor:
+    """The slices [Y, 1, Z, X] of a head in the box of `bundle`. Raises InputRefusedError for another box."""
+    x, y, z = bundle.grid_shape
+    try:
+        stack = load_file(path)["stack"]
+    except (OSError, KeyError, SafetensorError) as error:
+        raise InputRefusedError(f"{path}: holds no slices ({error}); cut them again") from error
+    if stack.shape != (y, 1, z, x):
+        shape = " x ".join(str(n) for n in stack.shape)
+        raise InputRefusedError(f"{path}: {shape} voxels are not those of {bundle.name}'s box; register it to that")
+    return stack
 
 
 def _frozen(value: Any) -> Any:

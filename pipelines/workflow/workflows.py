@@ -16,60 +16,43 @@ the scan itself, because its likelihood lives on the scan's own grid.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-
-os.environ.setdefault("NIPYPE_NO_ET", "1")
 
 from nipype import MapNode, Node, Workflow
 from nipype.interfaces.utility import IdentityInterface, Merge
 
-from brgm_med.pipelines.workflow.interfaces import (
-    Convert,
-    Note,
-    Preprocess,
-    Reconstruct,
-    Report,
-    Slice,
-    Train,
-    WriteBack,
-    WriteDicom,
-    WritePrior,
-)
+from brgm_med.pipelines.workflow.compute import Convert, Preprocess, Reconstruct, Slice, Train
+from brgm_med.pipelines.workflow.engines import MEM_GB
+from brgm_med.pipelines.workflow.publish import Note, Report, WriteBack, WriteDicom, WritePrior
+from brgm_med.pipelines.workflow.step import Step
+from brgm_med.priors import DEFAULT
+from brgm_med.priors.bundle import find, names
 
 Task = Literal["sr", "inpaint"]
 
-MEM_GB = {
-    "convert": 0.5,
-    "preprocess": 1.5,
-    "slice": 1.0,
-    "reconstruct": 3.0,
-    "train": 4.0,
-    "report": 3.0,
-    "write_back": 0.2,
-}
-"""What a node takes at most, for engines that share memory out. A head of 1 x 1 x 4 mm took 2.1 GB to reconstruct and
-2.5 to report on; the others are estimates."""
 
-
-def prior_place(prior: str) -> str:
+def prior_path(prior: str) -> str:
     """A shipped prior's name as it is, a folder by its whole path: nodes run in folders of their own.
 
     Raises PriorError where there is no such prior.
     """
-    from brgm_med.priors.bundle import find, names
-
     return prior if prior in names() else str(find(prior).resolve())
 
 
-def _fields(name: str, fields: list[str]) -> Node:
-    return Node(IdentityInterface(fields=fields), name=name)
+def _fields(name: str, *fields: str) -> Node:
+    return Node(IdentityInterface(fields=list(fields)), name=name)
+
+
+def _each(step: Step, name: str, fields: Sequence[str], n_procs: int = 1, **options: Any) -> MapNode:
+    """A node that runs `step` for each item of the lists that are its inputs `fields`."""
+    return MapNode(step, list(fields), name=name, mem_gb=MEM_GB[name], n_procs=n_procs, **options)
 
 
 def init_preprocess_wf(
     *,
-    prior: str = "brain-t1-coronal",
+    prior: str = DEFAULT,
     register: bool = True,
     threads: int = 1,
     keep_going: bool = True,
@@ -82,12 +65,9 @@ def init_preprocess_wf(
     scan that is refused gives the same refusal for all of them (see `refusals`), unless `keep_going` is False.
     """
     wf = Workflow(name=name)
-    common = {"keep_going": keep_going}
-    inputs = _fields("inputnode", ["scans", "series", "metadata"])
-    outputs = _fields("outputnode", ["scans", "sidecars", "registered", "poses", "slices"])
-    convert = MapNode(
-        Convert(**common), ["scan", "series", "metadata"], name="convert", mem_gb=MEM_GB["convert"], n_procs=1
-    )
+    inputs = _fields("inputnode", "scans", "series", "metadata")
+    outputs = _fields("outputnode", "scans", "sidecars", "registered", "poses", "slices")
+    convert = _each(Convert(keep_going=keep_going), "convert", ["scan", "series", "metadata"])
     wf.connect(
         [
             (inputs, convert, [("scans", "scan"), ("series", "series"), ("metadata", "metadata")]),
@@ -95,14 +75,9 @@ def init_preprocess_wf(
         ]
     )
     if register:
-        preprocess = MapNode(
-            Preprocess(prior=prior_place(prior), threads=threads, **common),
-            ["scan"],
-            name="preprocess",
-            mem_gb=MEM_GB["preprocess"],
-            n_procs=threads,
-        )
-        cut = MapNode(Slice(**common), ["registered"], name="slice", mem_gb=MEM_GB["slice"])
+        step = Preprocess(prior=prior_path(prior), threads=threads, keep_going=keep_going)
+        preprocess = _each(step, "preprocess", ["scan"], threads)
+        cut = _each(Slice(keep_going=keep_going), "slice", ["registered"])
         wf.connect(
             [
                 (convert, preprocess, [("scan", "scan")]),
@@ -117,7 +92,7 @@ def init_preprocess_wf(
 def init_train_wf(
     *,
     kimg: float,
-    template: str = "brain-t1-coronal",
+    template: str = DEFAULT,
     held_out: int | None = None,
     architecture: Mapping[str, Any] | None = None,
     seed: int = 0,
@@ -130,16 +105,9 @@ def init_train_wf(
     `training.slices.train_on_slices`.
     """
     wf = Workflow(name=name)
-    inputs, outputs = _fields("inputnode", ["slices"]), _fields("outputnode", ["prior"])
-    options = {} if held_out is None else {"held_out": held_out}
-    step = Train(
-        kimg=kimg,
-        template=prior_place(template),
-        architecture=dict(architecture or {}),
-        seed=seed,
-        threads=threads,
-        **options,
-    )
+    inputs, outputs = _fields("inputnode", "slices"), _fields("outputnode", "prior")
+    options = {"kimg": kimg, "seed": seed, "threads": threads} | ({} if held_out is None else {"held_out": held_out})
+    step = Train(template=prior_path(template), architecture=dict(architecture or {}), **options)
     train = Node(step, name="train", mem_gb=MEM_GB["train"], n_procs=threads)
     wf.connect([(inputs, train, [("slices", "slices")]), (train, outputs, [("prior", "prior")])])
     return wf
@@ -148,7 +116,7 @@ def init_train_wf(
 def init_reconstruct_wf(
     *,
     task: Task = "sr",
-    prior: str | None = "brain-t1-coronal",
+    prior: str | None = DEFAULT,
     steps: int | None = None,
     seed: int = 0,
     threads: int = 1,
@@ -162,27 +130,26 @@ def init_reconstruct_wf(
     lists. `steps` None: the task's own.
     """
     wf = Workflow(name=name)
-    inputs = _fields("inputnode", ["scans", "sidecars", "masks", "names", "prior"])
-    outputs = _fields("outputnode", ["results", "certificates", "reports"])
-    step = Reconstruct(task=task, seed=seed, threads=threads, keep_going=keep_going)
-    if prior is not None:
-        step.inputs.prior = prior_place(prior)
-    if steps is not None:
-        step.inputs.steps = steps
-    each = {"scans": "scan", "sidecars": "sidecar", "names": "name"} | ({"masks": "mask"} if task == "inpaint" else {})
-    reconstruct = MapNode(step, list(each.values()), name="reconstruct", mem_gb=MEM_GB["reconstruct"], n_procs=threads)
-    wf.connect([(inputs, reconstruct, list(each.items()) + ([] if prior is not None else [("prior", "prior")]))])
-    wf.connect([(reconstruct, outputs, [("result", "results"), ("certificate", "certificates")])])
-    said = Report(keep_going=keep_going)
-    if prior is not None:
-        said.inputs.prior = prior_place(prior)
-    shown = {"scans": "scan"} | ({"masks": "mask"} if task == "inpaint" else {})
-    report = MapNode(
-        said, [*shown.values(), "result", "certificate"], name="report", mem_gb=MEM_GB["report"], n_procs=1
+    inputs = _fields("inputnode", "scans", "sidecars", "masks", "names", "prior")
+    outputs = _fields("outputnode", "results", "certificates", "reports")
+    stated = {} if prior is None else {"prior": prior_path(prior)}
+    trained = [("prior", "prior")] if prior is None else []
+    scan = [("scans", "scan"), *([("masks", "mask")] if task == "inpaint" else [])]
+    own = [("sidecars", "sidecar"), ("names", "name")]
+    results = [("result", "result"), ("certificate", "certificate")]
+    search = {} if steps is None else {"steps": steps}
+    step = Reconstruct(task=task, seed=seed, threads=threads, keep_going=keep_going, **stated, **search)
+    reconstruct = _each(step, "reconstruct", [field for _, field in (*scan, *own)], threads)
+    report = _each(Report(keep_going=keep_going, **stated), "report", [field for _, field in (*scan, *results)])
+    wf.connect(
+        [
+            (inputs, reconstruct, [*scan, *own, *trained]),
+            (reconstruct, outputs, [("result", "results"), ("certificate", "certificates")]),
+            (inputs, report, [*scan, *trained]),
+            (reconstruct, report, results),
+            (report, outputs, [("report", "reports")]),
+        ]
     )
-    wf.connect([(inputs, report, list(shown.items()) + ([] if prior is not None else [("prior", "prior")]))])
-    wf.connect([(reconstruct, report, [("result", "result"), ("certificate", "certificate")])])
-    wf.connect([(report, outputs, [("report", "reports")])])
     return wf
 
 
@@ -197,27 +164,19 @@ def init_write_back_wf(
     of `uid_seed` and the image.
     """
     wf = Workflow(name=name)
-    fields = ["results", "certificates", "reports", "sources", "series", "destinations", "sidecars"]
-    inputs, outputs = _fields("inputnode", fields), _fields("outputnode", ["files"])
-    each = {"results": "result", "certificates": "certificate", "reports": "report", "destinations": "destination"}
-    each["sidecars"] = "sidecar"
-    write_back = MapNode(
-        WriteBack(out_dir=os.path.abspath(out_dir)),
-        [*each.values(), *(["dicom"] if dicom else [])],
-        name="write_back",
-        mem_gb=MEM_GB["write_back"],
-        run_without_submitting=True,
-    )
-    wf.connect([(inputs, write_back, list(each.items())), (write_back, outputs, [("files", "files")])])
+    results = [("results", "result"), ("certificates", "certificate")]
+    publish = [*results, ("reports", "report"), ("destinations", "destination"), ("sidecars", "sidecar")]
+    source = [*results, ("sources", "source"), ("series", "series")]
+    inputs = _fields("inputnode", *dict(publish), "sources", "series")
+    outputs = _fields("outputnode", "files")
+    fields = [field for _, field in publish] + (["dicom"] if dicom else [])
+    step = WriteBack(out_dir=os.path.abspath(out_dir))
+    write_back = _each(step, "write_back", fields, run_without_submitting=True)
+    wf.connect([(inputs, write_back, publish), (write_back, outputs, [("files", "files")])])
     if dicom:
-        series = MapNode(
-            WriteDicom(task=task, uid_seed=uid_seed, keep_going=True),
-            ["result", "certificate", "source", "series"],
-            name="dicom",
-            mem_gb=MEM_GB["convert"],
-        )
-        given = [("results", "result"), ("certificates", "certificate"), ("sources", "source"), ("series", "series")]
-        wf.connect([(inputs, series, given), (series, write_back, [("dicom", "dicom")])])
+        step = WriteDicom(task=task, uid_seed=uid_seed, keep_going=True)
+        series = _each(step, "dicom", [field for _, field in source])
+        wf.connect([(inputs, series, source), (series, write_back, [("dicom", "dicom")])])
     return wf
 
 
@@ -225,7 +184,7 @@ def init_brgm_wf(
     *,
     out_dir: Path | str,
     task: Task = "sr",
-    prior: str = "brain-t1-coronal",
+    prior: str = DEFAULT,
     train: Mapping[str, Any] | None = None,
     dicom: bool = True,
     steps: int | None = None,
@@ -241,25 +200,20 @@ def init_brgm_wf(
     named in `out_dir`/logs and stops no other.
     """
     wf = Workflow(name=name)
-    inputs = _fields("inputnode", ["scans", "series", "metadata", "masks", "destinations", "sidecars"])
-    outputs = _fields("outputnode", ["files"])
+    inputs = _fields("inputnode", "scans", "series", "metadata", "masks", "destinations", "sidecars")
+    outputs = _fields("outputnode", "files")
     before = init_preprocess_wf(prior=prior, register=train is not None, threads=threads)
-    reconstruct = init_reconstruct_wf(
-        task=task, prior=prior if train is None else None, steps=steps, seed=seed, threads=threads
-    )
+    options: dict[str, Any] = {"steps": steps, "seed": seed, "threads": threads}
+    reconstruct = init_reconstruct_wf(task=task, prior=prior if train is None else None, **options)
     back = init_write_back_wf(out_dir=out_dir, task=task, uid_seed=str(seed), dicom=dicom)
     wf.connect(
         [
-            (inputs, before, [(f, f"inputnode.{f}") for f in ("scans", "series", "metadata")]),
-            (before, reconstruct, [(f"outputnode.{f}", f"inputnode.{f}") for f in ("scans", "sidecars")]),
-            (
-                reconstruct,
-                back,
-                [(f"outputnode.{f}", f"inputnode.{f}") for f in ("results", "certificates", "reports")],
-            ),
+            (inputs, before, [(field, f"inputnode.{field}") for field in ("scans", "series", "metadata")]),
+            (before, reconstruct, _through("scans", "sidecars")),
+            (reconstruct, back, _through("results", "certificates", "reports")),
             (inputs, reconstruct, [("destinations", "inputnode.names")]),
             (inputs, back, [("scans", "inputnode.sources"), ("series", "inputnode.series")]),
-            (inputs, back, [(f, f"inputnode.{f}") for f in ("destinations", "sidecars")]),
+            (inputs, back, [(field, f"inputnode.{field}") for field in ("destinations", "sidecars")]),
             (back, outputs, [("outputnode.files", "files")]),
         ]
     )
@@ -267,16 +221,20 @@ def init_brgm_wf(
         wf.connect(inputs, "masks", reconstruct, "inputnode.masks")
     if train is not None:
         training = init_train_wf(**{"template": prior, "seed": seed, "threads": threads, **train})
-        wf.connect(before, "outputnode.slices", training, "inputnode.slices")
-        wf.connect(training, "outputnode.prior", reconstruct, "inputnode.prior")
+        wf.connect([(before, training, _through("slices")), (training, reconstruct, _through("prior"))])
     return wf
+
+
+def _through(*fields: str) -> list[tuple[str, str]]:
+    """Outputs of one workflow to the inputs of the same names of another."""
+    return [(f"outputnode.{field}", f"inputnode.{field}") for field in fields]
 
 
 def init_study_train_wf(
     groups: Mapping[str, Mapping[str, list[Any]]],
     *,
     out_dir: Path | str,
-    prior: str = "brain-t1-coronal",
+    prior: str = DEFAULT,
     train: Mapping[str, Any] | None = None,
     threads: int = 1,
     name: str = "brgm_med",
@@ -290,15 +248,13 @@ def init_study_train_wf(
     wf = Workflow(name=name)
     folder = os.path.abspath(out_dir)
     join = Node(Merge(len(groups)), name="join")
-    for i, (group, given) in enumerate(groups.items(), 1):
+    for i, (group, lists) in enumerate(groups.items(), 1):
         one = init_preprocess_wf(prior=prior, threads=threads, name=group)
-        one.get_node("inputnode").inputs.trait_set(**{f: given[f] for f in ("scans", "series", "metadata")})
-        note = MapNode(
-            Note(out_dir=folder), ["result", "pose", "destination"], name=f"note_{group}", run_without_submitting=True
-        )
-        note.inputs.destination = given["destinations"]
-        wf.connect(one, "outputnode.slices", note, "result")
-        wf.connect(one, "outputnode.poses", note, "pose")
+        one.get_node("inputnode").inputs.trait_set(**{f: lists[f] for f in ("scans", "series", "metadata")})
+        fields = ["result", "pose", "destination"]
+        note = MapNode(Note(out_dir=folder), fields, name=f"note_{group}", run_without_submitting=True)
+        note.inputs.destination = lists["destinations"]
+        wf.connect([(one, note, [("outputnode.slices", "result"), ("outputnode.poses", "pose")])])
         if train is not None:
             wf.connect(one, "outputnode.slices", join, f"in{i}")
     if train is not None:

@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from brgm_med.errors import CannotWriteError
-from brgm_med.files import digest, new_folder, replacing, write_json
+from brgm_med.files import digest, make_folder, new_folder, replacing, write_json
 from brgm_med.pipelines.results.nifti import measured_beside
 from brgm_med.pipelines.workflow.refusals import ENDING, is_refusal
 
@@ -18,10 +17,10 @@ CERTIFICATE = "BrgmMedCertificate"
 """The certificate's key in a derivative's JSON file."""
 
 POSE = "_pose.json"
-"""How the notes end that say how a head was registered."""
+"""Ending of the notes that say how a head was registered."""
 
 SERIES = ("_dicom", "_dicom_measured")
-"""How the folders end of a derived series and of its map."""
+"""Endings of the folders of a derived series and of its map."""
 
 
 def write_back(
@@ -41,10 +40,10 @@ def write_back(
     is left alone. Of a scan that was refused, `result` is the refusal (see `refusals`): it goes to `out`/logs, and what
     an earlier run published of that scan is removed. Raises CannotWriteError.
     """
-    place = out / destination
+    base = out / destination
 
     def named(end: str) -> Path:
-        return place.with_name(place.name + end)
+        return base.with_name(base.name + end)
 
     noted = note(result, out, destination)
     if noted is not None:  # refused
@@ -53,7 +52,7 @@ def write_back(
         for end in SERIES:
             shutil.rmtree(named(end), ignore_errors=True)
         return [noted]
-    make_folder(place.parent)
+    make_folder(base.parent)
     image, measured = named(".nii" if result.name.endswith(".nii") else ".nii.gz"), named("_measured.nii.gz")
     files = {image: result, measured: measured_beside(result)}
     if report is not None:
@@ -73,7 +72,7 @@ def write_back(
 
 
 def log_of(out: Path, destination: str, ending: str = ENDING) -> Path:
-    """Where it is noted that the scan of this derivative was refused (or, with `POSE`, how it was registered)."""
+    """The file that notes that the scan of this derivative was refused (or, with `POSE`, how it was registered)."""
     return out / "logs" / f"{destination.replace('/', '_')}{ending}"
 
 
@@ -112,11 +111,3 @@ def copy_folder(source: Path, target: Path) -> Path:
 def content(folder: Path) -> dict[str, str]:
     """Every file in a folder and below, by relative name, and its SHA-256."""
     return {p.relative_to(folder).as_posix(): digest(p) for p in folder.rglob("*") if p.is_file()}
-
-
-def make_folder(path: Path) -> None:
-    """With those above it. Raises CannotWriteError."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CannotWriteError(f"{path}: cannot be made ({error.strerror}); choose another folder") from error

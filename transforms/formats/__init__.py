@@ -1,83 +1,70 @@
-"""The file formats of scans: one module each, with its `KIND`, `read` and, where it can, `write`. No torch in here."""
+"""The file formats of scans, as `format` describes them. No torch in here."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal
+from typing import Literal, overload
 
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.transforms.formats import dicom, nifti, picture, radiograph
 from brgm_med.transforms.formats.dicom.archive import is_zip
 from brgm_med.transforms.formats.dicom.file import is_dicom
-from brgm_med.transforms.formats.picture import default_output
+from brgm_med.transforms.formats.format import Kind, PictureFormat, PictureWriter, VolumeFormat, VolumeWriter
 
-Kind = Literal["volume", "picture"]
+READERS: tuple[VolumeFormat | PictureFormat, ...] = (nifti, picture, radiograph)
+"""The formats that are known by a name. DICOM is a volume or a picture by its content (see `_format`)."""
 
-FORMATS: dict[str, ModuleType] = {
-    ".nii": nifti,
-    ".nii.gz": nifti,
-    ".png": picture,
-    ".jpg": picture,
-    ".jpeg": picture,
-    ".tif": picture,
-    ".tiff": picture,
-    ".dcm": radiograph,
-}
-"""The end of a file's name -> the module that reads and writes it. DICOM is a volume or a picture by content."""
-
-__all__ = [
-    "FORMATS",
-    "Kind",
-    "default_output",
-    "endings",
-    "for_reading",
-    "for_writing",
-    "kind_of",
-    "pictures_in",
-    "stem",
-]
+FORMATS = {ending: each for each in READERS for ending in each.ENDINGS}
+VOLUME_WRITERS: dict[str, VolumeWriter] = dict.fromkeys(nifti.ENDINGS, nifti)
+PICTURE_WRITERS: dict[str, PictureWriter] = dict.fromkeys(picture.ENDINGS, picture)
 
 
 def endings(kind: Kind) -> tuple[str, ...]:
-    """How the names of volumes or of pictures end."""
-    return tuple(suffix for suffix, module in FORMATS.items() if kind == module.KIND)
+    """The endings of the names of volumes or of pictures."""
+    return tuple(ending for ending, each in FORMATS.items() if kind == each.KIND)
 
 
-def _suffix(path: Path) -> str | None:
-    return next((s for s in sorted(FORMATS, key=len, reverse=True) if path.name.lower().endswith(s)), None)
+def _ending(path: Path) -> str | None:
+    return next((e for e in sorted(FORMATS, key=len, reverse=True) if path.name.lower().endswith(e)), None)
 
 
-def _module(path: Path) -> Any:
-    suffix = _suffix(path)
-    if suffix not in (None, ".dcm"):
-        return FORMATS[suffix]
+def _format(path: Path) -> VolumeFormat | PictureFormat:
+    ending = _ending(path)
+    if ending is not None and ending != ".dcm":
+        return FORMATS[ending]
     if path.is_dir() or is_zip(path) or is_dicom(path):
         return dicom.Reader() if dicom.is_volume(path) else radiograph
-    if suffix is not None:
-        return FORMATS[suffix]
+    if ending is not None:
+        return FORMATS[ending]
     if not path.exists():
         raise InputRefusedError(f"{path}: no such file; check the name")
     raise InputRefusedError(f"{path}: is not named like a scan ({', '.join(FORMATS)}); convert it")
 
 
 def kind_of(path: Path | str) -> Kind:
-    """Whether `path` is a volume or a picture, by its name; DICOM, and where no format claims the name, by its content.
+    """Volume or picture, by the name of `path`; DICOM, and where no format claims the name, by its content.
 
     A folder is a volume where it holds slices in DICOM, else one of pictures. Raises InputRefusedError where neither
     tells.
     """
-    kind: Kind = _module(Path(path)).KIND
-    return kind
+    return _format(Path(path)).KIND
 
 
-def for_reading(path: Path | str, kind: Kind = "volume", series: str | None = None) -> Any:
-    """What reads `path`: a module, or for DICOM volumes a `dicom.Reader` of `series` (see `dicom.series.the_series`).
+@overload
+def for_reading(path: Path | str, kind: Literal["volume"] = "volume", series: str | None = None) -> VolumeFormat: ...
+
+
+@overload
+def for_reading(path: Path | str, kind: Literal["picture"], series: str | None = None) -> PictureFormat: ...
+
+
+def for_reading(path: Path | str, kind: Kind = "volume", series: str | None = None) -> VolumeFormat | PictureFormat:
+    """The format that reads `path`; of DICOM volumes that called `series` (see `dicom.series.the_series`).
 
     Raises InputRefusedError for a file of the other kind, and as `kind_of` does; UsageError for `series` of no DICOM.
     """
     path = Path(path)
-    reader = dicom.Reader() if kind == "volume" and path.is_dir() else _module(path)
+    reader = dicom.Reader() if kind == "volume" and path.is_dir() else _format(path)
     if kind != reader.KIND:
         raise InputRefusedError(f"{path}: is a {reader.KIND}, not a {kind}; give a {kind} ({', '.join(endings(kind))})")
     if isinstance(reader, dicom.Reader):
@@ -87,17 +74,25 @@ def for_reading(path: Path | str, kind: Kind = "volume", series: str | None = No
     return reader
 
 
-def for_writing(path: Path | str, kind: Kind = "volume") -> Any:
-    """The module that writes `path`. Raises UsageError for a name that no format of that kind claims for writing."""
-    writers = {s: FORMATS[s] for s in endings(kind) if hasattr(FORMATS[s], "write")}
-    suffix = _suffix(Path(path))
-    if suffix not in writers:
+@overload
+def for_writing(path: Path | str, kind: Literal["volume"] = "volume") -> VolumeWriter: ...
+
+
+@overload
+def for_writing(path: Path | str, kind: Literal["picture"]) -> PictureWriter: ...
+
+
+def for_writing(path: Path | str, kind: Kind = "volume") -> VolumeWriter | PictureWriter:
+    """The format that writes `path`. Raises UsageError for a name that no format of that kind claims for writing."""
+    writers: dict[str, VolumeWriter] | dict[str, PictureWriter]
+    writers, ending = VOLUME_WRITERS if kind == "volume" else PICTURE_WRITERS, _ending(Path(path))
+    if ending is None or ending not in writers:
         raise UsageError(f"{path}: the output's name must end in {' or '.join(writers)}")
-    return writers[suffix]
+    return writers[ending]
 
 
 def pictures_in(folder: Path | str) -> list[Path]:
-    """The pictures in `folder` and below, hidden ones aside, by name and then by place.
+    """The pictures in `folder` and below, hidden ones aside, by name and then by path.
 
     Raises InputRefusedError where there are none.
     """
@@ -106,14 +101,14 @@ def pictures_in(folder: Path | str) -> list[Path]:
         raise InputRefusedError(f"{folder}: is not a folder; give a folder of pictures")
     files = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     claimed = endings("picture")
-    found = [p for p in files if _suffix(p) in claimed or (_suffix(p) is None and is_dicom(p))]
-    if not found:
+    pictures = [p for p in files if _ending(p) in claimed or (_ending(p) is None and is_dicom(p))]
+    if not pictures:
         raise InputRefusedError(f"{folder}: holds no picture ({', '.join(claimed)}); give a folder of pictures")
-    return sorted(found, key=lambda p: (p.name, p.as_posix()))
+    return sorted(pictures, key=lambda p: (p.name, p.as_posix()))
 
 
 def stem(path: Path | str) -> str:
     """The name of `path` without its folder and its format's suffix: "a/scan.nii.gz" -> "scan"."""
     name = Path(path).name
-    suffix = ".zip" if is_zip(Path(path)) else _suffix(Path(path))
-    return name[: len(name) - len(suffix or "")]
+    ending = ".zip" if is_zip(Path(path)) else _ending(Path(path))
+    return name[: len(name) - len(ending or "")]

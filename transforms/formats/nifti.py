@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brgm_med.errors import CannotWriteError, InputRefusedError, refuse
-from brgm_med.files import replacing
+from brgm_med.files import reading_back, replacing
+from brgm_med.transforms.formats import affine as affines
 from brgm_med.transforms.formats import nifti_affine
-from brgm_med.transforms.formats.nifti_affine import Affine, Choice, Record
-from brgm_med.transforms.formats.nifti_header import (
-    DTYPE_CODES,
-    LAYOUTS,
-    MAGIC,
-    NiftiHeader,
-    is_gzip,
-    read_header,
-)
+from brgm_med.transforms.formats.affine import Affine
+from brgm_med.transforms.formats.header import Header, Volume
+from brgm_med.transforms.formats.nifti_header import read_header
+from brgm_med.transforms.formats.nifti_record import DTYPE_CODES, LAYOUTS, MAGIC, Record
+from brgm_med.transforms.formats.nifti_voxels import encode, read_voxels
 
 OutputType = Literal["float32", "source"]
-KIND = "volume"
-CHUNK = 1 << 20
+KIND: Literal["volume"] = "volume"
+ENDINGS = (".nii", ".nii.gz")
 COMPRESSION = 1
 """Higher levels take several times as long and make voxels hardly smaller."""
 
 
-@dataclass(frozen=True, eq=False)
-class Scan:
-    """A volume: `array` [X, Y, Z] float32, scaled; `affine` [4, 4], index -> world RAS mm; its header."""
-
-    array: NDArray[np.float32]
-    affine: Affine
-    header: NiftiHeader
-
-
-def read(path: Path | str, affine: Choice = "auto") -> Scan:
+def read(path: Path | str, affine: str = "auto") -> Volume:
     """Read one volume, refusing everything that could be misunderstood.
 
     `affine` chooses between sform and qform; "auto" takes the sform, else the qform, and refuses two that
@@ -49,105 +34,37 @@ def read(path: Path | str, affine: Choice = "auto") -> Scan:
     says; for voxels that are NaN, infinite, beyond float32, all equal, RGB or complex; for more than one
     volume; and for an affine that is absent, singular, sheared or ambiguous.
     """
-    header = read_header(Path(path), affine)
-    values = decode(header, read_voxels(header))
-    with np.errstate(over="ignore"):
-        array = np.ascontiguousarray(values, np.float32)
-    bad = array.size - int(np.isfinite(array).sum())
-    if bad:
-        refuse(header.path, f"{bad} of its voxels are NaN, infinite or beyond float32", "correct or mask them")
-    if array.min() == array.max():
-        refuse(header.path, f"all its voxels are {array.flat[0]:g}", "give an image that is not constant")
-    return Scan(array, header.affine, header)
+    return Volume.of(*read_stored(path, affine))
 
 
-def check(path: Path | str, affine: Choice = "auto") -> NiftiHeader:
-    """Refuse what `read` would refuse, and tell what the header says. Raises InputRefusedError."""
-    return read(path, affine).header
-
-
-def read_stored(path: Path | str, affine: Choice = "auto") -> tuple[NiftiHeader, NDArray[np.generic]]:
+def read_stored(path: Path | str, affine: str = "auto") -> tuple[Header, NDArray[np.generic]]:
     """The header and the stored voxels [X, Y, Z], before scaling, whatever they hold: NaN and constants too.
 
     Raises InputRefusedError as `read` does, but for what it says of voxel values.
     """
-    header = read_header(Path(path), affine)
+    header = read_header(path, affine)
     return header, read_voxels(header)
-
-
-def read_voxels(header: NiftiHeader) -> NDArray[np.generic]:
-    """The stored voxels, [X, Y, Z], before scaling. Never unpacks more than the header declares."""
-    end = header.offset + header.nbytes
-    try:
-        with header.path.open("rb") as file:
-            content = bytearray()
-            chunks: Iterator[bytes] = iter(lambda: file.read(CHUNK), b"")
-            gzipped = is_gzip(file.read(2))
-            file.seek(0)
-            for chunk in inflate(header.path, chunks, end + 1) if gzipped else chunks:
-                content += chunk
-                if len(content) > end:
-                    refuse(header.path, "bytes follow the voxels that its header declares", "export it again")
-    except OSError as error:
-        refuse(header.path, f"cannot be read ({error.strerror})", "check the disk and the permissions")
-    if len(content) < end:
-        short = f"ends after {len(content)} of the {end} bytes that its header declares"
-        refuse(header.path, short, "it is truncated: copy or export it again")
-    stored = np.frombuffer(content, header.dtype, offset=header.offset)
-    return stored.reshape(header.shape, order="F")
-
-
-def inflate(path: Path, chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
-    """Unpack a gzip file of one or more members, at most `limit` bytes of it, checking each member's CRC."""
-    inflater, left = zlib.decompressobj(31), limit
-    try:
-        for chunk in chunks:
-            while chunk:
-                if inflater.eof:
-                    chunk = chunk.lstrip(b"\0")  # gzip allows zeros after a member
-                    if not chunk:
-                        break
-                    inflater = zlib.decompressobj(31)
-                piece = inflater.decompress(chunk, min(left, CHUNK))
-                left -= len(piece)
-                yield piece
-                if left == 0:
-                    return
-                chunk = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
-    except zlib.error as error:
-        wrong_sum = str(error).endswith(("data check", "length check"))
-        refuse(path, f"its gzip {'checksum is wrong' if wrong_sum else 'stream is damaged'}", "copy or export it again")
-    if not inflater.eof:
-        refuse(path, "its gzip stream ends too early", "it is truncated: copy or export it again")
-
-
-def decode(header: NiftiHeader, stored: NDArray[np.generic]) -> NDArray[np.floating]:
-    """slope * stored + inter in float64; float voxels without scaling as they are."""
-    if (header.slope, header.inter) == (1.0, 0.0):
-        native = header.dtype.newbyteorder("=")
-        return stored.astype(native if native.kind == "f" else np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        return stored.astype(np.float64) * header.slope + header.inter
 
 
 def write(
     path: Path | str,
     array: NDArray[np.floating],
     affine: Affine,
-    like: NiftiHeader | None = None,
+    like: Header | None = None,
     dtype: OutputType = "float32",
     description: str | None = None,
     force: bool = False,
+    display: tuple[float, float] | None = None,
 ) -> NDArray[np.floating]:
     """Write `array` [X, Y, Z] with `affine` (index -> world RAS mm) and give it back as the file holds it.
 
     `like` is the header of the scan that it was made from: version, sform and qform codes, units and
     everything else are kept; intent, slice timing and extensions are cleared, metres and microns become mm,
     and a form that disagreed with the chosen one is marked absent. `description` (cut to 79 bytes) replaces
-    the source's. `dtype` "source" keeps the source's type: integers get the source's own scaling where that
-    holds every value exactly, else a slope and intercept that clip nothing and use the whole range, so the
-    error is at most half a step (the slope). What comes back is float32 or float64 for floats, float64 for
-    integers.
+    the source's, and `display`, the values to be shown as black and white, its cal_min and cal_max. `dtype`
+    "source" keeps the source's type: integers get the source's own scaling where that holds every value
+    exactly, else a slope and intercept that clip nothing and use the whole range, so the error is at most half
+    a step (the slope). The result is float32 or float64 for floats, float64 for integers.
 
     The file is whole or not there: it is written beside `path`, read back, compared, and renamed. Raises
     InputRefusedError where `path` exists and not `force`; CannotWriteError where it cannot be written;
@@ -161,15 +78,18 @@ def write(
         raise ValueError(f"a finite array [X, Y, Z] is needed, not one of shape {array.shape}")
     if dtype == "source" and like is None:
         raise ValueError('dtype "source" needs the header of the source')
-    nifti_affine.check(np.asarray(affine, np.float64), array.shape)
+    affines.check(np.asarray(affine, np.float64), array.shape)
     target = np.dtype("f4") if dtype == "float32" or like is None else like.dtype.newbyteorder("=")
     record = make_record(array.shape, affine, target, like, description)
     stored = encode(array, target, record, like)
-    return decode(*_put(path, record, stored, force))
+    if display is not None:
+        record["cal_min"], record["cal_max"] = display
+    header, written = _put(path, record, stored, force)
+    return header.decode(written)
 
 
 def write_stored(
-    path: Path | str, stored: NDArray[np.generic], like: NiftiHeader, description: str, force: bool = False
+    path: Path | str, stored: NDArray[np.generic], like: Header, description: str, force: bool = False
 ) -> NDArray[np.generic]:
     """Write voxels `stored` [X, Y, Z] as they are, of `like`'s type, with its grid and its scaling to the last bit.
 
@@ -180,14 +100,15 @@ def write_stored(
     if stored.shape != like.shape or stored.dtype.newbyteorder("=") != like.dtype.newbyteorder("="):
         raise ValueError(f"voxels {stored.shape} {stored.dtype} are not like {like.shape} {like.dtype}")
     record = make_record(like.shape, like.affine, like.dtype.newbyteorder("="), like, description)
-    for name in ("scl_slope", "scl_inter", "cal_max", "cal_min"):
-        record[name] = like.record[name]
+    if like.nifti is None:
+        record["scl_slope"], record["scl_inter"] = like.slope, like.inter
+    else:
+        for name in ("scl_slope", "scl_inter", "cal_max", "cal_min"):
+            record[name] = like.nifti.fields[name]
     return _put(path, record, stored.astype(like.dtype.newbyteorder("<")), force)[1]
 
 
-def _put(
-    path: Path, record: Record, stored: NDArray[np.generic], force: bool
-) -> tuple[NiftiHeader, NDArray[np.generic]]:
+def _put(path: Path, record: Record, stored: NDArray[np.generic], force: bool) -> tuple[Header, NDArray[np.generic]]:
     """Write a file whole or not at all, read it back, compare it to the last bit."""
     content = record.tobytes() + bytes(4) + stored.tobytes(order="F")
     if path.name.lower().endswith(".gz"):
@@ -196,29 +117,26 @@ def _put(
     with replacing(path, force) as temporary:
         with temporary.open("wb") as file:
             file.write(content)
-        try:
-            header = read_header(temporary)
-            held = read_voxels(header)
-        except InputRefusedError as error:
-            raise CannotWriteError(f"{path}: does not read back ({error}); check the disk") from error
-        if header.dtype != stored.dtype or held.tobytes() != stored.tobytes():
-            raise CannotWriteError(f"{path}: reads back differently from what was written; check the disk")
-    return header, held
+        with reading_back(path) as check:
+            header, written = read_stored(temporary)
+            check(header.dtype == stored.dtype and written.tobytes() == stored.tobytes())
+    return header, written
 
 
 def make_record(
-    shape: tuple[int, ...], affine: Affine, dtype: np.dtype, like: NiftiHeader | None, description: str | None
+    shape: tuple[int, ...], affine: Affine, dtype: np.dtype, like: Header | None, description: str | None
 ) -> Record:
     """The raw header of an output, little-endian, without scaling."""
-    version = 1 if like is None else like.version
+    own = None if like is None else like.nifti
+    version = 1 if own is None else own.version
     layout = LAYOUTS[version].newbyteorder("<")
     record = np.zeros((), layout)
-    if like is None:
+    if like is None or own is None:
         record["sform_code"] = record["qform_code"] = 1
         record["xyzt_units"] = 2
     else:
-        record[...] = like.record.astype(layout)
-        if not like.forms_agree:
+        record[...] = own.fields.astype(layout)
+        if not own.forms_agree:
             record["qform_code" if like.form == "sform" else "sform_code"] = 0
         units = int(record["xyzt_units"])
         record["xyzt_units"] = units if units & 7 in (0, 2) else units & ~7 | 2
@@ -239,44 +157,3 @@ def make_record(
     if description is not None:
         record["descrip"] = description.encode()[:79].decode("utf-8", "ignore").encode()
     return record
-
-
-def encode(
-    array: NDArray[np.floating], dtype: np.dtype, record: Record, like: NiftiHeader | None
-) -> NDArray[np.generic]:
-    """The voxels to store, little-endian; sets slope and intercept in `record` for an integer `dtype`."""
-    stored_type = dtype.newbyteorder("<")
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            stored = array.astype(stored_type)
-        if not np.isfinite(stored).all():
-            raise ValueError("the values are beyond float32")
-        return stored
-    if like is not None:
-        levels = np.rint((array.astype(np.float64) - like.inter) / like.slope)
-        fits = np.iinfo(dtype).min <= levels.min() and levels.max() <= min(np.iinfo(dtype).max, 2**53)
-        if fits and np.array_equal((levels * like.slope + like.inter).astype(array.dtype), array):
-            record["scl_slope"], record["scl_inter"] = like.slope, like.inter
-            return levels.astype(stored_type)
-    slope, inter = integer_scaling(float(array.min()), float(array.max()), dtype, record["scl_slope"].dtype)
-    record["scl_slope"], record["scl_inter"] = slope, inter
-    return np.rint((array.astype(np.float64) - inter) / slope).astype(stored_type)
-
-
-def integer_scaling(low: float, high: float, dtype: np.dtype, kept_as: np.dtype) -> tuple[float, float]:
-    """(slope, inter), exact in the header's `kept_as`, that map [low, high] onto the integers of `dtype`.
-
-    stored = round((value - inter) / slope) clips nothing and uses the range but for what rounding slope and
-    inter costs. At most 2^32 levels are used: float64 arithmetic could not tell more apart.
-    """
-    least = max(np.iinfo(dtype).min, -(2**31))
-    most = min(np.iinfo(dtype).max, least + 2**32 - 1)
-    width = max(high - low, float(np.spacing(kept_as.type(abs(low)))))
-    slope = max(width / (most - least), float(np.finfo(kept_as).tiny))
-    margin = 0.0
-    while True:
-        step = float(kept_as.type(slope * (1 + margin)))
-        inter = float(kept_as.type((low + high) / 2 - step * (least + most) / 2))
-        if step > 0 and round((low - inter) / step) >= least and round((high - inter) / step) <= most:
-            return step, inter
-        margin = max(1e-9, 2 * margin)

@@ -6,61 +6,20 @@ Needs numpy only, so that a refusal comes at once. The equations are "method 2" 
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
 import numpy as np
-from numpy.typing import NDArray
 
-Affine = NDArray[np.float64]
-Record = NDArray[Any]
-Choice = Literal["auto", "sform", "qform"]
-
-TOLERANCE_MM = 0.1
-"""How far apart two affines may put a corner of the volume and still be called the same."""
-
-SMALLEST_MM, LARGEST_MM = 1e-3, 1e3
-"""Voxel sizes outside this range are refused as damage."""
-
+from brgm_med.transforms.formats.affine import (
+    TOLERANCE_MM,
+    Affine,
+    AffineProblem,
+    check,
+    corner_distance,
+    without_shear,
+)
+from brgm_med.transforms.formats.nifti_record import Record
 
 HALF_TURN = 1e-7
 """A quaternion whose real part, squared, is below this means half a turn exactly, as in NIfTI's own nifti1_io."""
-
-
-class AffineProblem(ValueError):
-    """What is wrong with an affine, as the end of the sentence "its sform ..."."""
-
-
-def corner_distance(a: Affine, b: Affine, shape: tuple[int, ...]) -> float:
-    """The largest distance, mm, between where `a` and `b` put an outer corner of a volume of `shape`."""
-    ends = [(-0.5, n - 0.5) for n in shape]
-    index = np.stack(np.meshgrid(*ends, indexing="ij"), -1).reshape(-1, 3)
-    return float(np.linalg.norm(index @ (a - b)[:3, :3].T + (a - b)[:3, 3], axis=1).max())
-
-
-def without_shear(affine: Affine) -> Affine:
-    """`affine` with its axes replaced by the nearest orthogonal ones (polar factor), voxel sizes kept."""
-    size = np.linalg.norm(affine[:3, :3], axis=0)
-    u, _, vt = np.linalg.svd(affine[:3, :3] / size)
-    result = affine.copy()
-    result[:3, :3] = (u @ vt) * size
-    return result
-
-
-def check(affine: Affine, shape: tuple[int, ...]) -> None:
-    """Raise AffineProblem for an affine that is not finite, singular, absurd in voxel size, or sheared.
-
-    Sheared: the nearest affine with orthogonal axes puts a corner more than 0.1 mm elsewhere.
-    """
-    if not np.isfinite(affine).all():
-        raise AffineProblem("holds NaN or infinite numbers")
-    size = np.linalg.norm(affine[:3, :3], axis=0)
-    if not size.all() or abs(np.linalg.det(affine[:3, :3] / size)) < 1e-3:
-        raise AffineProblem("is singular: its axes do not span space")
-    if size.min() < SMALLEST_MM or size.max() > LARGEST_MM:
-        raise AffineProblem(f"has an absurd voxel size, {' x '.join(f'{s:g}' for s in size)} mm")
-    shift = corner_distance(affine, without_shear(affine), shape)
-    if shift > TOLERANCE_MM:
-        raise AffineProblem(f"is sheared: orthogonal axes would move a corner by {shift:.3g} mm")
 
 
 def sform(record: Record, unit: float) -> Affine:
@@ -95,7 +54,7 @@ def qform(record: Record, unit: float) -> Affine:
     return affine
 
 
-def choose(record: Record, unit: float, shape: tuple[int, ...], choice: Choice) -> tuple[Affine, str, bool]:
+def choose(record: Record, unit: float, shape: tuple[int, ...], choice: str) -> tuple[Affine, str, bool]:
     """The affine to use, the form it came from, and whether that is all the header says.
 
     "auto" takes the sform where there is one, else the qform, and wants both, where both are there, to be
@@ -108,23 +67,23 @@ def choose(record: Record, unit: float, shape: tuple[int, ...], choice: Choice) 
         raise AffineProblem("has neither sform nor qform (both codes are 0), so its place in space is unknown")
     if choice != "auto" and choice not in present:
         raise AffineProblem(f"has no {choice}, only a {present[0]}")
-    found: dict[str, Affine] = {}
+    sound: dict[str, Affine] = {}
     for name in present:
         try:
             affine = decoders[name](record, unit)
             check(affine, shape)
-            found[name] = affine
+            sound[name] = affine
         except AffineProblem as problem:
             if choice in ("auto", name):
                 article = "an" if name == "sform" else "a"
                 raise AffineProblem(f"has {article} {name} that {problem}") from None
     distance = 0.0
-    if len(found) == 2:
-        distance = corner_distance(found["sform"], found["qform"], shape)
+    if len(sound) == 2:
+        distance = corner_distance(sound["sform"], sound["qform"], shape)
         if choice == "auto" and distance > TOLERANCE_MM:
             raise AffineProblem(f"has an sform and a qform that disagree by {distance:.3g} mm at a corner")
     name = present[0] if choice == "auto" else choice
-    return found[name], name, len(found) == len(present) and distance <= TOLERANCE_MM
+    return sound[name], name, len(sound) == len(present) and distance <= TOLERANCE_MM
 
 
 def encode_qform(record: Record, affine: Affine) -> None:

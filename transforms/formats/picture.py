@@ -9,16 +9,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError, refuse
-from brgm_med.files import replacing
-from brgm_med.transforms.formats.picture_codec import CODECS, Codec, Dpi, Pixels, codec_of, decode, encode
+from brgm_med.errors import UsageError, refuse
+from brgm_med.files import reading_back, replacing
+from brgm_med.transforms.formats.picture_codec import CODECS, Codec, Dpi, Pixels, codec_of, decode
+from brgm_med.transforms.formats.picture_encode import encode
 
-KIND = "picture"
+KIND: Literal["picture"] = "picture"
+ENDINGS = tuple(CODECS)
 Range = tuple[float, float]
 
 
@@ -48,6 +50,17 @@ class Picture:
     def values_of(self, stored: Pixels) -> NDArray[np.float32]:
         """Integers like this picture's -> values. Any shape."""
         return (self.slope * stored.astype(np.float64) + self.intercept).astype(np.float32)
+
+    def stored_of(self, values: NDArray[np.floating], highest: int) -> tuple[Pixels, int]:
+        """Values [C, H', W'] -> integers from 0 to `highest`, rounded and clipped, and how many were clipped.
+
+        Raises ValueError for values that are not finite or have other channels.
+        """
+        if values.ndim != 3 or len(values) != self.channels or 0 in values.shape or not np.isfinite(values).all():
+            raise ValueError(f"finite values [{self.channels}, H, W] are needed, not an array of shape {values.shape}")
+        levels = np.rint((values.astype(np.float64) - self.intercept) / self.slope)
+        clipped = int(np.count_nonzero((levels < 0) | (levels > highest)))
+        return levels.clip(0, highest).astype(self.stored.dtype), clipped
 
     @property
     def channels(self) -> int:
@@ -91,13 +104,13 @@ def read(path: Path | str) -> Picture:
     transparent pixels, 1 bit, CMYK and other colour spaces; and for floating-point, signed and 32-bit pixels.
     """
     path = Path(path)
-    found, named = codec_of(path), CODECS.get(path.suffix.lower())
-    if found is None:
+    codec = codec_of(path)
+    if codec is None:
         refuse(path, "is no PNG, JPEG or TIFF picture", "convert it to one of these")
-    if found != named:
-        ending = next(suffix for suffix, codec in CODECS.items() if codec == found)
-        refuse(path, f"is a {found} picture under another format's name", f"rename it to end in {ending}")
-    decoded = decode(path, found)
+    if codec != CODECS.get(path.suffix.lower()):
+        ending = next(ending for ending, named in CODECS.items() if named == codec)
+        refuse(path, f"is a {codec} picture under another format's name", f"rename it to end in {ending}")
+    decoded = decode(path, codec)
     return Picture(path, decoded.stored, used_range(decoded.stored), icc=decoded.icc, dpi=decoded.dpi)
 
 
@@ -112,7 +125,7 @@ def check_output_name(path: Path | str, like: Picture) -> Codec:
 
 
 def default_output(path: Path | str, mark: str = "_brgm") -> Path:
-    """Where a result goes that was given no name: beside `path`; DICOM and TIFF for their like, else PNG, lossless."""
+    """The default path of a result: beside `path`; DICOM and TIFF for their like, else PNG, lossless."""
     path = Path(path)
     codec, dicom = CODECS.get(path.suffix.lower()), path.suffix.lower() == ".dcm"
     if codec is None and not dicom:  # DICOM known by its content: such files are often named by numbers with dots
@@ -141,12 +154,7 @@ def write(
     """
     path = Path(path)
     codec = check_output_name(path, like)
-    if values.ndim != 3 or len(values) != like.channels or 0 in values.shape or not np.isfinite(values).all():
-        raise ValueError(f"finite values [{like.channels}, H, W] are needed, not an array of shape {values.shape}")
-    levels = np.rint((values.astype(np.float64) - like.intercept) / like.slope)
-    highest = np.iinfo(like.stored.dtype).max
-    clipped = int(np.count_nonzero((levels < 0) | (levels > highest)))
-    stored = levels.clip(0, highest).astype(like.stored.dtype)
+    stored, clipped = like.stored_of(values, int(np.iinfo(like.stored.dtype).max))
     dpi = like.dpi
     if dpi is not None:
         (height, width), (old_height, old_width) = stored.shape[1:], like.shape
@@ -154,11 +162,8 @@ def write(
     content = encode(stored, codec, like.icc, dpi, description)
     with replacing(path, force) as temporary:
         temporary.write_bytes(content)
-        try:
-            held = decode(temporary, codec).stored
-        except InputRefusedError as error:
-            raise CannotWriteError(f"{path}: does not read back ({error}); check the disk") from error
-        same = held.dtype == stored.dtype and held.shape == stored.shape
-        if not same or (codec != "JPEG" and not np.array_equal(held, stored)):
-            raise CannotWriteError(f"{path}: reads back differently from what was written; check the disk")
-    return Written(like.values_of(held), clipped)
+        with reading_back(path) as check:
+            written = decode(temporary, codec).stored
+            check(written.dtype == stored.dtype and written.shape == stored.shape)
+            check(codec == "JPEG" or np.array_equal(written, stored))
+    return Written(like.values_of(written), clipped)

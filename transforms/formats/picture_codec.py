@@ -1,4 +1,4 @@
-"""Pixels, resolution and colour profile in and out of PNG, JPEG and TIFF. What a codec cannot do is refused in here.
+"""Pixels, resolution and colour profile of PNG, JPEG and TIFF files; whatever a codec cannot do is refused in here.
 
 JPEG is Pillow's; PNG's pixels are libpng's (through imagecodecs) and TIFF's are tifffile's, because Pillow reads 16-bit
 RGB as 8-bit. The heavy ones are imported when a file needs them.
@@ -6,12 +6,8 @@ RGB as 8-bit. The heavy ones are imported when a file needs them.
 
 from __future__ import annotations
 
-import io
 import logging
-import os
-import struct
 import warnings
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from brgm_med.errors import InputRefusedError, refuse
+from brgm_med.files import start_of
 
 Codec = Literal["PNG", "JPEG", "TIFF"]
 Pixels = NDArray[Any]
@@ -33,11 +30,10 @@ MAGIC |= dict.fromkeys((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "TIFF")
 MAX_PIXELS = (1 << 28) // 3
 """Pillow's own limit against decompression bombs: a quarter of a GiB of 8-bit RGB, 89 million pixels."""
 MAX_BYTES = 2 << 30
-JPEG_QUALITY = 95
 ORIENTATION, ICC_PROFILE = 0x0112, 0x8773
 """Tags of EXIF and TIFF (TIFF 6.0, section 8; ICC.1:2010, B.4)."""
 
-for _name in ("tifffile", "imagecodecs"):  # what they say of a damaged file is in the refusal, which is one line
+for _name in ("tifffile", "imagecodecs"):  # their words on a damaged file are in the refusal, which is one line
     logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
@@ -50,20 +46,9 @@ class Decoded:
     dpi: Dpi | None
 
 
-def start_of(path: Path, length: int) -> bytes:
+def start_of_picture(path: Path, length: int) -> bytes:
     """The first `length` bytes. Raises InputRefusedError for what is no readable file of at most 2 GiB."""
-    try:
-        if path.is_dir():
-            refuse(path, "is a folder", "give a picture's file")
-        if not path.exists():
-            refuse(path, "no such file", "check the name")
-        if not path.is_file():
-            refuse(path, "is not a regular file", "give a picture's file")
-        with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            start = file.read(length)
-    except OSError as error:
-        refuse(path, f"cannot be read ({error.strerror})", "check the name and the permissions")
+    start, size = start_of(path, length, "give a picture's file")
     if size == 0:
         refuse(path, "is empty", "copy or export it again")
     if size > MAX_BYTES:
@@ -72,8 +57,8 @@ def start_of(path: Path, length: int) -> bytes:
 
 
 def codec_of(path: Path) -> Codec | None:
-    """What the content says it is; None for anything else. Raises InputRefusedError as `start_of` does."""
-    start = start_of(path, 16)
+    """The codec by the content; None for anything else. Raises InputRefusedError as `start_of_picture` does."""
+    start = start_of_picture(path, 16)
     return next((codec for magic, codec in MAGIC.items() if start.startswith(magic)), None)
 
 
@@ -89,8 +74,8 @@ def decode(path: Path, codec: Codec) -> Decoded:
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         refuse(path, f"declares more than {MAX_PIXELS} pixels", "cut out the part that is meant")
     except Exception as error:  # every codec has exceptions of its own for damaged files
-        what = str(error).replace(repr(str(path)), "it").replace(str(path), "it")
-        refuse(path, f"is truncated or damaged ({what})", "copy or export it again")
+        problem = str(error).replace(repr(str(path)), "it").replace(str(path), "it")
+        refuse(path, f"is truncated or damaged ({problem})", "copy or export it again")
     if pixels.shape[2] in (2, 4):
         if (pixels[..., -1] < np.iinfo(pixels.dtype).max).any():
             refuse(path, "has transparent pixels", "flatten it onto a background first")
@@ -164,8 +149,8 @@ def _tiff(path: Path) -> tuple[Pixels, int, bytes | None, Dpi | None]:
         # tifffile gives RGB for YCbCr where it is the JPEG inside that is so coded.
         colour = space == PHOTOMETRIC.RGB or (space == PHOTOMETRIC.YCBCR and jpeg)
         if not (grey or colour) or page.samplesperpixel not in ((1, 2) if grey else (3, 4)) or page.imagedepth != 1:
-            what = f"{page.samplesperpixel} channels of {space.name}"
-            refuse(path, f"is a picture with {what}", "convert it to grey or RGB")
+            problem = f"{page.samplesperpixel} channels of {space.name}"
+            refuse(path, f"is a picture with {problem}", "convert it to grey or RGB")
         pixels = page.asarray()
         if space == PHOTOMETRIC.PALETTE:
             assert page.colormap is not None
@@ -183,59 +168,3 @@ def _tiff_dpi(tags: dict[int, Any]) -> Dpi | None:
     (a, b), (c, d) = (tags.get(code, (0, 1)) for code in (0x011A, 0x011B))
     scale = {2: 1.0, 3: 2.54}.get(tags.get(0x0128, 2))
     return None if scale is None or not b * d else (scale * a / b, scale * c / d)
-
-
-def encode(stored: Pixels, codec: Codec, icc: bytes | None, dpi: Dpi | None, description: str | None) -> bytes:
-    """`stored` [C, H, W] as the bytes of a file, losslessly but for JPEG (8 bit only, quality 95, no subsampling).
-
-    `description` becomes PNG's text "Description", TIFF's ImageDescription or JPEG's comment.
-    """
-    pixels = np.ascontiguousarray(stored[0] if len(stored) == 1 else np.moveaxis(stored, 0, -1))
-    if codec == "PNG":
-        import imagecodecs
-
-        file = bytes(imagecodecs.png_encode(pixels))
-        return file[:_IHDR_END] + _png_chunks(icc, dpi, description) + file[_IHDR_END:]
-    buffer = io.BytesIO()
-    if codec == "JPEG":
-        extra = {} if description is None else {"comment": description.encode()}
-        inches = (0, 0) if dpi is None else (round(dpi[0]), round(dpi[1]))
-        image = Image.fromarray(pixels)
-        image.save(buffer, "JPEG", quality=JPEG_QUALITY, subsampling=0, dpi=inches, icc_profile=icc, **extra)
-    else:
-        import tifffile
-
-        tifffile.imwrite(
-            buffer,
-            pixels,
-            photometric="minisblack" if pixels.ndim == 2 else "rgb",
-            compression="zlib",
-            predictor=True,
-            resolution=dpi,
-            resolutionunit=None if dpi is None else 2,
-            iccprofile=icc,
-            description=None if description is None else description.encode(),
-            software=False,
-            metadata=None,
-        )
-    return buffer.getvalue()
-
-
-_IHDR_END = 8 + 25
-"""PNG: the signature and the first chunk. What describes the picture comes next (PNG 5.6)."""
-
-
-def _png_chunks(icc: bytes | None, dpi: Dpi | None, description: str | None) -> bytes:
-    """iCCP, pHYs and tEXt, or iTXt for what is not Latin-1 (PNG 11.3)."""
-    chunks = []
-    if icc is not None:
-        chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc)))
-    if dpi is not None:
-        chunks.append((b"pHYs", struct.pack(">IIB", *(round(d / 0.0254) for d in dpi), 1)))
-    if description is not None:
-        try:
-            chunks.append((b"tEXt", b"Description\0" + description.encode("latin-1")))
-        except UnicodeEncodeError:
-            chunks.append((b"iTXt", b"Description\0\0\0\0\0" + description.encode()))
-    parts = (struct.pack(">I", len(d)) + name + d + struct.pack(">I", zlib.crc32(name + d)) for name, d in chunks)
-    return b"".join(parts)

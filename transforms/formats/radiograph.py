@@ -11,19 +11,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from brgm_med.errors import refuse
-from brgm_med.transforms.formats.dicom.file import MAGIC, PREAMBLE, numbers, stored_pixels, strict, transfer_syntax
+from brgm_med.transforms.formats.dicom.file import (
+    MAGIC,
+    PREAMBLE,
+    check_integers,
+    numbers,
+    read_whole,
+    stored_pixels,
+    strict,
+)
 from brgm_med.transforms.formats.picture import Picture, Range
-from brgm_med.transforms.formats.picture_codec import MAX_PIXELS, Dpi, start_of
+from brgm_med.transforms.formats.picture_codec import MAX_PIXELS, Dpi, start_of_picture
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-KIND = "picture"
+KIND: Literal["picture"] = "picture"
+ENDINGS = (".dcm",)
 FEWEST_INSIDE = 0.5
 
 
@@ -40,20 +49,18 @@ def read(path: Path | str) -> Picture:
     enhanced objects, whose rescale lies elsewhere.
     """
     path = Path(path)
-    if start_of(path, PREAMBLE + len(MAGIC))[PREAMBLE:] != MAGIC:
+    if start_of_picture(path, PREAMBLE + len(MAGIC))[PREAMBLE:] != MAGIC:
         refuse(path, "is no DICOM file (PS3.10)", "export it again")
     with strict(path):
         return _read(path)
 
 
 def _read(path: Path) -> Picture:
-    from pydicom import dcmread
     from pydicom.pixels import apply_modality_lut
 
-    syntax = transfer_syntax(path)
-    header = dcmread(path)
+    header = read_whole(path)
     _check(path, header)
-    pixels = stored_pixels(path, syntax, header).astype(np.int64)
+    pixels = stored_pixels(path, header).astype(np.int64)
     if header.get("ModalityLUTSequence"):
         pixels = apply_modality_lut(pixels, header).astype(np.int64)
     bits, low, slope, intercept, _ = layout(header)
@@ -81,7 +88,7 @@ def _read(path: Path) -> Picture:
 
 
 class Layout(NamedTuple):
-    """How modality values are stored: `bits` bits from `low` up; value = slope * integer + intercept.
+    """The storage of modality values: `bits` bits from `low` up; value = slope * integer + intercept.
 
     `turned`: the lowest integer is shown bright, or stands for the highest value, but not both.
     """
@@ -94,7 +101,7 @@ class Layout(NamedTuple):
 
 
 def layout(header: Dataset) -> Layout:
-    """How `header` says that its pixels are stored; where it has a Modality LUT, how the output of that is."""
+    """The storage of the pixels by `header`; where it has a Modality LUT, that of its output."""
     bits, slope, intercept = int(header.BitsStored), header.get("RescaleSlope", 1), header.get("RescaleIntercept", 0)
     low = -(1 << bits - 1) if header.PixelRepresentation else 0
     if header.get("ModalityLUTSequence"):
@@ -104,25 +111,19 @@ def layout(header: Dataset) -> Layout:
 
 
 def _check(path: Path, header: Dataset) -> None:
-    """What the pixels are (PS3.3 C.7.6.3). Raises InputRefusedError unless they are one grey image of integers."""
+    """Raise InputRefusedError unless `header` is of one grey image of integers (PS3.3 C.7.6.3)."""
     if "PixelData" not in header:
-        what = header.SOPClassUID.name if "SOPClassUID" in header else "an object of no class"
-        refuse(path, f"holds no image's pixels ({what})", "give an image, or copy it again if it is truncated")
+        kind = header.SOPClassUID.name if "SOPClassUID" in header else "an object of no class"
+        refuse(path, f"holds no image's pixels ({kind})", "give an image, or copy it again if it is truncated")
     frames = int(header.get("NumberOfFrames") or 1)
     if frames != 1:
         refuse(path, f"holds {frames} frames", "extract the one that is meant")
     if "SharedFunctionalGroupsSequence" in header:
         refuse(path, "is an enhanced object", "convert it to a classic single-frame one")
-    photometric = str(header.PhotometricInterpretation)
-    if int(header.SamplesPerPixel) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
-        refuse(path, f"is not grey ({photometric})", "give an image in MONOCHROME1 or MONOCHROME2")
     rows, columns = int(header.Rows), int(header.Columns)
     if not 0 < rows * columns <= MAX_PIXELS:
         refuse(path, f"declares {columns} x {rows} pixels", "give an image of 1 to 89 million")
-    allocated, stored, high = int(header.BitsAllocated), int(header.BitsStored), int(header.HighBit)
-    if allocated not in (8, 16) or not 1 < stored <= allocated or high != stored - 1:
-        what = f"has {stored} bits stored in {allocated}, the highest of them bit {high}"
-        refuse(path, what, "give an image of 2 to 16 bits, the lowest of 8 or 16")
+    check_integers(path, header, (8, 16))
 
 
 def _window(header: Dataset) -> Range | None:

@@ -12,14 +12,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from brgm_med.errors import CannotWriteError, InputRefusedError
-from brgm_med.files import replacing
+from brgm_med.files import reading_back, replacing
 from brgm_med.transforms.formats import radiograph
 from brgm_med.transforms.formats.dicom.derived import (
     NO_CHOICES,
     Choices,
     Derivation,
-    ds,
     last_word,
     mark_derived,
     new_uids,
@@ -27,6 +25,7 @@ from brgm_med.transforms.formats.dicom.derived import (
     save,
     source_image,
 )
+from brgm_med.transforms.formats.dicom.elements import ds
 from brgm_med.transforms.formats.dicom.repeated import shared
 from brgm_med.transforms.formats.picture import Picture, Written
 
@@ -35,14 +34,14 @@ if TYPE_CHECKING:
 
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 IN_PIXELS = ((0x0018, 0x1600, 0x1624), (0x0018, 0x1700, 0x1720))
-"""Group, first and last element of what is said in rows and columns: shutter (C.7.6.11) and collimator (C.8.7.3)."""
+"""Group, first and last element of attributes in rows and columns: shutter (C.7.6.11) and collimator (C.8.7.3)."""
 
 
 def write(
     path: Path | str,
     values: NDArray[np.floating],
     like: Picture,
-    how: Derivation,
+    derivation: Derivation,
     choices: Choices = NO_CHOICES,
     force: bool = False,
 ) -> Written:
@@ -55,28 +54,20 @@ def write(
     from pydicom import dcmread
 
     path = Path(path)
-    if values.ndim != 3 or len(values) != 1 or 0 in values.shape or not np.isfinite(values).all():
-        raise ValueError(f"finite values [1, H, W] are needed, not an array of shape {values.shape}")
     source = dcmread(like.path, stop_before_pixels=True)
     layout = radiograph.layout(source)
     highest = (1 << layout.bits) - 1
-    levels = np.rint((values.astype(np.float64) - like.intercept) / like.slope)
-    clipped = int(np.count_nonzero((levels < 0) | (levels > highest)))
-    rising = levels.clip(0, highest).astype(like.stored.dtype)
+    rising, clipped = like.stored_of(values, highest)
     integers = (highest - rising[0] if layout.turned else rising[0]).astype(np.int32) + layout.low
     with quiet():
-        dataset = _image(source, integers, layout, like, how, choices)
-        dataset = last_word(choices, how)(dataset)
+        dataset = _image(source, integers, layout, like, derivation, choices)
+        dataset = last_word(choices, derivation)(dataset)
     with replacing(path, force) as temporary:
         save(dataset, temporary)
-        try:
-            held = radiograph.read(temporary)
-        except InputRefusedError as error:
-            raise CannotWriteError(f"{path}: does not read back ({error}); check the disk") from error
-        same = held.stored.shape == rising.shape and np.array_equal(held.stored, rising)
-        if not same or not np.array_equal(held.array, like.values_of(rising)):
-            raise CannotWriteError(f"{path}: reads back differently from what was written; check the disk")
-    return Written(held.array, clipped)
+        with reading_back(path) as check:
+            written = radiograph.read(temporary)
+            check(np.array_equal(written.stored, rising) and np.array_equal(written.array, like.values_of(rising)))
+    return Written(written.array, clipped)
 
 
 def _image(
@@ -84,16 +75,16 @@ def _image(
     integers: NDArray[np.int32],
     layout: radiograph.Layout,
     like: Picture,
-    how: Derivation,
+    derivation: Derivation,
     choices: Choices,
 ) -> Dataset:
     """The whole dataset, pixels included."""
     dataset = shared([source], choices.keep_private)
     allocated = 8 if layout.bits <= 8 else 16
     pixels = integers.astype("<u2" if allocated == 16 else "u1", casting="unsafe").tobytes()  # two's complement
-    content = (repr([how, integers.shape, source.get("SOPInstanceUID")]).encode(), pixels)
+    content = (repr([derivation, integers.shape, source.get("SOPInstanceUID")]).encode(), pixels)
     series_uid, (uid,) = new_uids(choices.uid_seed, content, 1)
-    mark_derived(dataset, source, how, choices, series_uid)
+    mark_derived(dataset, source, derivation, choices, series_uid)
     dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.InstanceNumber = source.SOPClassUID, uid, 1
     if "SOPInstanceUID" in source:
         dataset.SourceImageSequence = [source_image(source)]

@@ -1,4 +1,4 @@
-"""Where DICOM files are: a file, a folder and all below it, a DICOMDIR, a zip. Nothing outside of it is ever read."""
+"""The DICOM files of a source (a file, a folder and all below it, a DICOMDIR, a zip); nothing outside it is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from brgm_med.errors import InputRefusedError, refuse
-from brgm_med.transforms.formats.dicom.file import MAGIC, MEDIA_DIRECTORY, PREAMBLE, is_dicom, strict, transfer_syntax
+from brgm_med.transforms.formats.dicom.file import MAGIC, MEDIA_DIRECTORY, PREAMBLE, is_dicom, read_whole, strict
 
 NAMES = (".dcm", ".ima")
 """Files of such names are not passed over: a slice that was not copied well would be missed."""
@@ -26,16 +26,16 @@ MAX_RATIO = 200
 
 @dataclass(frozen=True)
 class Files:
-    """The DICOM files of `place`, sorted, and how many others were skipped. `root` is where they lie unpacked."""
+    """The DICOM files of `source`, sorted, and how many others were skipped. `root` is where they lie unpacked."""
 
-    place: Path
+    source: Path
     root: Path
     dicom: tuple[Path, ...]
     skipped: int
 
 
 _unpacked: dict[tuple[str, int, int], Files] = {}
-"""Zips by place, time and size: unpacked once, and removed when the process ends."""
+"""Zips by path, time and size: unpacked once, and removed when the process ends."""
 
 
 def is_zip(path: Path) -> bool:
@@ -51,20 +51,20 @@ def files_in(path: Path) -> Files:
     unpack to more than 200 times their size.
     """
     if path.is_dir():
-        found = Files(path, path, *_walk(path))
+        files = Files(path, path, *_walk(path))
     elif not path.exists():
         refuse(path, "no such file or folder", "check the name")
     elif is_zip(path):
-        found = _zipped(path)
+        files = _zipped(path)
     elif not is_dicom(path):
         refuse(path, "is no DICOM file (PS3.10)", "export it again")
     elif is_directory(path):
-        found = Files(path, path.parent, _referenced(path), 0)
+        files = Files(path, path.parent, _referenced(path), 0)
     else:
-        found = Files(path, path.parent, (path,), 0)
-    if not found.dicom:
-        refuse(path, f"holds no DICOM file ({found.skipped} others)", "give a folder, zip or DICOMDIR of DICOM files")
-    return found
+        files = Files(path, path.parent, (path,), 0)
+    if not files.dicom:
+        refuse(path, f"holds no DICOM file ({files.skipped} others)", "give a folder, zip or DICOMDIR of DICOM files")
+    return files
 
 
 def is_directory(path: Path) -> bool:
@@ -83,7 +83,7 @@ def named_by_zip() -> Iterator[None]:
     except InputRefusedError as error:
         text = str(error)
         for files in _unpacked.values():
-            text = text.replace(str(files.root), str(files.place))
+            text = text.replace(str(files.root), str(files.source))
         raise InputRefusedError(text) from error
 
 
@@ -104,26 +104,20 @@ def _walk(folder: Path) -> tuple[tuple[Path, ...], int]:
 
 def _referenced(directory: Path) -> tuple[Path, ...]:
     """The files that a DICOMDIR names (Referenced File ID, PS3.3 F.3.2.2, PS3.10 section 8.2)."""
-    from pydicom import dcmread
-
     with strict(directory):
-        transfer_syntax(directory)
-        records = dcmread(directory).DirectoryRecordSequence
+        records = read_whole(directory).DirectoryRecordSequence
         names = [record.ReferencedFileID for record in records if record.get("ReferencedFileID")]
-    root, found = directory.parent.resolve(), []
+    root, paths = directory.parent.resolve(), []
     for name in names:
         parts = [name] if isinstance(name, str) else list(name)
         path = directory.parent.joinpath(*parts)
         if any(p in ("", ".", "..") or set(p) & set("/\\\0") for p in parts) or not _inside(path, root):
             refuse(directory, f"names a file outside of its folder ({'/'.join(parts)})", "do not trust it")
         if not path.is_file():
-            refuse(
-                directory,
-                f"names a file that is not there ({'/'.join(parts)})",
-                "copy the whole medium again, or give the folder",
-            )
-        found.append(path)
-    return tuple(sorted(set(found)))
+            problem = f"names a file that is not there ({'/'.join(parts)})"
+            refuse(directory, problem, "copy the whole medium again, or give the folder")
+        paths.append(path)
+    return tuple(sorted(set(paths)))
 
 
 def _inside(path: Path, root: Path) -> bool:
@@ -161,7 +155,7 @@ def _unpack(path: Path, archive: zipfile.ZipFile, root: Path) -> tuple[tuple[Pat
             refuse(path, f"has a member packed {MAX_RATIO} times or more ({member.filename})", "do not trust it")
         if member.flag_bits & 1:
             refuse(path, "is encrypted", "unpack it and give the folder")
-    found, skipped = [], 0
+    unpacked, skipped = [], 0
     for number, member in enumerate(members):
         with archive.open(member) as source:
             start = source.read(PREAMBLE + len(MAGIC))
@@ -178,5 +172,5 @@ def _unpack(path: Path, archive: zipfile.ZipFile, root: Path) -> tuple[tuple[Pat
             with target.open("xb") as file:
                 file.write(start)
                 shutil.copyfileobj(source, file)  # at most file_size bytes: zipfile stops there
-            found.append(target)
-    return tuple(sorted(found)), skipped
+            unpacked.append(target)
+    return tuple(sorted(unpacked)), skipped

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from brgm_med.transforms.formats.dicom.elements import remove
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -48,9 +50,7 @@ def as_classic(header: Dataset, frame: int = 0) -> Dataset:
     if modifier.get("InversionTimes") is not None:
         times = modifier["InversionTimes"].value
         result.InversionTime = times if isinstance(times, float) else times[0]
-    for name in ("SequenceName", "ImagedNucleus"):
-        if result.get(name) is None:
-            del result[name]
+    remove(result, [name for name in ("SequenceName", "ImagedNucleus") if result.get(name) is None])
     return result
 
 
@@ -67,26 +67,21 @@ def functional_group(header: Dataset, macro: str, frame: int) -> Dataset:
 
 
 def rescale(header: Dataset, frame: int = 0) -> tuple[float, float]:
-    """Slope and intercept of one frame; (1, 0) where nothing is said."""
-    said = functional_group(header, "PixelValueTransformationSequence", frame) if SHARED in header else header
-    return float(said.get("RescaleSlope", 1)), float(said.get("RescaleIntercept", 0))
-
-
-def _says(*values: Any) -> bool:
-    return "YES" in values
+    """Slope and intercept of one frame; (1, 0) where nothing is stated."""
+    stated = functional_group(header, "PixelValueTransformationSequence", frame) if SHARED in header else header
+    stated = stated or header
+    return float(stated.get("RescaleSlope", 1)), float(stated.get("RescaleIntercept", 0))
 
 
 def _scanning(header: Dataset, modifier: Dataset) -> list[str]:
     """Scanning Sequence (C.8.3.1.1.2) of Echo Pulse Sequence and its like (C.8.13.4); "RM", research, if unknown."""
-    found = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}.get(str(header.get("EchoPulseSequence")), [])
-    found = found + (["EP"] if _says(header.get("EchoPlanarPulseSequence")) else [])
-    found = found + (["IR"] if _says(modifier.get("InversionRecovery")) else [])
-    return found or ["RM"]
+    parts = {"SPIN": ["SE"], "GRADIENT": ["GR"], "BOTH": ["SE", "GR"]}.get(str(header.get("EchoPulseSequence")), [])
+    parts = parts + ["EP"] * (header.get("EchoPlanarPulseSequence") == "YES")
+    return parts + ["IR"] * (modifier.get("InversionRecovery") == "YES") or ["RM"]
 
 
 def _variant(header: Dataset, modifier: Dataset) -> list[str]:
     """Sequence Variant (C.8.3.1.1.3)."""
-    found = ["SK"] if header.get("SegmentedKSpaceTraversal") in ("PARTIAL", "FULL") else []
-    found = found + (["SS"] if header.get("SteadyStatePulseSequence") not in (None, "", "NONE") else [])
-    spoiled = str(modifier.get("Spoiling") or "NONE") != "NONE"
-    return found + (["SP"] if spoiled else []) or ["NONE"]
+    variants = ["SK"] * (header.get("SegmentedKSpaceTraversal") in ("PARTIAL", "FULL"))
+    variants += ["SS"] * (header.get("SteadyStatePulseSequence") not in (None, "", "NONE"))
+    return variants + ["SP"] * (str(modifier.get("Spoiling") or "NONE") != "NONE") or ["NONE"]

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
+from brgm_med.transforms.formats.dicom.elements import item, names
 
 if TYPE_CHECKING:
     from pydicom import DataElement, Dataset
@@ -38,52 +39,24 @@ METHOD = f"PS3.15 2026c Basic Profile, brgm-med {__version__}"
 DICOM_ROOT = "1.2.840.10008."
 FREE = {"AE", "DA", "DT", "LT", "PN", "ST", "TM", "UC", "UR", "UT"}
 """Value representations that are removed unless the table says otherwise, and UN."""
-CODES = {
-    "LongCodeValue",
-    "URNCodeValue",
-    "ExtendedCodeMeaning",
-    "CodingSchemeExternalID",
-    "CodingSchemeName",
-    "CodingSchemeResponsibleOrganization",
-    "CodingSchemeURL",
-}
+CODES = names(
+    "LongCodeValue URNCodeValue ExtendedCodeMeaning CodingSchemeExternalID CodingSchemeName "
+    "CodingSchemeResponsibleOrganization CodingSchemeURL"
+)
 OPEN_UIDS = {"CodingSchemeUID", "ContextUID", "ContextGroupExtensionCreatorUID", "MappingResourceUID"}
 DUMMY_DATES = {"DA": "19000101", "DT": "19000101000000"}
-REMOVED_TOO = frozenset(
-    [
-        "EncryptedAttributesSequence",
-        "PrivateInformation",
-        "PrivateInformationCreatorUID",
-        "StorageMediaFileSetID",
-        "PatientBirthDateInAlternativeCalendar",
-        "PatientDeathDateInAlternativeCalendar",
-        "PatientAlternativeCalendar",
-        "PatientBodyMassIndex",
-        "PatientSizeCodeSequence",
-        "BreedRegistrationSequence",
-        "BreedRegistrationNumber",
-        "StrainStockSequence",
-        "StrainStockNumber",
-        "SourcePatientGroupIdentificationSequence",
-        "GroupOfPatientsIdentificationSequence",
-        "PatientClinicalTrialParticipationSequence",
-        "IssuerOfPatientIDQualifiersSequence",
-        "IssuerOfAccessionNumberSequence",
-        "OrderPlacerIdentifierSequence",
-        "OrderFillerIdentifierSequence",
-        "AssigningFacilitySequence",
-        "AssigningJurisdictionCodeSequence",
-        "AssigningAgencyOrDepartmentCodeSequence",
-        "PlacerOrderNumberProcedure",
-        "FillerOrderNumberProcedure",
-        "PlacerOrderNumberImagingServiceRequestRetired",
-        "FillerOrderNumberImagingServiceRequestRetired",
-        "RequestingPhysicianIdentificationSequence",
-        "RequestingServiceCodeSequence",
-        "ResponsibleGroupCodeSequence",
-        "ScheduledProcedureStepSequence",
-        "ScheduledStepAttributesSequence",
-    ]
+REMOVED_TOO = names(
+    "EncryptedAttributesSequence PrivateInformation PrivateInformationCreatorUID StorageMediaFileSetID "
+    "PatientBirthDateInAlternativeCalendar PatientDeathDateInAlternativeCalendar PatientAlternativeCalendar "
+    "PatientBodyMassIndex PatientSizeCodeSequence BreedRegistrationSequence BreedRegistrationNumber "
+    "StrainStockSequence StrainStockNumber SourcePatientGroupIdentificationSequence "
+    "GroupOfPatientsIdentificationSequence PatientClinicalTrialParticipationSequence "
+    "IssuerOfPatientIDQualifiersSequence IssuerOfAccessionNumberSequence OrderPlacerIdentifierSequence "
+    "OrderFillerIdentifierSequence AssigningFacilitySequence AssigningJurisdictionCodeSequence "
+    "AssigningAgencyOrDepartmentCodeSequence PlacerOrderNumberProcedure FillerOrderNumberProcedure "
+    "PlacerOrderNumberImagingServiceRequestRetired FillerOrderNumberImagingServiceRequestRetired "
+    "RequestingPhysicianIdentificationSequence RequestingServiceCodeSequence ResponsibleGroupCodeSequence "
+    "ScheduledProcedureStepSequence ScheduledStepAttributesSequence"
 )
 """Attributes that the table does not list, though they tell of the patient, or name orders or who gave them."""
 
@@ -100,9 +73,9 @@ class Deidentifier:
 
         Where an attribute to be removed ends with one of them, that is kept and what is before it goes.
         """
-        made = copy(self)
-        made._own = sorted(filter(None, own), key=len, reverse=True)
-        return made
+        other = copy(self)
+        other._own = sorted(filter(None, own), key=len, reverse=True)
+        return other
 
     def __call__(self, dataset: Dataset) -> Dataset:
         """Raises InputRefusedError for what is no image, for burned-in annotation and for unreadable attributes."""
@@ -125,8 +98,8 @@ class Deidentifier:
             return old
         return f"2.25.{uuid.UUID(bytes=self._digest('uid', old)[:16], version=4).int}"
 
-    def _digest(self, what: str, value: str) -> bytes:
-        return hmac.digest(self._secret, f"{what}|{value}".encode(), hashlib.sha256)
+    def _digest(self, kind: str, value: str) -> bytes:
+        return hmac.digest(self._secret, f"{kind}|{value}".encode(), hashlib.sha256)
 
     def _clean(self, dataset: Dataset) -> None:
         """Do to every attribute of a data set, and of the items in it, what the profile says. Changes `dataset`."""
@@ -152,9 +125,9 @@ class Deidentifier:
             if action not in (None, "delete_or_empty_or_replace_UID"):
                 element.value = []
                 return action in ("empty", "delete_or_empty")
-            items = [deepcopy(item) for item in element.value]  # one item may be shared, and is mapped only once
-            for item in items:
-                self._clean(item)
+            items = [deepcopy(one) for one in element.value]  # one item may be shared, and is mapped only once
+            for one in items:
+                self._clean(one)
             element.value = items
             return True
         if element.VR == "UI":
@@ -183,8 +156,8 @@ def check(header: Dataset, name: str = "the image") -> None:
     if not any(pixels in header for pixels in ("PixelData", "FloatPixelData", "DoubleFloatPixelData", "Rows")):
         raise InputRefusedError(f"{name}: holds no image; only images can be de-identified here")
     if str(header.get("BurnedInAnnotation", "")).strip().upper() == "YES":
-        why = "declares annotation burned into its pixels (Burned In Annotation, 0028,0301)"
-        raise InputRefusedError(f"{name}: {why}; black it out and correct the header before it is de-identified")
+        problem = "declares annotation burned into its pixels (Burned In Annotation, 0028,0301)"
+        raise InputRefusedError(f"{name}: {problem}; black it out and correct the header before it is de-identified")
 
 
 @cache
@@ -208,13 +181,11 @@ def _dummy(element: DataElement) -> None:
 
 def _state(dataset: Dataset) -> Dataset:
     """State what was done (PS3.15 E.1.1, step 6, and PS3.16, context group 7050)."""
-    from pydicom import Dataset
-
-    item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator = "113100", "DCM"
-    item.CodeMeaning = "Basic Application Confidentiality Profile"
+    profile = "Basic Application Confidentiality Profile"
     dataset.PatientIdentityRemoved = "YES"
     dataset.DeidentificationMethod = METHOD
-    dataset.DeidentificationMethodCodeSequence = [item]
+    dataset.DeidentificationMethodCodeSequence = [
+        item(CodeValue="113100", CodingSchemeDesignator="DCM", CodeMeaning=profile)
+    ]
     dataset.LongitudinalTemporalInformationModified = "REMOVED"
     return dataset

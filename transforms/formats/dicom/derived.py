@@ -1,4 +1,4 @@
-"""What every derived DICOM image says, whatever its kind: whose it is, what it was made from, by whom, and how.
+"""The part that all derived DICOM images share: patient, study, sources, software and the derivation.
 
 The patient, the study, the frame of reference and all else that stays true come from the source's own headers (see
 `dicom.repeated`). What is said of the derivation: PS3.3 C.7.6.1.1.3 (derivation), C.7.6.1.1.4 (source images), C.12.1
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from brgm_med._version import __version__
 from brgm_med.transforms.formats.dicom.deidentify import Deidentifier
+from brgm_med.transforms.formats.dicom.elements import appended, item
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -35,12 +36,12 @@ PROCESSING: Code = ("109102", "Processing Equipment")  # CID 7005, purposes of c
 IMPLEMENTATION_UID = "2.25.253079578856551241572512008906299980876"
 MAKER = "brgm-med"
 SERIES_STEP = 1000
-"""What is added to the source's Series Number."""
+"""Added to the source's Series Number."""
 
 
 @dataclass(frozen=True)
 class Derivation:
-    """How an image was derived. `title` ends its Series Description, `text` tells a reader, `statement` warns him.
+    """The derivation of an image. `title` ends its Series Description, `text` tells a reader, `statement` warns him.
 
     `tool` says by which prior, by name and hash; `account`, ASCII lines, what the certificate tells of the making.
     """
@@ -60,7 +61,7 @@ class Derivation:
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user may choose of how DICOM is written.
+    """The user's choices for DICOM output.
 
     With `uid_seed` the UIDs follow from the seed and the image, and no time of day is noted, so that the same work
     gives the same files. `keep_private`: the source's private elements too. `transform` has the last word on every
@@ -75,10 +76,12 @@ class Choices:
 NO_CHOICES = Choices()
 
 
-def last_word(choices: Choices, how: Derivation) -> Transform:
-    """What `choices` do to every dataset at last; a deidentifier is told which texts are this software's own."""
+def last_word(choices: Choices, derivation: Derivation) -> Transform:
+    """The last change of every dataset by `choices`; a deidentifier is told which texts are this software's own."""
     if isinstance(choices.transform, Deidentifier):
-        return choices.transform.keeping(how.title, how.text, how.comments, f"{how.text} {how.tool}".strip())
+        return choices.transform.keeping(
+            derivation.title, derivation.text, derivation.comments, f"{derivation.text} {derivation.tool}".strip()
+        )
     return choices.transform or (lambda dataset: dataset)
 
 
@@ -91,12 +94,12 @@ def quiet() -> Iterator[None]:
 
 
 def mark_derived(
-    dataset: Dataset, source: Dataset, how: Derivation, choices: Choices, series_uid: str, kind: str = ""
+    dataset: Dataset, source: Dataset, derivation: Derivation, choices: Choices, series_uid: str, kind: str = ""
 ) -> None:
-    """Say in `dataset` what is the same for the whole of a derived series: how, by whom, and that it is derived.
+    """Mark `dataset` as derived: the attributes that are the same for a whole series, its making and its maker.
 
-    `kind` is Image Type's third value where the source has none. What is said of the source's own derivation stays
-    before what is said of this one.
+    `kind` is Image Type's third value where the source has none. The source's own derivation stays before this
+    one.
     """
     image_type = source.get("ImageType") or []
     third = (image_type[2] if not isinstance(image_type, str) and len(image_type) > 2 else "") or kind
@@ -104,12 +107,11 @@ def mark_derived(
     dataset.SeriesInstanceUID = series_uid
     number = source.get("SeriesNumber")
     dataset.SeriesNumber = SERIES_STEP + int(number) if number is not None and 0 <= number < 1 << 30 else None
-    described = str(source.get("SeriesDescription") or "").strip()
-    dataset.SeriesDescription = f"{described[: 63 - len(how.title)]} {how.title}".strip()  # LO: 64 characters
-    dataset.ImageComments = how.comments
-    before = str(dataset.get("DerivationDescription") or "").strip()[: 1023 - len(how.text)]  # ST: 1024 characters
-    dataset.DerivationDescription = f"{before} {how.text}".strip()
-    dataset.DerivationCodeSequence = [*dataset.get("DerivationCodeSequence", []), coded(how.code)]
+    dataset.SeriesDescription = appended(source.get("SeriesDescription"), derivation.title, 64)  # LO
+    dataset.ImageComments = derivation.comments
+    earlier = dataset.get("DerivationDescription")
+    dataset.DerivationDescription = appended(earlier, derivation.text, 1024)  # ST
+    dataset.DerivationCodeSequence = [*dataset.get("DerivationCodeSequence", []), coded(derivation.code)]
     dataset.ContentQualification = "RESEARCH"
     now = None if choices.uid_seed is not None else datetime.now().astimezone()
     if now is not None:
@@ -118,42 +120,38 @@ def mark_derived(
         for name in ("InstanceCreation", "Series", "Content"):
             setattr(dataset, f"{name}Date", now.strftime("%Y%m%d"))
             setattr(dataset, f"{name}Time", now.strftime("%H%M%S"))
-    dataset.ContributingEquipmentSequence = [*dataset.get("ContributingEquipmentSequence", []), equipment(how, now)]
+    dataset.ContributingEquipmentSequence = [
+        *dataset.get("ContributingEquipmentSequence", []),
+        equipment(derivation, now),
+    ]
 
 
-def equipment(how: Derivation, now: datetime | None) -> Dataset:
+def equipment(derivation: Derivation, now: datetime | None) -> Dataset:
     """This software, for Contributing Equipment Sequence (C.12.1.1.5)."""
-    from pydicom import Dataset
-
-    item = Dataset()
-    item.PurposeOfReferenceCodeSequence = [coded(PROCESSING)]
-    item.Manufacturer = item.ManufacturerModelName = MAKER
-    item.SoftwareVersions = __version__
-    item.ContributionDescription = f"{how.text} {how.tool}".strip()[:1024]
+    made_by = item(
+        PurposeOfReferenceCodeSequence=[coded(PROCESSING)],
+        Manufacturer=MAKER,
+        ManufacturerModelName=MAKER,
+        SoftwareVersions=__version__,
+        ContributionDescription=f"{derivation.text} {derivation.tool}".strip()[:1024],
+    )
     if now is not None:
-        item.ContributionDateTime = now.strftime("%Y%m%d%H%M%S%z")
-    return item
+        made_by.ContributionDateTime = now.strftime("%Y%m%d%H%M%S%z")
+    return made_by
 
 
 def source_image(header: Dataset) -> Dataset:
     """An item of Source Image Sequence that refers to the instance of `header`."""
-    from pydicom import Dataset
-
-    item = Dataset()
-    item.ReferencedSOPClassUID = header.SOPClassUID
-    item.ReferencedSOPInstanceUID = header.SOPInstanceUID
-    item.PurposeOfReferenceCodeSequence = [coded(SOURCE)]
-    return item
+    return item(
+        ReferencedSOPClassUID=header.SOPClassUID,
+        ReferencedSOPInstanceUID=header.SOPInstanceUID,
+        PurposeOfReferenceCodeSequence=[coded(SOURCE)],
+    )
 
 
 def coded(code: Code) -> Dataset:
     """An item of a code sequence (PS3.3, table 8.8-1)."""
-    from pydicom import Dataset
-
-    item = Dataset()
-    item.CodeValue, item.CodeMeaning = code
-    item.CodingSchemeDesignator = "DCM"
-    return item
+    return item(CodeValue=code[0], CodeMeaning=code[1], CodingSchemeDesignator="DCM")
 
 
 def new_uids(seed: str | None, content: Iterable[bytes], count: int) -> tuple[str, list[str]]:
@@ -196,10 +194,3 @@ def save(dataset: Dataset, path: Path) -> None:
     file_meta(dataset)
     with disable_value_validation(), quiet():
         dataset.save_as(path, enforce_file_format=True)
-
-
-def ds(value: float) -> float:
-    """A decimal string of at most 16 characters (PS3.5, table 6.2-1)."""
-    from pydicom.valuerep import DSfloat
-
-    return DSfloat(float(value), auto_format=True)

@@ -16,22 +16,18 @@ from brgm_med.errors import InputRefusedError, refuse
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-    from pydicom.uid import UID
 
 PREAMBLE, MAGIC = 128, b"DICM"
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
 """Media Storage Directory Storage, the SOP class of a DICOMDIR (PS3.3 annex F)."""
 
 VOLUMES = {
-    "1.2.840.10008.5.1.4.1.1.2",  # CT, Enhanced CT, Legacy Converted Enhanced CT
-    "1.2.840.10008.5.1.4.1.1.2.1",
-    "1.2.840.10008.5.1.4.1.1.2.2",
-    "1.2.840.10008.5.1.4.1.1.4",  # MR, Enhanced MR, Legacy Converted Enhanced MR
-    "1.2.840.10008.5.1.4.1.1.4.1",
-    "1.2.840.10008.5.1.4.1.1.4.4",
-    "1.2.840.10008.5.1.4.1.1.128",  # PET, Enhanced PET, Legacy Converted Enhanced PET
-    "1.2.840.10008.5.1.4.1.1.130",
-    "1.2.840.10008.5.1.4.1.1.128.1",
+    f"1.2.840.10008.5.1.4.1.1.{number}"
+    for number in (
+        *("2", "2.1", "2.2"),  # CT, Enhanced CT, Legacy Converted Enhanced CT
+        *("4", "4.1", "4.4"),  # MR, Enhanced MR, Legacy Converted Enhanced MR
+        *("128", "130", "128.1"),  # PET, Enhanced PET, Legacy Converted Enhanced PET
+    )
 }
 """SOP classes of slices (PS3.4 B.5). An image of another class is a slice where it has a position of its own."""
 
@@ -54,7 +50,7 @@ def is_dicom(path: Path) -> bool:
 
 @contextmanager
 def strict(path: Path) -> Iterator[None]:
-    """Whatever pydicom and its codecs raise for the file at `path` becomes InputRefusedError; they warn of nothing."""
+    """Turn all errors of pydicom and its codecs for the file at `path` into InputRefusedError; silence warnings."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of odd headers: the parts that matter are looked at
@@ -67,26 +63,26 @@ def strict(path: Path) -> Iterator[None]:
         refuse(path, f"is truncated or damaged ({error})", "copy or export it again")
 
 
-def transfer_syntax(path: Path) -> UID:
-    """How the file at `path` is encoded (PS3.5 section 10).
-
-    Raises InputRefusedError for one that is deflated as a whole: pydicom would unpack any amount of it.
-    """
+def check_not_deflated(path: Path) -> None:
+    """Raise InputRefusedError for a file that is deflated as a whole: pydicom would unpack any amount of it."""
     from pydicom.filereader import read_file_meta_info
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-    syntax = read_file_meta_info(path).TransferSyntaxUID
-    if syntax == DeflatedExplicitVRLittleEndian:
+    if read_file_meta_info(path).TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
         refuse(path, "is deflated as a whole", "convert it to Explicit VR Little Endian (dcmconv)")
-    return syntax
+
+
+def read_whole(path: Path) -> Dataset:
+    """The data set of the file at `path`, pixels included. Raises as `check_not_deflated`, and what pydicom raises."""
+    from pydicom import dcmread
+
+    check_not_deflated(path)
+    return dcmread(path)
 
 
 def is_slice(header: Dataset) -> bool:
     """Whether an image is (to be) a slice of a volume, rather than a picture, a report or a plan."""
-    classes = {
-        header.get("SOPClassUID"),
-        header.file_meta.get("MediaStorageSOPClassUID"),
-    }  # the same, PS3.10 section 7.1
+    classes = {header.get("SOPClassUID"), header.file_meta.get("MediaStorageSOPClassUID")}  # the same, PS3.10, 7.1
     return bool(classes & VOLUMES) or "ImagePositionPatient" in header
 
 
@@ -106,7 +102,7 @@ def read_header(path: Path, tags: Sequence[str] | None = None, with_pixels: bool
         return tag in PIXELS
 
     with strict(path), path.open("rb") as file:
-        transfer_syntax(path)
+        check_not_deflated(path)
         header = read_partial(file, at_pixels, specific_tags=None if tags is None else [Tag(t) for t in tags])
         if with_pixels and is_slice(header):
             if not ends:
@@ -119,7 +115,24 @@ def read_header(path: Path, tags: Sequence[str] | None = None, with_pixels: bool
         return header
 
 
-def stored_pixels(path: Path, syntax: UID, image: Dataset) -> NDArray[Any]:
+def check_integers(path: Path, image: Dataset, widths: tuple[int, ...]) -> tuple[int, int]:
+    """The lowest and the highest integer that the pixels of `image` may be (PS3.3 C.7.6.3).
+
+    Raises InputRefusedError unless they are grey integers whose Bits Allocated are one of `widths`.
+    """
+    photometric = str(image.PhotometricInterpretation)
+    if int(image.SamplesPerPixel) != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        refuse(path, f"is not grey ({photometric})", "give images in MONOCHROME1 or MONOCHROME2")
+    allocated, stored, high = int(image.BitsAllocated), int(image.BitsStored), int(image.HighBit)
+    if allocated not in widths or not 1 < stored <= allocated or high != stored - 1:
+        problem = f"has {stored} bits stored in {allocated}, the highest of them bit {high}"
+        allowed = " or ".join(map(str, widths))
+        refuse(path, problem, f"give images of 2 to {widths[-1]} bits, the lowest of {allowed}")
+    low = -(1 << stored - 1) if image.PixelRepresentation else 0
+    return low, low + (1 << stored) - 1
+
+
+def stored_pixels(path: Path, image: Dataset) -> NDArray[Any]:
     """The integers of `image`, read from `path`: [rows, columns], or [frames, rows, columns] of several.
 
     Native, RLE, or by GDCM always: lossy codecs differ in their rounding, and what else is installed must not decide.
@@ -127,7 +140,7 @@ def stored_pixels(path: Path, syntax: UID, image: Dataset) -> NDArray[Any]:
     from pydicom.pixels import get_decoder, pixel_array
     from pydicom.uid import RLELossless
 
-    plugin = ""
+    plugin, syntax = "", image.file_meta.TransferSyntaxUID
     if syntax.is_compressed and syntax != RLELossless:
         plugin = "gdcm"
         try:
@@ -149,8 +162,8 @@ def _check_codestreams(path: Path, image: Dataset) -> None:
     for frame in generate_frames(image.PixelData, number_of_frames=frames):
         size = codestream_size(frame)
         if size != declared:
-            what = "of unknown size" if size is None else f"of {size[1]} x {size[0]} pixels"
-            refuse(path, f"holds a frame {what} and declares {declared[1]} x {declared[0]}", "export it again")
+            stated = "of unknown size" if size is None else f"of {size[1]} x {size[0]} pixels"
+            refuse(path, f"holds a frame {stated} and declares {declared[1]} x {declared[0]}", "export it again")
         if END not in frame[-64:]:
             refuse(path, "is truncated or damaged (a compressed frame has no end)", "copy or export it again")
 
@@ -164,13 +177,13 @@ def codestream_size(frame: bytes) -> tuple[int, int] | None:
     if siz >= 0 and (siz == 0 or frame[4:8] == b"jP  ") and len(frame) >= siz + 24:
         x1, y1, x0, y0 = struct.unpack_from(">4I", frame, siz + 8)
         return y1 - y0, x1 - x0
-    place = 2
-    while frame[:2] == b"\xff\xd8" and place + 9 <= len(frame) and frame[place] == 0xFF:
-        marker, length = struct.unpack_from(">BH", frame, place + 1)
+    position = 2
+    while frame[:2] == b"\xff\xd8" and position + 9 <= len(frame) and frame[position] == 0xFF:
+        marker, length = struct.unpack_from(">BH", frame, position + 1)
         if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC)):
-            rows, columns = struct.unpack_from(">HH", frame, place + 5)
+            rows, columns = struct.unpack_from(">HH", frame, position + 5)
             return rows, columns
-        place += 1 if marker == 0xFF else 2 + length
+        position += 1 if marker == 0xFF else 2 + length
     return None
 
 

@@ -1,4 +1,4 @@
-"""Where the pixels of DICOM slices are in the patient, and whether slices are one volume. Needs numpy only.
+"""The positions of DICOM slices in the patient, and the check that they are one volume. Needs numpy only.
 
 The rules are those of highdicom's `Volume` (one orientation, even spacing to 1 %, no slice missing, twice or tilted),
 in our own words: highdicom doubles pydicom's half second of imports, and its refusals say neither which file nor where.
@@ -13,17 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
-from brgm_med.transforms.formats import nifti_affine
+from brgm_med.transforms.formats import affine as affines
+from brgm_med.transforms.formats.affine import RAS_LPS
 from brgm_med.transforms.formats.dicom.slice import Slice
 
-RAS_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-"""RAS <-> LPS, its own inverse. The only place where the two conventions meet."""
-
 SAME_DIRECTION = 1e-4
-"""How much the cosines of two slices of one orientation may differ."""
+"""The largest difference between the cosines of two slices of one orientation."""
 
 EVEN, ROUNDING = 0.01, 0.012
-"""How far from its place on the common axis a slice may be: a fraction of the spacing, or mm, the larger."""
+"""The largest distance of a slice from its position on the axis: a fraction of the spacing, or mm, the larger."""
 
 
 def along_normal(array: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDArray[Any], NDArray[np.float64]]:
@@ -35,12 +33,12 @@ def along_normal(array: NDArray[Any], affine: NDArray[np.float64]) -> tuple[NDAr
     return array[:, :, ::-1], affine @ last
 
 
-def one_value(slices: Sequence[Slice], keyword: str, what: str) -> None:
+def one_value(slices: Sequence[Slice], keyword: str, noun: str) -> None:
     """Refuse slices whose headers differ in `keyword`, without saying what they hold."""
     first = slices[0]
     for other in slices[1:]:
         if str(other.header.get(keyword) or "") != str(first.header.get(keyword) or ""):
-            refuse(other.where, f"has another {what} than {first.name}", "separate them")
+            refuse(other.where, f"has another {noun} than {first.name}", "separate them")
 
 
 def affine_of(slices: Sequence[Slice]) -> tuple[list[Slice], NDArray[np.float64]]:
@@ -76,8 +74,8 @@ def affine_of(slices: Sequence[Slice]) -> tuple[list[Slice], NDArray[np.float64]
     affine = RAS_LPS @ lps
     shape = int(first.header.Columns), int(first.header.Rows), len(ordered)
     try:
-        nifti_affine.check(affine, shape)
-    except nifti_affine.AffineProblem as problem:
+        affines.check(affine, shape)
+    except affines.AffineProblem as problem:
         refuse(first.where, f"has a geometry that {problem}", "export the series again")
     return ordered, affine
 
@@ -106,20 +104,20 @@ def _check_spacing(ordered: list[Slice], depths: NDArray[np.float64]) -> None:
     if gaps[least] < 1e-3:
         a, b = ordered[least], ordered[least + 1]
         same = a.header.get("SOPInstanceUID") == b.header.get("SOPInstanceUID") and a.file != b.file
-        what = f"is {'the same image as' if same else 'at the same place as'} {a.name}"
-        refuse(b.where, what, "remove one of them" if same else "remove one of them, if they are not of two volumes")
+        problem = f"is {'the same image as' if same else 'at the same place as'} {a.name}"
+        refuse(b.where, problem, "remove one of them" if same else "remove one of them, if they are not of two volumes")
     spacing = float(np.sort(gaps)[(len(gaps) - 1) // 2])
     for i, gap in enumerate(gaps):
         if gap > 1.5 * spacing and abs(gap / spacing - round(gap / spacing)) < 0.1:
             count = round(gap / spacing) - 1
-            what = f"{count} slice{'s are' if count > 1 else ' is'} missing between it and {ordered[i + 1].name}"
-            refuse(ordered[i].where, what, "copy or export the series again")
+            problem = f"{count} slice{'s are' if count > 1 else ' is'} missing between it and {ordered[i + 1].name}"
+            refuse(ordered[i].where, problem, "copy or export the series again")
     even = depths[0] + np.arange(len(depths)) * (depths[-1] - depths[0]) / (len(depths) - 1)
     off = np.abs(depths - even)
     if off.max() > max(EVEN * spacing, ROUNDING):
         worst = ordered[int(np.argmax(off))]
-        what = f"and its series have uneven spacing, {gaps.min():.4g} to {gaps.max():.4g} mm"
-        refuse(worst.where, what, "resample the series, or choose a part with even spacing")
+        problem = f"and its series have uneven spacing, {gaps.min():.4g} to {gaps.max():.4g} mm"
+        refuse(worst.where, problem, "resample the series, or choose a part with even spacing")
 
 
 def _check_tilt(ordered: list[Slice], places: NDArray[np.float64], step: NDArray[np.float64], normal: NDArray) -> None:
@@ -132,7 +130,7 @@ def _check_tilt(ordered: list[Slice], places: NDArray[np.float64], step: NDArray
     if off.max() > max(EVEN * length, ROUNDING):
         refuse(ordered[int(np.argmax(off))].where, f"is {off.max():.3g} mm aside of its series", "separate them")
     shift = float(np.linalg.norm(step - (step @ normal) * normal))
-    if shift > EVEN * length or shift * (len(places) - 1) > nifti_affine.TOLERANCE_MM:
+    if shift > EVEN * length or shift * (len(places) - 1) > affines.TOLERANCE_MM:
         angle = np.degrees(np.arcsin(min(1.0, shift / length)))
-        what = f"and its series are sheared: the slices are shifted by {angle:.2g} degrees (gantry tilt)"
-        refuse(ordered[0].where, what, "resample the series to an upright grid")
+        problem = f"and its series are sheared: the slices are shifted by {angle:.2g} degrees (gantry tilt)"
+        refuse(ordered[0].where, problem, "resample the series to an upright grid")

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med._version import __version__
-from brgm_med.errors import CannotWriteError
-from brgm_med.files import new_folder
+from brgm_med.files import new_folder, reading_back
+from brgm_med.transforms.formats.affine import TOLERANCE_MM, Affine
 from brgm_med.transforms.formats.dicom.derived import MAKER, Choices, Derivation, new_uids, quiet, save
+from brgm_med.transforms.formats.dicom.elements import appended, item, names, remove
 from brgm_med.transforms.formats.dicom.geometry import along_normal
 from brgm_med.transforms.formats.dicom.series import Series, the_series
-from brgm_med.transforms.formats.nifti_affine import TOLERANCE_MM, Affine, corner_distance
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -30,26 +30,26 @@ ENDING = ".dcm"
 SCHEME = "99BRGM"
 """The coding scheme of quantities that DICOM has no code for (99: a private one, PS3.16 section 8.2)."""
 
+EMPTY = names("PatientID PatientName PatientBirthDate PatientSex AccessionNumber StudyID StudyDate StudyTime")
 PATIENT_GROUPS = (0x0010, 0x0012)
-STUDY = (
-    *("StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber", "ReferringPhysicianName"),
-    *("SpecificCharacterSet", "TimezoneOffsetFromUTC", "LongitudinalTemporalInformationModified", "BodyPartExamined"),
-    *("Laterality", "PositionReferenceIndicator", "ContributingEquipmentSequence", "BurnedInAnnotation"),
-    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
+STUDY = names(
+    "StudyDate StudyTime StudyID StudyDescription AccessionNumber ReferringPhysicianName SpecificCharacterSet "
+    "TimezoneOffsetFromUTC LongitudinalTemporalInformationModified BodyPartExamined Laterality "
+    "PositionReferenceIndicator ContributingEquipmentSequence BurnedInAnnotation LossyImageCompression "
+    "LossyImageCompressionRatio LossyImageCompressionMethod"
 )
 TIMES = ("InstanceCreationDate", "InstanceCreationTime", "SeriesDate", "SeriesTime")
-NEEDED = (
-    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "Rows"),
-    *("Columns", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness"),
-    *("SpacingBetweenSlices", "Modality"),
+NEEDED = names(
+    "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID FrameOfReferenceUID Rows Columns "
+    "ImagePositionPatient ImageOrientationPatient PixelSpacing SliceThickness SpacingBetweenSlices Modality"
 )
-"""What highdicom is shown of the images: the rest is copied unjudged, for it refuses what hospitals do write."""
+"""For highdicom, of the images: the rest is copied unjudged, for it refuses values that hospitals do write."""
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """What a map tells. `name`, a word of at most 16 letters, ends the map's name; `text`, of at most 64 characters,
-    explains the values, which lie within `limits`; `unit` is a code of UCUM and its meaning."""
+    """The meaning of a map's numbers. `name`, a word of at most 16 letters, ends the map's name; `text`, of at most 64
+    characters, explains the values, which lie within `limits`; `unit` is a code of UCUM and its meaning."""
 
     name: str
     text: str
@@ -65,43 +65,46 @@ def write(
     array: NDArray[np.floating],
     affine: Affine,
     of: Path,
-    what: Quantity,
-    how: Derivation,
+    quantity: Quantity,
+    derivation: Derivation,
     choices: Choices,
     force: bool = False,
 ) -> None:
     """Write `array` [columns, rows, slices], float32, with `affine` (index -> RAS mm) into the new folder `path`.
 
-    `of` is the folder of the derived series on the same grid, made as `how` says. The folder is written beside `path`,
+    `of` is the folder of the derived series (by `derivation`) on the same grid. The folder is written beside `path`,
     read back, compared, and renamed; `force` replaces a folder of DICOM files. Raises InputRefusedError where `path`
     exists and not `force`; CannotWriteError where it cannot be written; ValueError for an array that is not on the
     grid of the series, not finite, or beyond the quantity's limits.
     """
-    array = check_values(array, what)
+    array = check_values(array, quantity)
     series = the_series(of)
     array, affine = along_normal(array, affine)  # as the series' files
-    place = affine if len(series.files) > 1 else np.c_[affine[:, :2], series.affine[:, 2], affine[:, 3]]
-    if array.shape != series.shape or corner_distance(series.affine, place, series.shape) > TOLERANCE_MM:
+    if not series.is_on(array.shape, affine):
         raise ValueError(f"{path}: the map is on another grid than {of}")
     frames = np.ascontiguousarray(array.transpose(2, 1, 0))
     with quiet(), new_folder(path, ENDING if force else None) as folder:
         file = folder / f"0001{ENDING}"
-        save(_map(series, frames, what, how, choices), file)
-        if not _holds(file, series, frames):
-            raise CannotWriteError(f"{path}: reads back differently from what was written; check the disk")
+        save(_map(series, frames, quantity, derivation, choices), file)
+        with reading_back(path) as check:
+            check(_holds(file, series, frames))
 
 
-def check_values(array: NDArray[np.floating], what: Quantity) -> NDArray[np.float32]:
+def check_values(array: NDArray[np.floating], quantity: Quantity) -> NDArray[np.float32]:
     """The values as float32. Raises ValueError unless they are a finite volume within the quantity's limits."""
     array = np.asarray(array, np.float32)
     if array.ndim != 3 or not np.isfinite(array).all():
         raise ValueError(f"a finite array [X, Y, Z] is needed, not one of shape {array.shape}")
-    if array.size and not (what.limits[0] <= array.min() and array.max() <= what.limits[1]):
-        raise ValueError(f"the {what.name} map has values from {array.min():g} to {array.max():g}, not {what.limits}")
+    if array.size and not (quantity.limits[0] <= array.min() and array.max() <= quantity.limits[1]):
+        raise ValueError(
+            f"the {quantity.name} map has values from {array.min():g} to {array.max():g}, not {quantity.limits}"
+        )
     return array
 
 
-def _map(series: Series, frames: NDArray[np.float32], what: Quantity, how: Derivation, choices: Choices) -> Dataset:
+def _map(
+    series: Series, frames: NDArray[np.float32], quantity: Quantity, derivation: Derivation, choices: Choices
+) -> Dataset:
     """The whole dataset."""
     import highdicom
     from highdicom.pm import ParametricMap, RealWorldValueMapping
@@ -109,20 +112,20 @@ def _map(series: Series, frames: NDArray[np.float32], what: Quantity, how: Deriv
 
     first = series.headers[0]
     uids = [str(header.SOPInstanceUID) for header in series.headers]
-    content = (repr([uids, what, how, frames.shape]).encode(), frames.tobytes())
+    content = (repr([uids, quantity, derivation, frames.shape]).encode(), frames.tobytes())
     series_uid, (uid, dimensions) = new_uids(choices.uid_seed, content, 2)
-    low, high = what.limits
+    low, high = quantity.limits
     mapping = RealWorldValueMapping(
-        what.name,
-        what.text,
-        CodedConcept(what.unit[0], "UCUM", what.unit[1]),
+        quantity.name,
+        quantity.text,
+        CodedConcept(quantity.unit[0], "UCUM", quantity.unit[1]),
         (float(low), float(high)),
         slope=1.0,
         intercept=0.0,
-        quantity_definition=CodedConcept(what.name, SCHEME, what.text),
+        quantity_definition=CodedConcept(quantity.name, SCHEME, quantity.text),
     )
     number = first.get("SeriesNumber")
-    made: Dataset = ParametricMap(
+    dataset: Dataset = ParametricMap(
         [_lean(header) for header in series.headers],
         frames,
         series_uid,
@@ -138,64 +141,54 @@ def _map(series: Series, frames: NDArray[np.float32], what: Quantity, how: Deriv
         voi_lut_transformations=[
             highdicom.VOILUTTransformation(window_center=(low + high) / 2, window_width=high - low)
         ],
-        content_label=what.name.upper(),
-        content_description=what.text,
+        content_label=quantity.name.upper(),
+        content_description=quantity.text,
     )
-    for item in made.DimensionOrganizationSequence:
-        item.DimensionOrganizationUID = dimensions
-    for item in made.DimensionIndexSequence:
-        item.DimensionOrganizationUID = dimensions
-    _say_whose(made, first)
-    described = str(first.get("SeriesDescription") or "").strip()
-    made.SeriesDescription = f"{described[: 63 - len(what.name)]} {what.name}".strip()  # LO: 64 characters
-    made.ImageComments = how.comments
-    return made
+    for one in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
+        one.DimensionOrganizationUID = dimensions
+    _set_patient_and_study(dataset, first)
+    dataset.SeriesDescription = appended(first.get("SeriesDescription"), quantity.name, 64)  # LO
+    dataset.ImageComments = derivation.comments
+    return dataset
 
 
 def _lean(header: Dataset) -> Dataset:
-    """What highdicom needs to know of an image, and nobody in it."""
-    from pydicom import Dataset
-
-    made = Dataset()
-    for name in NEEDED:
-        made[name] = header[name]
-    for name in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID"):
-        setattr(made, name, None)
-    made.StudyDate = made.StudyTime = None
-    return made
+    """The part of an image's header that highdicom needs, and nobody in it."""
+    lean = item(**dict.fromkeys(sorted(EMPTY)))
+    for name in sorted(NEEDED):
+        lean[name] = header[name]
+    return lean
 
 
-def _say_whose(made: Dataset, header: Dataset) -> None:
+def _set_patient_and_study(dataset: Dataset, header: Dataset) -> None:
     """Patient, study, equipment and times, as the series has them."""
-    for tag in list(made.keys()):
+    for tag in list(dataset.keys()):
         if tag.group in PATIENT_GROUPS:
-            del made[tag]
+            del dataset[tag]
     for tag in list(header.keys()):
         if tag.group in PATIENT_GROUPS:
-            made.add(deepcopy(header[tag]))
-    for name in TIMES:
-        if name in made:
-            del made[name]
-    for name in (*STUDY, *TIMES):
+            dataset.add(deepcopy(header[tag]))
+    remove(dataset, TIMES)
+    for name in (*sorted(STUDY), *TIMES):
         if name in header:
-            made[name] = deepcopy(header[name])
-    if not {"BodyPartExamined", "Laterality"} & set(made.dir()):
-        made.Laterality = None
+            dataset[name] = deepcopy(header[name])
+    if not {"BodyPartExamined", "Laterality"} & set(dataset.dir()):
+        dataset.Laterality = None
     # Content Date and Time are of type 1: where the series notes none, they are the study's, or nothing.
-    made.ContentDate = header.get("ContentDate") or header.get("StudyDate") or "19000101"
-    made.ContentTime = header.get("ContentTime") or header.get("StudyTime") or "000000"
+    dataset.ContentDate = header.get("ContentDate") or header.get("StudyDate") or "19000101"
+    dataset.ContentTime = header.get("ContentTime") or header.get("StudyTime") or "000000"
 
 
 def _holds(file: Path, series: Series, frames: NDArray[np.float32]) -> bool:
-    """Whether the file holds `frames`, each at the place of its slice of the series."""
+    """Whether the file holds `frames`, each at the position of its slice of the series."""
     from pydicom import dcmread
 
-    held = dcmread(file)
+    written = dcmread(file)
     count, rows, columns = frames.shape
-    if (int(held.NumberOfFrames), held.Rows, held.Columns) != (count, rows, columns):
+    if (int(written.NumberOfFrames), written.Rows, written.Columns) != (count, rows, columns):
         return False
-    values = np.frombuffer(held.FloatPixelData, "<f4").reshape(frames.shape)
-    groups = held.PerFrameFunctionalGroupsSequence
+    values = np.frombuffer(written.FloatPixelData, "<f4").reshape(frames.shape)
+    groups = written.PerFrameFunctionalGroupsSequence
     positions = np.array([[float(v) for v in g.PlanePositionSequence[0].ImagePositionPatient] for g in groups])
     expected = np.array([[float(v) for v in header.ImagePositionPatient] for header in series.headers])
     nearest = np.linalg.norm(positions[:, None] - expected[None], axis=2)

@@ -1,4 +1,4 @@
-"""What a derived MR image says (PS3.3 A.4, the classic one): its plane, its pixels, and what of its source stays true.
+"""A derived MR image (PS3.3 A.4, the classic one): its plane, its pixels, and the part of its source that stays true.
 
 pydicom is imported when it is needed.
 """
@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
+from brgm_med.transforms.formats.affine import RAS_LPS, Affine, without_shear
 from brgm_med.transforms.formats.dicom.classic import as_classic
-from brgm_med.transforms.formats.dicom.derived import ds, source_image
-from brgm_med.transforms.formats.dicom.geometry import RAS_LPS
-from brgm_med.transforms.formats.dicom.repeated import names, shared
-from brgm_med.transforms.formats.nifti_affine import Affine, without_shear
+from brgm_med.transforms.formats.dicom.derived import source_image
+from brgm_med.transforms.formats.dicom.elements import ds, names, remove
+from brgm_med.transforms.formats.dicom.repeated import shared
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -30,7 +30,7 @@ NOT_TRUE_OF_FINER_VOXELS = names(
     "SpacingBetweenSlices ImagePositionPatient ImageOrientationPatient IsocenterPosition VOILUTSequence "
     "PresentationLUTShape"
 )
-"""What the MR Image and Image Plane modules (C.8.3.1, C.7.6.2) say of the grid and of how it was sampled. Type 3 or
+"""Of the MR Image and Image Plane modules (C.8.3.1, C.7.6.2): attributes of the grid and its sampling. Type 3 or
 conditional, or written anew."""
 
 MAY_BE_EMPTY = names(
@@ -68,8 +68,8 @@ def is_mr(like: Series) -> bool:
 def check_source(like: Series) -> None:
     """Raise InputRefusedError for a series that no MR images can be derived from."""
     if not is_mr(like):
-        what = f"is {like.headers[0].get('Modality') or 'of no modality'}, not MR"
-        refuse(like.files[0], what, "let the output's name end in .nii.gz")
+        problem = f"is {like.headers[0].get('Modality') or 'of no modality'}, not MR"
+        refuse(like.files[0], problem, "let the output's name end in .nii.gz")
     for file, header in zip(like.files, like.headers, strict=True):
         if not header.get("StudyInstanceUID") or not header.get("SOPInstanceUID"):
             refuse(file, "has no UID of its own or of its study", "let the output's name end in .nii.gz")
@@ -84,13 +84,11 @@ def common_of(like: Series, voxels: Voxels, keep_private: bool, made_here: bool)
     check_source(like)
     headers = [as_classic(header, like.frames[0]) for header in like.headers]
     dataset = shared(headers, keep_private)
-    for name in NOT_TRUE_OF_FINER_VOXELS:
-        if name in dataset:
-            del dataset[name]
+    remove(dataset, NOT_TRUE_OF_FINER_VOXELS)
     direction, spacing = axes(affine)
     old_direction, _ = axes(like.affine)
-    if not np.allclose(direction, old_direction, atol=1e-3) and "InPlanePhaseEncodingDirection" in dataset:
-        del dataset.InPlanePhaseEncodingDirection
+    if not np.allclose(direction, old_direction, atol=1e-3):
+        remove(dataset, ["InPlanePhaseEncodingDirection"])
     dataset.SOPClassUID = MRImageStorage
     if "FrameOfReferenceUID" not in dataset:
         dataset.FrameOfReferenceUID = generate_uid(prefix=None)
@@ -118,14 +116,12 @@ def _set_window(dataset: Dataset, headers: Sequence[Dataset]) -> None:
     """One window for all slices (C.11.2): that of `headers`, or the middle one of their first where they differ."""
     if headers and "WindowCenter" in dataset and "WindowWidth" in dataset:
         return
-    for name in ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"):
-        if name in dataset:
-            del dataset[name]
+    remove(dataset, ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"))
     for name in ("WindowCenter", "WindowWidth"):
-        found = [np.atleast_1d(h[name].value)[0] for h in headers if h.get(name) is not None]
-        if not found or len(found) != len(headers):
+        values = [np.atleast_1d(h[name].value)[0] for h in headers if h.get(name) is not None]
+        if not values or len(values) != len(headers):
             return
-        setattr(dataset, name, ds(float(np.median(np.asarray(found, np.float64)))))
+        setattr(dataset, name, ds(float(np.median(np.asarray(values, np.float64)))))
 
 
 def axes(affine: Affine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -169,7 +165,7 @@ def _beside(like: Series, affine: Affine, shape: tuple[int, ...], k: int) -> ran
     corners = np.stack(np.meshgrid([0, shape[0] - 1], [0, shape[1] - 1], [k - 0.5, k + 0.5]), -1).reshape(-1, 3)
     world = corners @ affine[:3, :3].T + affine[:3, 3]
     from_world = np.linalg.inv(like.affine)
-    place = world @ from_world[2, :3] + from_world[2, 3]
+    index = world @ from_world[2, :3] + from_world[2, 3]
     last = like.shape[2] - 1
-    first = int(np.clip(np.floor(place.min() + 1e-6), 0, last))
-    return range(first, int(np.clip(np.ceil(place.max() - 1e-6), first, last)) + 1)
+    first = int(np.clip(np.floor(index.min() + 1e-6), 0, last))
+    return range(first, int(np.clip(np.ceil(index.max() - 1e-6), first, last)) + 1)

@@ -1,4 +1,4 @@
-"""What an image derived from others repeats of their headers: what all of them say alike and stays true of it.
+"""The part of their headers that an image derived from others repeats: equal in all of them, and true of it.
 
 pydicom is imported when it is needed.
 """
@@ -9,15 +9,11 @@ from collections.abc import Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
+from brgm_med.transforms.formats.dicom.elements import names
+
 if TYPE_CHECKING:
     from pydicom import DataElement, Dataset
     from pydicom.tag import BaseTag
-
-
-def names(text: str) -> frozenset[str]:
-    """Keywords of DICOM attributes, separated by blanks."""
-    return frozenset(text.split())
-
 
 NOT_REPEATED = names(
     # The instance and its making: written anew, or true of the source's instance only (PS3.3 C.12.1, C.7.6.1).
@@ -43,7 +39,7 @@ NOT_REPEATED_GROUPS = (0x0004, 0x5400, 0x7FE0, 0xFFFA, 0xFFFC)
 
 
 def shared(headers: Sequence[Dataset], keep_private: bool = False) -> Dataset:
-    """What all of `headers` say alike and an image derived from all of them may repeat. Type 1 attributes included."""
+    """Elements that are equal in all of `headers` and that an image derived from them may repeat, type 1 included."""
     from pydicom import Dataset
     from pydicom.datadict import keyword_for_tag
 

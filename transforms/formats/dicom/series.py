@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
+from brgm_med.transforms.formats.affine import TOLERANCE_MM, Affine, corner_distance
 from brgm_med.transforms.formats.dicom.archive import files_in, named_by_zip
+from brgm_med.transforms.formats.dicom.classic import SHARED
 from brgm_med.transforms.formats.dicom.file import is_slice, read_header, strict
 from brgm_med.transforms.formats.dicom.slice import MARKS, Slice, slices_of
 from brgm_med.transforms.formats.dicom.stack import IDENTITY, Stack, divided
@@ -27,7 +28,7 @@ TAGS = [
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *(classic for classic, _, _ in MARKS.values()),
 ]
-"""What is looked at before one series is chosen."""
+"""Read before one series is chosen."""
 
 SAME_THICKNESS = 1e-3
 
@@ -49,13 +50,22 @@ class Series:
     headers: tuple[Dataset, ...]
     frames: tuple[int, ...]
     shape: tuple[int, int, int]
-    affine: NDArray[np.float64]
+    affine: Affine
     thickness: float | None
 
     @property
     def enhanced(self) -> bool:
         """Whether geometry and rescale lie in functional groups (PS3.3 C.7.6.16)."""
-        return "SharedFunctionalGroupsSequence" in self.headers[0]
+        return SHARED in self.headers[0]
+
+    def is_on(self, shape: tuple[int, ...], affine: Affine) -> bool:
+        """Whether voxels of `shape` and `affine` (index -> RAS mm) are on this series' grid, to 0.1 mm at the corners.
+
+        Of a single slice the step to the next is not compared: it is only as deep as its Slice Thickness.
+        """
+        if len(self.files) == 1:
+            affine = np.c_[affine[:, :2], self.affine[:, 2], affine[:, 3]]
+        return shape == self.shape and corner_distance(self.affine, affine, self.shape) <= TOLERANCE_MM
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +121,8 @@ def series_of(stack: Stack) -> Series:
     shape = int(header.Columns), int(header.Rows), len(ordered)
     nbytes = 2 * shape[0] * shape[1] * shape[2]
     if nbytes > max(LARGE_BYTES, MAX_RATIO * sum(f.stat().st_size for f in files)):
-        what = f"and its series declare {nbytes >> 20} MiB, more than files of their size can hold"
-        refuse(files[0], what, "do not trust them")
+        problem = f"and its series declare {nbytes >> 20} MiB, more than files of their size can hold"
+        refuse(files[0], problem, "do not trust them")
     thickness = ordered[0].thickness
     if thickness is not None and any(abs((s.thickness or 0.0) / thickness - 1) > SAME_THICKNESS for s in ordered):
         thickness = None
@@ -128,12 +138,12 @@ def the_series(path: Path | str, choice: str | None = None) -> Series:
     one volume.
     """
     path = Path(path)
-    found = find_series(path)
-    if not found.stacks:
-        what = f"{found.others} DICOM files without a place in space (such as secondary captures), and no slices"
-        refuse(path, f"holds {what}", "give slices of MR or CT")
+    volumes = find_series(path)
+    if not volumes.stacks:
+        problem = f"{volumes.others} DICOM files without a place in space (such as secondary captures), and no slices"
+        refuse(path, f"holds {problem}", "give slices of MR or CT")
     with named_by_zip():
-        return series_of(chosen(path, found.stacks, choice))
+        return series_of(chosen(path, volumes.stacks, choice))
 
 
 def chosen(path: Path, stacks: Sequence[Stack], choice: str | None) -> Stack:
@@ -146,13 +156,13 @@ def chosen(path: Path, stacks: Sequence[Stack], choice: str | None) -> Stack:
     of_them = f" of {patients} patients" if patients > 1 else ""
     which = "" if choice is None else f" called {choice}"
     if len(named) > 1:
-        what = f"holds {len(named)} volumes{which}{of_them}"
-        refuse(path, what, f"choose one with --series: {names} (brgm-med series)")
+        problem = f"holds {len(named)} volumes{which}{of_them}"
+        refuse(path, problem, f"choose one with --series: {names} (brgm-med series)")
     return named[0]
 
 
 def _names(stack: Stack) -> set[str]:
-    """What a stack may be called: its name, its series' UID or number, and these with its part."""
+    """The names of a stack: its own name, its series' UID or number, and these with its part."""
     uid, number = str(stack.header.get("SeriesInstanceUID", "")), _number(stack.slices[0])
     part = stack.name.partition("/")[1:]
     return {stack.name, uid, number, uid + "".join(part), number + "".join(part)} - {""}

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
+from brgm_med.transforms.formats.dicom.classic import SHARED, functional_group
 from brgm_med.transforms.formats.dicom.file import numbers
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ MARKS: dict[str, tuple[str, str, str]] = {
     "stack": ("StackID", "FrameContentSequence", "StackID"),
     "acquisition": ("AcquisitionNumber", "FrameContentSequence", "FrameAcquisitionNumber"),
 }
-"""What tells volumes of one series apart: the element of a classic image; functional group and element of a frame."""
+"""The differences between volumes of one series: the element of a classic image; group and element of a frame."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class Slice:
     @property
     def where(self) -> str:
         """As `name`, with the file's path."""
-        enhanced = "SharedFunctionalGroupsSequence" in self.header
+        enhanced = SHARED in self.header
         return f"{self.file}, frame {self.frame + 1}" if enhanced else str(self.file)
 
     @property
@@ -65,26 +66,24 @@ class Slice:
 
 def slices_of(file: Path, header: Dataset) -> list[Slice]:
     """The slices of one file. Raises InputRefusedError where its functional groups are not one for every frame."""
-    shared = header.get("SharedFunctionalGroupsSequence")
-    if not shared:
-        return [_slice(file, header, 0, None)]
+    if not header.get(SHARED):
+        return [_slice(file, header, 0)]
     frames = header.get("PerFrameFunctionalGroupsSequence") or []
     if not frames or len(frames) != int(header.get("NumberOfFrames") or 0):
-        what = f"says that it has {header.get('NumberOfFrames')} frames and describes {len(frames)}"
-        refuse(file, what, "export it again")
-    return [_slice(file, header, i, (frame, shared[0])) for i, frame in enumerate(frames)]
+        problem = f"says that it has {header.get('NumberOfFrames')} frames and describes {len(frames)}"
+        refuse(file, problem, "export it again")
+    return [_slice(file, header, i) for i in range(len(frames))]
 
 
-def _slice(file: Path, header: Dataset, frame: int, groups: tuple[Dataset, Dataset] | None) -> Slice:
+def _slice(file: Path, header: Dataset, frame: int) -> Slice:
     def value(classic: str, group: str, keyword: str) -> Any:
-        if groups is None:
+        if not header.get(SHARED):
             return header.get(classic)
-        found = next((g[group].value for g in groups if g.get(group)), None)
-        return None if found is None else found[0].get(keyword)
+        return functional_group(header, group, frame).get(keyword)
 
     def array(keyword: str, group: str, count: int) -> NDArray[np.float64] | None:
-        found = numbers(value(keyword, group, keyword))
-        return found if len(found) == count and np.isfinite(found).all() else None
+        values = numbers(value(keyword, group, keyword))
+        return values if len(values) == count and np.isfinite(values).all() else None
 
     directions = array("ImageOrientationPatient", "PlaneOrientationSequence", 6)
     thickness = array("SliceThickness", "PixelMeasuresSequence", 1)
@@ -96,5 +95,5 @@ def _slice(file: Path, header: Dataset, frame: int, groups: tuple[Dataset, Datas
         None if directions is None else directions.reshape(2, 3),
         array("PixelSpacing", "PixelMeasuresSequence", 2),
         None if thickness is None or thickness[0] <= 0 else float(thickness[0]),
-        {name: str(found) for name, place in MARKS.items() if (found := value(*place)) not in (None, "")},
+        {name: str(mark) for name, source in MARKS.items() if (mark := value(*source)) not in (None, "")},
     )

@@ -25,7 +25,7 @@ MAX_VOXELS = 2**30
 
 @dataclass(frozen=True, eq=False)
 class Stack:
-    """Slices that are one volume, if any. `name` is how they are chosen; `part` is what tells them from others."""
+    """Slices that are one volume, if any. `name` chooses them; `part`: the marks that set them apart from others."""
 
     name: str
     part: str
@@ -38,14 +38,14 @@ class Stack:
     def placed(self) -> tuple[list[Slice], NDArray[np.float64]]:
         """The slices in order, and their affine. Raises InputRefusedError where they are not one volume."""
         with strict(self.slices[0].file):
-            return self._placed()
+            self._check()
+            return affine_of(self.slices)
 
-    def _placed(self) -> tuple[list[Slice], NDArray[np.float64]]:
-        first = self.slices[0]
+    def _check(self) -> None:
         for one in self.slices:
             if "MOSAIC" in one.marks.get("image type", ""):
-                what = "is a Siemens mosaic: many slices in one image, at places that DICOM does not tell"
-                refuse(one.file, what, "convert it with dcm2niix")
+                problem = "is a Siemens mosaic: many slices in one image, at places that DICOM does not tell"
+                refuse(one.file, problem, "convert it with dcm2niix")
             if one.header.get("ConcatenationUID"):
                 refuse(one.file, "is a part of a concatenation (PS3.3 C.7.6.16)", "export it as one file")
             if "SharedFunctionalGroupsSequence" not in one.header and int(one.header.get("NumberOfFrames") or 1) > 1:
@@ -55,8 +55,8 @@ class Stack:
         one_value(self.slices, "FrameOfReferenceUID", "frame of reference")
         rows, columns = int(self.header.get("Rows") or 0), int(self.header.get("Columns") or 0)
         if not 0 < rows * columns * len(self.slices) <= MAX_VOXELS:
-            refuse(first.file, f"and its series declare {columns} x {rows} x {len(self.slices)} voxels", "choose less")
-        return affine_of(self.slices)
+            problem = f"and its series declare {columns} x {rows} x {len(self.slices)} voxels"
+            refuse(self.slices[0].file, problem, "choose less")
 
 
 def divided(slices: Sequence[Slice]) -> Iterable[tuple[str, tuple[Slice, ...]]]:
@@ -92,7 +92,7 @@ def _natural(value: str) -> tuple[float, str]:
 
 
 def _repeats(slices: Sequence[Slice]) -> int:
-    """How many slices are at one place, at most."""
+    """The largest number of slices at one position."""
     return max(Counter(None if s.position is None else tuple(np.round(s.position, 3)) for s in slices).values())
 
 
@@ -108,6 +108,6 @@ def _by_marks(slices: list[Slice]) -> Iterable[tuple[str, tuple[Slice, ...]]]:
             varying = [i for i in range(len(names)) if len({key[i] for key in groups}) > 1]
             return [
                 (", ".join(f"{names[i]} {key[i]}" for i in varying), tuple(group))
-                for key, group in sorted(groups.items(), key=lambda kept: [_natural(value) for value in kept[0]])
+                for key, group in sorted(groups.items(), key=lambda pair: [_natural(value) for value in pair[0]])
             ]
     return [("", tuple(slices))]

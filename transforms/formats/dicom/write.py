@@ -16,29 +16,28 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from brgm_med.errors import CannotWriteError, InputRefusedError
-from brgm_med.files import new_folder
+from brgm_med.files import new_folder, reading_back
+from brgm_med.transforms.formats.affine import Affine
 from brgm_med.transforms.formats.dicom.classic import rescale
 from brgm_med.transforms.formats.dicom.derived import (
     NO_CHOICES,
     Choices,
     Derivation,
-    ds,
     last_word,
     mark_derived,
     new_uids,
     quiet,
     save,
 )
+from brgm_med.transforms.formats.dicom.elements import ds
 from brgm_med.transforms.formats.dicom.geometry import along_normal
 from brgm_med.transforms.formats.dicom.mr import Scale, Voxels, common_of, slices_of, sources_of
 from brgm_med.transforms.formats.dicom.series import Series, the_series
-from brgm_med.transforms.formats.nifti_affine import TOLERANCE_MM, Affine, corner_distance
 
 ENDING = ".dcm"
 
 
-class Held(NamedTuple):
+class Stored(NamedTuple):
     """`array` [X, Y, Z]: the values that the files hold; `step`: the difference of two neighbouring integers."""
 
     array: NDArray[np.float64]
@@ -56,13 +55,13 @@ def write(
     array: NDArray[np.floating],
     affine: Affine,
     like: Series,
-    how: Derivation,
+    derivation: Derivation,
     choices: Choices = NO_CHOICES,
     *,
     thickness: float | None = None,
     made_from: Elsewhere | None = None,
     force: bool = False,
-) -> Held:
+) -> Stored:
     """Write `array` [columns, rows, slices] with `affine` (index -> RAS mm) into the new folder `path`.
 
     Patient, study, frame of reference and what stays true of the acquisition are those of `like`. `thickness` of the
@@ -77,15 +76,15 @@ def write(
         raise ValueError(f"a finite array [X, Y, Z] is needed, not one of shape {array.shape}")
     scale, stored = quantise(array, finest(like) if made_from is None else made_from.scale)
     voxels = Voxels(stored, scale, affine, thickness)
-    write_stored(path, voxels, like, how, choices, made_here=made_from is None, force=force)
-    return Held(stored.astype(np.float64) * scale.slope + scale.intercept, scale.slope)
+    write_stored(path, voxels, like, derivation, choices, made_here=made_from is None, force=force)
+    return Stored(stored.astype(np.float64) * scale.slope + scale.intercept, scale.slope)
 
 
 def write_stored(
     path: Path,
     voxels: Voxels,
     like: Series,
-    how: Derivation,
+    derivation: Derivation,
     choices: Choices = NO_CHOICES,
     *,
     made_here: bool = True,
@@ -99,15 +98,15 @@ def write_stored(
     with quiet():
         common = common_of(like, voxels, choices.keep_private, made_here)
         sources = [str(header.SOPInstanceUID) for header in like.headers]
-        known = repr([affine.tolist(), voxels.scale, voxels.thickness, how, sources, stored.shape])
+        known = repr([affine.tolist(), voxels.scale, voxels.thickness, derivation, sources, stored.shape])
         series_uid, uids = new_uids(choices.uid_seed, (known.encode(), stored.tobytes(order="F")), stored.shape[2])
-        mark_derived(common, like.headers[0], how, choices, series_uid, kind="OTHER")
+        mark_derived(common, like.headers[0], derivation, choices, series_uid, kind="OTHER")
     with quiet(), new_folder(path, ENDING if force else None) as folder:
         for k, dataset in enumerate(slices_of(common, voxels, uids)):
             if made_here:
                 dataset.SourceImageSequence = sources_of(like, affine, stored.shape, k)
             if choices.transform is not None:
-                dataset = last_word(choices, how)(deepcopy(dataset))  # the slices share elements
+                dataset = last_word(choices, derivation)(deepcopy(dataset))  # the slices share elements
             save(dataset, folder / f"{k + 1:04d}{ENDING}")
         _check(path, folder, stored, affine)
 
@@ -131,7 +130,7 @@ def quantise(array: NDArray[np.floating], source: Scale | None) -> tuple[Scale, 
 
 
 def _written(value: float) -> float:
-    """What is left of a number when it is written as a decimal string."""
+    """A number as it is read back from a decimal string."""
     return float(str(ds(value)))
 
 
@@ -147,14 +146,9 @@ def _check(path: Path, folder: Path, stored: NDArray[np.integer], affine: Affine
     """Raise CannotWriteError unless the files in `folder` are one series that holds `stored` at `affine`."""
     from pydicom import dcmread
 
-    try:
-        held = the_series(folder)
-        place = affine if len(held.files) > 1 else np.c_[affine[:, :2], held.affine[:, 2], affine[:, 3]]
-        same = held.shape == stored.shape and corner_distance(held.affine, place, held.shape) < TOLERANCE_MM
-        for k, file in enumerate(held.files):
+    with reading_back(path) as check:
+        series = the_series(folder)
+        check(series.is_on(stored.shape, affine))
+        for k, file in enumerate(series.files):
             pixels = stored[:, :, k].T.astype(stored.dtype.newbyteorder("<")).tobytes()
-            same = same and dcmread(file, specific_tags=["PixelData"]).PixelData == pixels + b"\0" * (len(pixels) % 2)
-    except InputRefusedError as error:
-        raise CannotWriteError(f"{path}: does not read back ({error}); check the disk") from error
-    if not same:
-        raise CannotWriteError(f"{path}: reads back differently from what was written; check the disk")
+            check(dcmread(file, specific_tags=["PixelData"]).PixelData == pixels + b"\0" * (len(pixels) % 2))

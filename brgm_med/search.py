@@ -1,0 +1,67 @@
+"""The tuned numbers of every reconstruction: one table, which names the data that each was chosen on.
+
+The validation heads are numbers 120 to 134 of IXI's Hammersmith T1 heads by sorted file name: they trained nothing, and
+no published result is theirs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a reconstruction is searched for, and how its answer is made consistent with what was measured.
+
+    `iterations`: evaluations of energy and gradient, at most. `misfit`: standard deviation of what the generator leaves
+    unexplained of a measurement, in units of the [-1, 1] range. `correlation`: length over which the error that the
+    final projection corrects is correlated, in mm of a volume, in pixels of a slice or picture.
+
+    `solver`: L-BFGS, or Adam with a first step size of `rate`. `tolerance`: relative fall of the energy below which an
+    image is settled (0: never). `refined_after`: iterations after which poses and bias fields are fitted again.
+    `prior_weight`: of the squared innovations of whitened coordinates (0.5: the Gaussian that was fitted to training
+    stacks). `perceptual_weight`: of the perceptual distance, times the number of pixels, where features are given.
+    `trust`: weight of the generator's MAP, the rest being the linear-Gaussian posterior mean. `error`: standard
+    deviation of the image that is projected, against which a measurement's noise is weighed. `interpolation`: how far
+    several scans contradict each other because grids at angles are interpolated, in units of the prior's error.
+    """
+
+    iterations: int
+    misfit: float
+    correlation: float
+    solver: Literal["lbfgs", "adam"] = "lbfgs"
+    rate: float = 0.1
+    tolerance: float = 0.0
+    refined_after: tuple[int, ...] = ()
+    prior_weight: float = 0.5
+    perceptual_weight: float = 0.5
+    trust: float = 1.0
+    error: float = 0.2
+    interpolation: float = 0.1
+
+    def limited_to(self, iterations: int | None) -> Search:
+        """The same with so many iterations; None: as it is."""
+        return self if iterations is None else dataclasses.replace(self, iterations=iterations)
+
+
+VOLUME = Search(iterations=25, misfit=0.15, correlation=1.0, refined_after=(4, 10))
+"""All slices of a head together, from one or several scans. Iterations, misfit, weights and correlation: two to five
+validation heads (see the model card); interpolation: one validation head, of 0, 0.1 and 0.3; refits: no record."""
+
+HOLE = Search(iterations=15, misfit=0.8, correlation=1.0)
+"""The slices around a hole in a volume, together. Misfit: four validation heads, of 0.15 to 3; it is larger than the
+generator's error there, since neighbouring errors are alike. Iterations: no record."""
+
+SLICES = Search(iterations=25, misfit=0.08, correlation=0.5, tolerance=2e-3, trust=0.7)
+"""Slices on the prior's own grid, each on its own. Iterations, trust, and the error, which is what is left there:
+validation heads; misfit, tolerance and correlation: no record. The MAP and the linear mean err differently, so that
+their blend is nearer to the truth than either; the MAP alone is the sharper one."""
+
+SLICES_HOLE = dataclasses.replace(SLICES, misfit=0.3)
+"""Slices with a hole, each on its own. Misfit: three validation heads, of 0.08 to 0.8; neighbouring pixels err alike,
+so that all of them together tell less."""
+
+PICTURE = Search(iterations=100, misfit=0.15, correlation=0.5, solver="adam")
+"""A picture in its prior's frame. The misfit is that of `VOLUME`; all else: no record."""

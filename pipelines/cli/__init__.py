@@ -1,0 +1,83 @@
+"""The command line: `brgm-med COMMAND`. Parsing only; the work is in the other rooms.
+
+arguments.py has the kinds of values and the options that several commands share; scans.py, studies.py and priors.py the
+commands. A command is a function that adds its options to a parser and returns what is called with the parsed options;
+its docstring is its help. What a command needs is imported when it runs, so that `--help` and refusals are quick.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Sequence
+
+from brgm_med._version import __version__
+from brgm_med.errors import BrgmError
+from brgm_med.pipelines.cli import priors, scans, studies
+from brgm_med.pipelines.cli.completion import Install
+
+COMMANDS = (
+    scans.sr,
+    scans.inpaint,
+    scans.degrade,
+    scans.series,
+    priors.train,
+    studies.run,
+    studies.evaluate,
+    studies.study,
+    priors.prior,
+    scans.send,
+    priors.doctor,
+)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    top = argparse.ArgumentParser(
+        prog="brgm-med",
+        description="Bayesian reconstruction of medical scans with deep generative priors. For research, not for "
+        "diagnosis.",
+        epilog="Exit codes: 0 done, 2 usage, 3 input refused, 4 could not write, 5 prior or weights missing or "
+        "damaged, 1 anything else.",
+    )
+    top.add_argument("--version", action="version", version=f"brgm-med {__version__}")
+    text = "write completion for bash to where bash-completion looks for it"
+    top.add_argument("--install-completion", action=Install, help=text)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        one = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
+        one.set_defaults(handler=command(one))
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code. Errors are one line on stderr, never a traceback."""
+    # Warnings of libraries are not for users; BRGM_MED_DEBUG=1 shows them and tracebacks.
+    debug = bool(os.environ.get("BRGM_MED_DEBUG"))
+    if not debug:
+        warnings.simplefilter("ignore")
+    options = parser().parse_args(arguments)
+    # Ended from outside is like Ctrl-C: whatever was being written is cleared away.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        options.handler(options)
+    except BrgmError as error:
+        if debug:
+            raise
+        print(f"brgm-med: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("brgm-med: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        print(f"brgm-med: unexpected error, {text} (BRGM_MED_DEBUG=1 shows where)", file=sys.stderr)
+        return 1
+    return 0

@@ -1,0 +1,182 @@
+"""Commands on scans: reconstruct, fill, degrade, list and send them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from brgm_med.errors import UsageError
+from brgm_med.pipelines.cli.arguments import (
+    Handler,
+    acquisition_arguments,
+    angle,
+    count,
+    dicom_arguments,
+    noise,
+    options,
+    positive_float,
+    positive_int,
+    reconstruction_arguments,
+    scan_arguments,
+    scan_path,
+)
+
+ONLY_VOLUMES = (
+    *("like", "series", "slice_thickness", "profile", "gap", "spacing", "noise"),
+    *("dtype", "affine", "perceptual", "lpips_weights"),
+)
+"""Options of `sr` that pictures have not."""
+EVERY = ("prior", "force", "steps", "seed", "device", "threads", "certificate")
+"""Options of every reconstruction."""
+
+
+def sr(parser: argparse.ArgumentParser) -> Handler:
+    """Super-resolve a head scan (or a picture): thick slices or large voxels in, the prior's spacing out."""
+    scan_arguments(parser, several=True)
+    acquisition_arguments(parser)
+    reconstruction_arguments(parser)
+    dicom_arguments(parser)
+    parser.add_argument("--spacing", type=positive_float, metavar="MM", help="of the result (default: the finest)")
+    text = "standard deviation of the scan's noise, in its units (default: auto, from the air); 0 keeps every value"
+    parser.add_argument("--noise", type=noise, metavar="auto|SD|0", help=text)
+    parser.add_argument(
+        "--factor", type=positive_int, metavar="N", help="of a picture (default: up to the prior's size)"
+    )
+    parser.add_argument("--perceptual", choices=("discriminator", "alex", "vgg", "none"), default="none")
+    parser.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet or VGG16 weights, for offline use")
+    return _sr
+
+
+def _sr(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.steps import super_resolve
+    from brgm_med.pipelines.steps.pictures import super_resolve_picture
+
+    scans, a.scan = a.scan, a.scan[0]
+    if len(scans) == 1 and _on_pictures(a, ONLY_VOLUMES, partial(super_resolve_picture, factor=a.factor)):
+        return
+    if a.factor is not None:
+        raise UsageError(f"--factor: is for pictures; {a.scan} is a volume, whose spacing says it")
+    volume = options(a, *EVERY, "affine", "series", "profile", "gap", "spacing", "noise", "dtype", "like")
+    features = options(a, "perceptual", "lpips_weights")
+    super_resolve(scans, a.out, thickness=a.slice_thickness, choices=_choices(a), **volume, **features)
+
+
+def inpaint(parser: argparse.ArgumentParser) -> Handler:
+    """Fill a hole in a head scan (or a picture); every other voxel stays as it is."""
+    scan_arguments(parser)
+    parser.add_argument(
+        "--mask", type=Path, required=True, help="integer image, on any grid; voxels that are not 0 are unknown"
+    )
+    parser.add_argument("--mask-known", action="store_true", help="voxels of the mask that are 0 are unknown instead")
+    reconstruction_arguments(parser)
+    dicom_arguments(parser)
+    return _inpaint
+
+
+def _inpaint(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.steps.inpaint import inpaint
+    from brgm_med.pipelines.steps.picture_folder import mask_of
+    from brgm_med.pipelines.steps.pictures import inpaint_picture
+
+    def one(scan: Path, out: Path | None, **choices: Any) -> object:
+        return inpaint_picture(scan, mask_of(a.mask, scan), out, mask_known=a.mask_known, **choices)
+
+    if _on_pictures(a, ("like", "affine", "series"), one):
+        return
+    volume = options(a, *EVERY, "mask_known", "affine", "series", "like")
+    inpaint(a.scan, a.mask, a.out, choices=_choices(a), **volume)
+
+
+def degrade(parser: argparse.ArgumentParser) -> Handler:
+    """Simulate a coarser acquisition of a scan."""
+    scan_arguments(parser)
+    acquisition_arguments(parser)
+    dicom_arguments(parser)
+    parser.add_argument("--out", type=Path, required=True)
+    text = "turn the scanner's axes by so many degrees about R, A and S"
+    parser.add_argument("--turn", type=angle, nargs=3, metavar=("R", "A", "S"), help=text)
+    parser.add_argument("--axis", choices=("R", "A", "S"), help="the slice axis")
+    parser.add_argument("--factor", type=positive_int, metavar="N", help="downsample the coronal plane instead")
+    return _degrade
+
+
+def _degrade(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.steps.degrade import degrade
+
+    profile = {"thickness": a.slice_thickness, "profile": a.profile or "box", "gap": a.gap or 0.0}
+    scan = options(a, "axis", "factor", "turn", "dtype", "affine", "series", "force", "like")
+    degrade(a.scan, a.out, choices=_choices(a), **profile, **scan)
+
+
+def series(parser: argparse.ArgumentParser) -> Handler:
+    """List the DICOM volumes in a folder, DICOMDIR, zip or file."""
+    parser.add_argument("folder", type=scan_path, metavar="DIR")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    return _series
+
+
+def _series(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.steps.series import list_series
+
+    list_series(a.folder, a.json)
+
+
+def send(parser: argparse.ArgumentParser) -> Handler:
+    """Store DICOM files, as they are, in an archive (PACS): C-STORE or STOW-RS."""
+    parser.add_argument(
+        "path", type=Path, metavar="DIR", help="folder (with all below) or file; what is no DICOM is skipped"
+    )
+    parser.add_argument("--to", required=True, metavar="AET@HOST:PORT|URL", help="or http(s)://host/.../studies")
+    text = "our own title (default: BRGM-MED)"
+    parser.add_argument("--as", dest="calling", default="BRGM-MED", metavar="AET", help=text)
+    text = "of what may succeed later, after 1, 4, 16 ... s (default: 3)"
+    parser.add_argument("--retries", type=count, default=3, metavar="N", help=text)
+    return _send
+
+
+def _send(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.send.send import send
+
+    send(a.path, a.to, calling=a.calling, retries=a.retries)
+
+
+def _choices(a: argparse.Namespace) -> Any:
+    from brgm_med.transforms.formats.dicom.derived import Choices
+
+    if not a.deidentify:
+        return Choices(a.uid_seed, a.keep_private)
+    from brgm_med.pipelines.results.deidentification import begin
+
+    for name in ("uid_seed", "keep_private"):
+        if getattr(a, name):
+            raise UsageError(f"--deidentify: excludes --{name.replace('_', '-')}; leave one of the two out")
+    return Choices(transform=begin(a.out))
+
+
+def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Callable[..., object]) -> bool:
+    """Whether `a.scan` is a picture or a folder of pictures; `work(picture, out, **options)` is then done for each.
+
+    Raises UsageError for options that only mean volumes.
+    """
+    from brgm_med.pipelines.steps.picture_folder import each
+    from brgm_med.transforms.formats import kind_of
+
+    folder = a.scan.is_dir()
+    if kind_of(a.scan) != "picture":
+        return False
+    for name in volumes_only:
+        if getattr(a, name) not in (None, "auto", "none", "float32"):
+            raise UsageError(f"--{name.replace('_', '-')}: is for volumes, not for {a.scan}; leave it out")
+    if folder and a.certificate is not None:
+        raise UsageError(f"--certificate: {a.scan} is a folder, and every result has one of its own; leave it out")
+    if a.deidentify and (folder or a.out is None or a.out.suffix.lower() != ".dcm"):
+        raise UsageError("--deidentify: of pictures, takes one at a time, to an --out whose name ends in .dcm")
+    one = partial(work, choices=_choices(a), **options(a, *EVERY))
+    if folder:
+        each(a.scan, a.out, one)
+    else:
+        one(a.scan, a.out)
+    return True

@@ -1,0 +1,142 @@
+"""The generator's slices back on the scan's axes, consistent with the measurements as far as their noise asks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from brgm_med.consistency import project
+from brgm_med.corruptions import Separable, Together
+from brgm_med.measured_fraction import measured_fraction
+from brgm_med.noise_level import thinned
+from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, Reconstruction, Registration
+from brgm_med.pipelines.reconstruct.registration import from_box
+from brgm_med.search import Search
+from brgm_med.separable import SeparableSystem
+from brgm_med.transforms.geometry import Grid, resample
+from brgm_med.transforms.oblique import oblique_profile
+
+if TYPE_CHECKING:
+    from brgm_med.transforms.refine import Refined
+
+LOCAL_MM = 10.0
+"""Over about this distance the prior's error is taken to be equally large, where it is weighed against noise."""
+
+RESIDUAL = (0.82, 1.0)
+MOST_TRIALS = 8
+"""The residual of one scan should be between so many standard deviations of its noise; so many attempts at that."""
+
+
+def measurements_of(registration: Registration) -> tuple[LinearMeasurement, ...]:
+    """Every scan as a measurement of the result: the first, and the others in its units and with its bias field."""
+    first, grid = registration.first, registration.grid
+    inside = registration.operator.inside(first.scan.grid.shape)
+    measurements = [LinearMeasurement(registration.operator, first.scan.values, inside, first.noise.deviation)]
+    back = np.linalg.inv(first.pose)
+    for posed in registration.scans[1:]:
+        scan = posed.scan
+        profile = oblique_profile(scan.acquisition, scan.grid, grid, posed.pose @ back)
+        used = profile.spread(torch.ones(1, len(profile.index)))
+        values = first.denormalised(posed.normalised(), scan.grid, posed.pose)
+        scale = first.normalisation.scale / posed.normalisation.scale
+        measurements.append(LinearMeasurement(profile, values * used, used[0] > 0, posed.noise.deviation * scale))
+    return tuple(measurements)
+
+
+def combine(
+    registration: Registration, stack: Tensor, box: Grid, refined: tuple[Refined, ...], search: Search
+) -> Reconstruction:
+    """The generator's slices `stack` [Y, 1, Z, X] on the first scan's axes, made consistent with all scans.
+
+    One scan without noise: exactly. With noise: as far as the prior's error, which is estimated from the residual
+    around each voxel, is larger than it (see `weighed`). Of several scans, `search.interpolation` of that error counts
+    as noise.
+    """
+    volume, weight = from_box(registration, stack, box)
+    weight = weight.to(registration.interpolated.dtype)
+    guess = registration.interpolated.lerp(volume.to(registration.interpolated.dtype), weight)
+    measurements, covariance, grid = measurements_of(registration), registration.covariance, registration.grid
+    first, deviation = measurements[0], measurements[0].deviation
+    system = SeparableSystem.of(registration.operator, covariance, grid.shape)
+    error = 0.0
+    if len(measurements) == 1 and deviation == 0:
+        image = project(guess, registration.operator, first.values, covariance)
+        measured = system.measured_fraction(0.0)[None]
+    else:
+        residual = first.values.double() - registration.operator(guess.double())
+        if len(measurements) == 1:
+            size = error_size(residual, system, registration)
+            image, size = weighed(guess, first, size, covariance)
+            measured = local_fraction(system, deviation / size)
+        else:
+            together = Together([m.operator for m in measurements])
+            values = together.join([m.values for m in measurements])
+            typical = math.sqrt(
+                max(float(residual.square().mean()) - deviation**2, 0.0) / float(system.spectrum.mean())
+            )
+            ratio = math.hypot(deviation / max(typical, 1e-3 * deviation) if deviation else 0.0, search.interpolation)
+            image = project(guess, together, values, covariance, ratio, tol=5e-3)
+            measured, error = measured_fraction(together, covariance, ratio, (1, *grid.shape))
+    fraction = measured.to(guess.dtype)
+    return Reconstruction(
+        image, guess, weight, fraction, error, measurements, registration, (0, len(stack) - 1), refined
+    )
+
+
+def weighed(
+    image: Tensor, measurement: LinearMeasurement, error: Tensor, covariance: Separable
+) -> tuple[Tensor, Tensor]:
+    """The most probable image given a scan with noise, and the size of the prior's error that it rests on.
+
+    `error` [1, X, Y, Z] is scaled down, if need be, until the residual keeps `RESIDUAL` of the noise (the discrepancy
+    principle): a smaller one would mean that noise was taken for detail.
+    """
+    operator, values, deviation = measurement.operator, measurement.values, measurement.deviation
+    # So large an error leaves a residual well below the noise, and the system is no worse conditioned than it must be.
+    largest = max(float(torch.quantile(thinned(error.flatten()), 0.95)), deviation)
+    scale = min(1.0, 3 * math.sqrt(deviation / largest))
+    spread = float((values - values.mean()).square().mean().sqrt())
+    tolerance = min(5e-4, 0.05 * deviation / spread)
+    for _ in range(MOST_TRIALS):
+        size = scale * error
+        projected = project(image, operator, values, around(size, covariance), deviation, tol=tolerance)
+        residual = float((values - operator(projected)).square().mean().sqrt()) / deviation
+        if residual < RESIDUAL[0]:
+            scale *= 0.8
+        elif residual > RESIDUAL[1] and scale < 1:
+            scale = min(1.0, 1.1 * scale)
+        else:
+            break
+    return projected, size
+
+
+def around(error: Tensor, covariance: Separable) -> Callable[[Tensor], Tensor]:
+    """The covariance of an error whose size, [1, X, Y, Z], differs between voxels: x -> D C D x."""
+    return lambda x: error.to(x) * covariance(error.to(x) * x)
+
+
+def error_size(residual: Tensor, system: SeparableSystem, registration: Registration) -> Tensor:
+    """Standard deviation of the prior's own error around each voxel, [1, X, Y, Z], in the first scan's units: the part
+    of the residual's square that its noise does not explain, averaged over `LOCAL_MM`, over the mean eigenvalue of
+    A C A'."""
+    first = registration.first
+    width = [2 * max(0, round(LOCAL_MM / s / 2)) + 1 for s in first.scan.grid.spacing]
+    pad = [w // 2 for w in width]
+    local = torch.nn.functional.avg_pool3d(residual.square()[None], width, 1, pad, count_include_pad=False)[0]
+    misfit = (local - first.noise.deviation**2).clamp(min=0) / system.spectrum.mean()
+    return resample(misfit, first.scan.grid, registration.grid, padding="border").sqrt()
+
+
+def local_fraction(system: SeparableSystem, ratio: Tensor) -> Tensor:
+    """`SeparableSystem.measured_fraction` for a ratio of noise to error that differs between voxels, [1, X, Y, Z]: as
+    if it were everywhere as at the voxel. Where it is infinite, nothing is measured."""
+    position = ((ratio[0].log10() + 2) * 2).clamp(0, 8)
+    fraction = torch.zeros_like(position)
+    for number, level in enumerate(torch.logspace(-2, 2, 9, dtype=torch.float64).tolist()):
+        fraction += (1 - (position - number).abs()).clamp(min=0) * system.measured_fraction(level)
+    return torch.where(ratio[0] < 100, fraction, 0.0)[None]

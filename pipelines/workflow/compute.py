@@ -1,0 +1,149 @@
+"""Interfaces that compute: a scan as NIfTI, registered, sliced, reconstructed and compared; a prior trained.
+
+from brgm_med.pipelines import Reconstruct
+node = Node(Reconstruct(steps=15, threads=2), name="reconstruct")    # into a workflow of your own
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from nipype.interfaces.base import Directory, File, TraitedSpec, traits
+
+from brgm_med.pipelines.steps.compare import evaluate
+from brgm_med.pipelines.steps.convert import convert
+from brgm_med.pipelines.steps.preprocess import cut_slices, preprocess
+from brgm_med.pipelines.steps.reconstruct import reconstruct
+from brgm_med.pipelines.training.slices import train_on_slices
+from brgm_med.pipelines.workflow.refusals import is_refusal
+from brgm_med.pipelines.workflow.step import InputSpec, Step
+from brgm_med.priors import DEFAULT
+
+
+def scan_trait(desc: str) -> Any:
+    """A file, or a folder of DICOM."""
+    return traits.Either(File(exists=True), Directory(exists=True), mandatory=True, desc=desc)
+
+
+def threads_trait(desc: str = "of torch") -> Any:
+    return traits.Int(1, usedefault=True, desc=desc)
+
+
+class Convert(Step):
+    """`steps.convert`: whatever a scanner left, as NIfTI with its acquisition beside it."""
+
+    class input_spec(InputSpec):
+        scan = scan_trait("NIfTI; file, folder or zip of DICOM")
+        series = traits.Str(desc="which DICOM series of several: its UID or number")
+        metadata = traits.Dict(desc="content of the JSON file beside the scan: a BIDS sidecar, a stated acquisition")
+
+    class output_spec(TraitedSpec):
+        scan = File(exists=True, desc="NIfTI")
+        sidecar = File(exists=True, desc="JSON beside it: `metadata`, and the acquisition where one is stated")
+
+    def work(self, cwd: Path) -> dict[str, Any]:
+        scan, sidecar = convert(Path(self.inputs.scan), cwd, **self.arguments("series", "metadata"))
+        return {"scan": scan, "sidecar": sidecar}
+
+
+class Preprocess(Step):
+    """`steps.preprocess`: reorient, register and normalise a head."""
+
+    class input_spec(InputSpec):
+        scan = File(exists=True, mandatory=True, desc="NIfTI")
+        prior = traits.Str(DEFAULT, usedefault=True, desc="name or folder of the prior whose template is used")
+        threads = threads_trait()
+
+    class output_spec(TraitedSpec):
+        registered = File(exists=True, desc="the head in the prior's box, RAS+, air -1, mean of the brain 0")
+        pose = File(exists=True, desc="JSON: how it lies in the template, and how well it fits")
+
+    def work(self, cwd: Path) -> dict[str, Any]:
+        registered, pose = preprocess(folder=cwd, **self.arguments("scan", "prior", "threads"))
+        return {"registered": registered, "pose": pose}
+
+
+class Slice(Step):
+    """`steps.preprocess.cut_slices`: the coronal slices of a registered head."""
+
+    refusable = "registered"
+
+    class input_spec(InputSpec):
+        registered = File(exists=True, mandatory=True, desc="what Preprocess gives")
+
+    class output_spec(TraitedSpec):
+        slices = File(exists=True, desc="safetensors: `stack` [slices, 1, rows, columns], float16")
+
+    def work(self, cwd: Path) -> dict[str, Any]:
+        return {"slices": cut_slices(Path(self.inputs.registered), cwd)}
+
+
+class Train(Step):
+    """`training.slices.train_on_slices`; heads that were refused are left out. Goes on where it was interrupted."""
+
+    refusable = "slices"
+    _can_resume = True
+
+    class input_spec(InputSpec):
+        slices = traits.List(File(exists=True), mandatory=True, desc="what Slice gives, of every head")
+        kimg = traits.Float(mandatory=True, desc="train until so many thousand slices have been shown")
+        template = traits.Str(DEFAULT, usedefault=True, desc="the prior that Preprocess registered to")
+        held_out = traits.Int(desc="measure snapshots on so many last heads (default: a tenth)")
+        architecture = traits.Dict(desc="fields of training.state.Architecture that differ from the default")
+        seed = traits.Int(0, usedefault=True, desc="of weights, draws and augmentation")
+        threads = threads_trait()
+        lpips_weights = File(exists=True, desc="AlexNet weights (default: those at hand, if any)")
+
+    class output_spec(TraitedSpec):
+        prior = Directory(exists=True, desc="the bundle of the trained prior")
+
+    def work(self, cwd: Path) -> dict[str, Any]:
+        slices = [Path(s) for s in self.inputs.slices if not is_refusal(s)]
+        run = self.arguments("kimg", "seed", "threads", "lpips_weights")
+        data = self.arguments("template", "held_out", "architecture")
+        return {"prior": train_on_slices(slices, cwd / "trained-prior", **run, **data)}
+
+
+class Reconstruct(Step):
+    """`steps.super_resolve` or `steps.inpaint`: the scan that most probably caused the one that is given."""
+
+    class input_spec(InputSpec):
+        scan = scan_trait("NIfTI or DICOM, a sidecar beside it is read")
+        sidecar = File(exists=True, desc="that sidecar: only so that a change of it is noticed")
+        task = traits.Enum("sr", "inpaint", usedefault=True, desc="a finer scan, or a hole filled")
+        mask = File(exists=True, desc="to inpaint: integers, what is not 0 is unknown")
+        name = traits.Str(desc="of the result, folders before it are left out (default: the scan's, and the task)")
+        prior = traits.Str(DEFAULT, usedefault=True, desc="name or folder of the prior")
+        steps = traits.Int(desc="of the MAP search (default: the task's own)")
+        seed = traits.Int(0, usedefault=True, desc="of all random numbers")
+        threads = threads_trait("of torch; results repeat to the last bit for equal numbers of them")
+        device = traits.Enum("cpu", "cuda", usedefault=True, desc="where torch computes")
+
+    class output_spec(TraitedSpec):
+        result = File(exists=True, desc="NIfTI; where there is a map of what was measured, NAME_measured is beside it")
+        certificate = File(exists=True, desc="JSON: what was done, and how exactly the result gives back the scan")
+
+    def work(self, cwd: Path) -> dict[str, Any]:
+        options = self.arguments("task", "mask", "name", "prior", "steps", "seed", "threads", "device")
+        if "name" in options:
+            options["name"] = options["name"].rsplit("/", 1)[-1]
+        result, certificate = reconstruct(Path(self.inputs.scan), cwd, **options)
+        return {"result": result, "certificate": certificate}
+
+
+class Evaluate(Step):
+    """`steps.compare.evaluate`: how far a result is from the truth."""
+
+    refusable = "result"
+
+    class input_spec(InputSpec):
+        result = File(exists=True, mandatory=True, desc="a volume")
+        truth = File(exists=True, mandatory=True, desc="what it should be, on the same grid")
+
+    class output_spec(TraitedSpec):
+        scores = File(exists=True, desc="JSON: psnr (dB), ssim, rmse, mae, range")
+
+    def work(self, cwd: Path) -> dict[str, Any]:
+        evaluate(Path(self.inputs.result), Path(self.inputs.truth), cwd / "scores.json")
+        return {"scores": cwd / "scores.json"}

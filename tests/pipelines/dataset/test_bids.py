@@ -1,0 +1,132 @@
+"""Names and files of BIDS: no two scans share a derivative, sidecars are inherited, masks are found or asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from brgm_med.errors import InputRefusedError, UsageError
+from brgm_med.pipelines.dataset.bids import (
+    derived_name,
+    entities,
+    find_plain,
+    find_scans,
+    metadata_of,
+    resolution_label,
+)
+from tests.mr_series import mr_series
+
+
+def touch(path: Path, text: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    touch(tmp_path / "dataset_description.json", "{}")
+    return tmp_path
+
+
+def test_names_keep_every_entity() -> None:
+    name = "sub-01_ses-a_acq-x_run-2_T1w.nii.gz"
+    assert entities(name) == {"sub": "01", "ses": "a", "acq": "x", "run": "2", "suffix": "T1w"}
+    assert derived_name(name, "2mm", "sr") == "sub-01_ses-a_acq-x_run-2_res-2mm_desc-sr_T1w"
+    for other in ("sub-01_T1w.json", "T1w.nii.gz", "sub-01_T1w_brgm.nii.gz", "sub-0/1_T1w.nii.gz", "sub_T1w.nii.gz"):
+        assert entities(other) is None
+    assert [resolution_label("sr", s) for s in (2.0, 1.5, 0.9375)] == ["2mm", "1p5mm", "0p938mm"]
+    assert resolution_label("inpaint", 2.0) == "native"
+
+
+def test_no_two_scans_have_one_derivative(root: Path) -> None:
+    names = [
+        "sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-01/anat/sub-01_run-1_T1w.nii.gz",
+        "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii",
+        "sub-01/ses-a/anat/sub-01_ses-a_acq-y_T1w.nii.gz",
+        "sub-02/anat/sub-02_T1w.nii.gz",
+    ]
+    for name in (*names, "sub-01/anat/sub-01_T2w.nii.gz", "sub-01/func/sub-01_T1w.nii.gz", "sub-02/anat/notes.txt"):
+        touch(root / name)
+    scans = find_scans(root, task="sr", spacing=2.0)
+    assert sorted(s.path.relative_to(root).as_posix() for s in scans) == sorted(names)
+    assert len({s.destination for s in scans}) == len(names)
+    assert {s.group for s in scans} == {"sub-01", "sub-02"}
+    assert all(s.problem is None for s in scans)
+    one = next(s for s in scans if s.path.name == "sub-01_ses-a_T1w.nii")
+    assert one.destination == "sub-01/ses-a/anat/sub-01_ses-a_res-2mm_desc-sr_T1w"
+    assert one.sidecar["Sources"] == ["bids:raw:sub-01/ses-a/anat/sub-01_ses-a_T1w.nii"]
+    assert one.sidecar["Resolution"].startswith("2 mm")
+    touch(root / "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz")
+    twice = [s for s in find_scans(root, task="sr", spacing=2.0) if s.problem]
+    assert sorted(s.path.name for s in twice) == ["sub-01_ses-a_T1w.nii", "sub-01_ses-a_T1w.nii.gz"]
+
+
+def test_what_is_not_there_is_refused(root: Path) -> None:
+    with pytest.raises(InputRefusedError, match="no \\*_T1w"):
+        find_scans(root, task="sr", spacing=2.0)
+    touch(root / "sub-01/anat/sub-01_T1w.nii.gz")
+    with pytest.raises(UsageError, match="sub-07"):
+        find_scans(root, task="sr", spacing=2.0, labels=["07"])
+    assert len(find_scans(root, task="sr", spacing=2.0, labels=["sub-01"])) == 1
+    (root / "dataset_description.json").unlink()
+    with pytest.raises(InputRefusedError, match="--layout plain"):
+        find_scans(root, task="sr", spacing=2.0)
+
+
+def test_nearer_sidecars_win(root: Path) -> None:
+    scan = touch(root / "sub-01/ses-a/anat/sub-01_ses-a_acq-x_T1w.nii.gz")
+    touch(root / "T1w.json", json.dumps({"a": 1, "b": 1, "c": 1, "d": 1}))
+    touch(root / "acq-x_T1w.json", json.dumps({"b": 2, "c": 2, "d": 2}))
+    touch(root / "acq-y_T1w.json", json.dumps({"a": 9}))
+    touch(root / "sub-01/sub-01_T1w.json", json.dumps({"c": 3, "d": 3}))
+    touch(root / "sub-01/ses-a/anat/sub-01_ses-a_acq-x_T1w.json", json.dumps({"d": 4}))
+    assert metadata_of(root, scan) == {"a": 1, "b": 2, "c": 3, "d": 4}
+    touch(root / "sub-01/sub-01_T1w.json", "{")
+    (found,) = find_scans(root, task="sr", spacing=2.0)
+    assert "sub-01/sub-01_T1w.json: is no readable JSON" in str(found.problem)
+
+
+def test_a_hole_needs_one_mask(root: Path) -> None:
+    for sub in ("01", "02", "03"):
+        touch(root / f"sub-{sub}/ses-a/anat/sub-{sub}_ses-a_T1w.nii.gz")
+    mask = touch(root / "derivatives/lesions/sub-01/ses-a/anat/sub-01_ses-a_label-lesion_mask.nii.gz")
+    touch(root / "derivatives/lesions/sub-01/ses-b/anat/sub-01_ses-b_label-lesion_mask.nii.gz")
+    touch(root / "derivatives/lesions/sub-01/ses-a/anat/sub-01_ses-a_space-MNI_label-lesion_mask.nii.gz")
+    for name in ("sub-02_label-lesion_mask", "sub-02_ses-a_label-lesion_mask"):
+        touch(root / "sub-02/ses-a/anat" / f"{name}.nii.gz")
+    one, two, three = find_scans(root, task="inpaint", spacing=2.0)
+    assert one.mask == mask
+    assert one.sidecar["Sources"][1] == f"bids:raw:{mask.relative_to(root).as_posix()}"
+    assert two.mask is three.mask is None
+    assert "found: sub-02/ses-a/anat/sub-02_label-lesion_mask.nii.gz, sub-02" in str(two.problem)
+    assert "found: none" in str(three.problem)
+    touch(root / "masks/03-a.nii.gz")
+    found = find_scans(root, task="inpaint", spacing=2.0, labels=["03"], mask_pattern="masks/{sub}-{ses}.nii*")
+    assert found[0].mask == root / "masks/03-a.nii.gz"
+    with pytest.raises(UsageError, match="'run'"):
+        find_scans(root, task="inpaint", spacing=2.0, mask_pattern="{run}.nii.gz")
+
+
+def test_plain_folders_hold_nifti_and_dicom(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    touch(root / "a/one.nii.gz")
+    touch(root / "a/one.json", json.dumps({"SliceThickness": 3}))
+    touch(root / "a/one_mask.nii.gz")
+    touch(root / "two.nii")
+    mr_series(root / "study")
+    touch(root / "out/three.nii.gz")
+    masked = find_plain(root, task="inpaint", without=[root / "out"])
+    assert [s.destination for s in masked] == ["a/one_inpaint", "two_inpaint", "study_inpaint"]
+    assert masked[0].mask == root / "a/one_mask.nii.gz"
+    assert masked[0].metadata == {"SliceThickness": 3}
+    assert [s.problem is None for s in masked] == [True, False, False]
+    touch(root / "study.nii.gz")
+    found = {s.destination: s.problem for s in find_plain(root, task="sr", without=[root / "out"])}
+    assert "another scan has this name" in str(found["study_sr"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputRefusedError, match="holds no scan"):
+        find_plain(tmp_path / "empty", task="sr")

@@ -1,0 +1,133 @@
+"""Heads as training reads them: each in a file of its own, under the hash of scan, template and version."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from monai.data import CacheDataset, MetaTensor, PersistentDataset
+from monai.transforms import Compose, Transform
+from torch import Tensor
+
+from brgm_med.errors import BrgmError, InputRefusedError, PriorError
+from brgm_med.files import digest, replacing
+from brgm_med.transforms.load import LoadScan
+from brgm_med.transforms.rigid import RegisterNormalised
+from brgm_med.transforms.slices import CoronalSlices
+from brgm_med.transforms.template import Template
+
+VERSION = b"1"
+"""Part of every file's key: to be raised when the preparation of a head changes."""
+
+
+class Packed(Transform):
+    """A registered stack -> its file's entries: `stack` [Y, 1, Z, X] float16, `pose` [4, 4] float64, `correlation`."""
+
+    def __call__(self, stack: MetaTensor) -> dict[str, Tensor]:
+        return {
+            "stack": stack.as_tensor().half().contiguous(),
+            "pose": stack.meta["pose"],
+            "correlation": torch.tensor(stack.meta["registration_correlation"], dtype=torch.float64),
+        }
+
+
+def fingerprint(tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of names, types, shapes and values, hexadecimal."""
+    hashed = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        hashed.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        hashed.update(tensor.contiguous().numpy().tobytes())
+    return hashed.hexdigest()
+
+
+def read_head(file: Path) -> dict[str, Tensor] | None:
+    """The head that `PreparedHeads` wrote into `file`; None when it is damaged (torch does not see a turned bit)."""
+    try:
+        content = torch.load(file, weights_only=True)
+        return content["head"] if fingerprint(content["head"]) == content["sha256"] else None
+    except Exception:  # a damaged archive fails in as many ways as pickle, zip and torch have
+        return None
+
+
+class PreparedHeads(PersistentDataset):
+    """Heads as `Packed` leaves them, each in a file of `cache` under the hash of scan, template and version.
+
+    A file is there whole or not at all, and holds plain tensors and their SHA-256; a damaged one is made anew, and
+    `report` is told. Raises InputRefusedError, naming the scan, for one that cannot be read or does not register.
+    """
+
+    def __init__(
+        self, paths: Sequence[Path], template: Template, cache: Path, report: Callable[[str], None] = print
+    ) -> None:
+        numbers = {"image": template.image, "mask": template.mask}
+        numbers |= {name: torch.from_numpy(g.affine) for name, g in (("grid", template.grid), ("box", template.box))}
+        self.template = f"{fingerprint(numbers)} {template.box.shape}"
+        self.report = report
+        chain = Compose([LoadScan(), RegisterNormalised(template), CoronalSlices(), Packed()])
+        super().__init__([str(p) for p in paths], chain, cache, hash_func=self.key)
+        self.files = [cache / f"{self.key(path).decode()}.pt" for path in self.data]
+
+    def key(self, path: str) -> bytes:
+        """The name of the file of the head at `path`."""
+        try:
+            content = digest(Path(path))
+        except OSError as error:
+            raise InputRefusedError(f"{path}: cannot be read ({error.strerror}); take it out of the folder") from error
+        return hashlib.sha256(VERSION + f"{content} {self.template}".encode()).hexdigest()[:32].encode()
+
+    def missing(self) -> list[int]:
+        """The heads that still have to be prepared. Damaged files are removed."""
+        missing = []
+        for index, file in enumerate(self.files):
+            if file.is_file() and read_head(file) is None:
+                self.report(f"{file}: damaged; {Path(self.data[index]).name} is prepared again")
+                file.unlink()
+            if not file.is_file():
+                missing.append(index)
+        return missing
+
+    def _transform(self, index: int) -> dict[str, Tensor]:
+        file = self.files[index]
+        head = read_head(file) if file.is_file() else None
+        if head is None:
+            head = self._prepared(self.data[index])
+            with replacing(file, force=True) as temporary:
+                torch.save({"head": head, "sha256": fingerprint(head)}, temporary)
+        return head
+
+    def _prepared(self, path: str) -> dict[str, Tensor]:
+        try:
+            return self._pre_transform(path)
+        except Exception as error:
+            root = _root(error)
+            if not isinstance(root, InputRefusedError):
+                raise root from None
+            named = str(root) if path in str(root) else f"{path}: {root}"
+            raise InputRefusedError(f"{named}; take it out of the folder") from error
+
+
+class CachedStack(Transform):
+    """A file that `PreparedHeads` keeps -> its stack [Y, 1, Z, X], float16. Raises PriorError for a damaged one."""
+
+    def __call__(self, file: str) -> Tensor:
+        head = read_head(Path(file))
+        if head is None:
+            raise PriorError(f"{file}: missing or damaged; run brgm-med train again, which makes it anew")
+        return head["stack"]
+
+
+def in_memory(files: Sequence[Path]) -> CacheDataset:
+    """Kept heads, read once: item h is head h's [Y, 1, Z, X], float16. Raises PriorError as `CachedStack` does."""
+    try:
+        return CacheDataset([str(f) for f in files], Compose([CachedStack()]), progress=False, copy_cache=False)
+    except Exception as error:
+        raise _root(error) from None
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error that a transform raised: MONAI wraps it, and our own errors may have causes."""
+    while error.__cause__ is not None and not isinstance(error, BrgmError):
+        error = error.__cause__
+    return error
