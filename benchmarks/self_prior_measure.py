@@ -22,24 +22,18 @@ from brgm_med.consistency import project
 from brgm_med.metrics import lpips, ssim
 from brgm_med.ops.precision import native_precision
 from brgm_med.perceptual import LPIPS
-from brgm_med.pipelines.reconstruct.measurement import error_covariance
+from brgm_med.pipelines.reconstruct.registration import error_covariance
 from brgm_med.self_prior import learn, weights
 from brgm_med.self_prior.network import SubSliceNetwork, averaged, condition
 from brgm_med.self_prior.prior import ITERATIONS, Normalisation
 from brgm_med.self_prior.thick_axis import ThickAxis, cubic_matrix
 from brgm_med.self_prior.tune import smoothing, tune
-from brgm_med.transforms.acquire import (
-    AcquisitionModel,
-    degrade,
-    fine_grid,
-    interpolate,
-    respaced,
-    thick_slices,
-)
+from brgm_med.transforms.acquire import AcquisitionModel, fine_grid, interpolate, respaced
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.oblique import acquire_turned, turned
 from brgm_med.transforms.prepare import Heads, heads_in
 from brgm_med.transforms.register import resample_cubic
+from brgm_med.transforms.simulate import degrade, thick_slices
 from brgm_med.weights import lpips_features, lpips_heads
 
 GAINS = (0.0, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.6)

@@ -19,8 +19,9 @@ from brgm_med.self_prior.prior import Acquisition
 from brgm_med.self_prior.spectrum import extra_blur
 from brgm_med.self_prior.thick_axis import COSINES, ThickAxis, cubic_matrix
 from brgm_med.self_prior.tune import smoothing
-from brgm_med.transforms.acquire import AcquisitionModel, degrade, interpolate, respaced, thick_slices
+from brgm_med.transforms.acquire import AcquisitionModel, interpolate, respaced
 from brgm_med.transforms.geometry import Grid
+from brgm_med.transforms.simulate import degrade, thick_slices
 
 ACQUISITIONS: list[tuple[float, float, Profile]] = [(4.0, 4.0, "box"), (3.3, 2.7, "trapezoid"), (5.6, 5.6, "gaussian")]
 STEP = 4

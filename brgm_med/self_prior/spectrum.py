@@ -31,8 +31,8 @@ def extra_blur(views: Sequence[Tensor], step: float, thickness: float, profile: 
 
     `views`: the scan's planes [P, H, W], P along the slices, H one in-plane axis or the other; `step`, `thickness` in
     pixels. Made thick along H by the scan's own profile, the data are sampled alike along P and H; were the head as
-    sharp along both, their spectra would agree. The slope of the logarithm of the ratio over (2 pi f)^2 is the variance.
-    Anatomy is not the same along both axes: +-0.05 mean nothing, and the result may be negative.
+    sharp along both, their spectra would agree. The slope of the log ratio over (2 pi f)^2 is the variance. Anatomy
+    is not the same along both axes: +-0.05 mean nothing, and the result may be negative.
     """
     frequencies = torch.linspace(*BAND, 15, dtype=torch.float64)
     abscissa = (2 * math.pi * frequencies).square()
