@@ -12,10 +12,9 @@ from torch import Tensor
 
 from brgm_med.corruptions import Profile
 from brgm_med.errors import InputRefusedError, PriorError
-from brgm_med.self_prior import SelfPrior, learn, weights
+from brgm_med.self_prior import Acquisition, SelfPrior, learn, weights
 from brgm_med.self_prior.network import SubSliceNetwork, averaged, condition, mirrored
 from brgm_med.self_prior.pairs import Strips, detail_loss, thick_of
-from brgm_med.self_prior.prior import Acquisition
 from brgm_med.self_prior.spectrum import extra_blur
 from brgm_med.self_prior.thick_axis import COSINES, ThickAxis, cubic_matrix
 from brgm_med.self_prior.tune import smoothing
