@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -61,14 +62,9 @@ def total_variation(setting: Setting) -> Method:
     def reconstruct(y: Tensor, corruption: nn.Module) -> Tensor:
         top = largest_square(corruption, setting.shape)
         weight = TV_HOLES if isinstance(corruption, Mask) else TV_AVERAGES
-        prior = deepinv.optim.prior.TVPrior(n_it_max=TV_INNER)
-        solver = deepinv.optim.FISTA(
-            deepinv.optim.L2(),
-            prior,
-            lambda_reg=weight * top,
-            stepsize=1 / top,
-            max_iter=TV_STEPS,
-        )
+        fidelity, prior = deepinv.optim.L2(), deepinv.optim.prior.TVPrior(n_it_max=TV_INNER)
+        options = {"lambda_reg": weight * top, "stepsize": 1 / top, "max_iter": TV_STEPS}
+        solver = deepinv.optim.FISTA(fidelity, prior, **options)
         linear = physics(corruption, setting.shape)
         with torch.no_grad():
             start = linear.A_adjoint(y.float()) / top
@@ -88,9 +84,8 @@ def deep_image_prior(setting: Setting) -> Method:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(setting.seed)
                 network = deepinv.models.ConvDecoder(setting.shape, layers=DIP_LAYERS, channels=DIP_CHANNELS)
-                prior = deepinv.models.DeepImagePrior(
-                    network, (DIP_CHANNELS, 4, 4), iterations=DIP_STEPS, learning_rate=DIP_RATE
-                )
+                size, options = (DIP_CHANNELS, 4, 4), {"iterations": DIP_STEPS, "learning_rate": DIP_RATE}
+                prior = deepinv.models.DeepImagePrior(network, size, **options)
                 images.append(prior(one, linear).detach())
         return _known_kept(torch.cat(images), y, corruption)
 
@@ -107,9 +102,8 @@ def inpainting_for(method: str) -> tuple[Any, Any]:
         import cv2
         from skimage.restoration import inpaint_biharmonic
     except ImportError:
-        raise UsageError(
-            f"--methods {method}: needs scikit-image and OpenCV; pip install 'brgm-med[evaluate]'"
-        ) from None
+        advice = "needs scikit-image and OpenCV; pip install 'brgm-med[evaluate]'"
+        raise UsageError(f"--methods {method}: {advice}") from None
     return cv2, inpaint_biharmonic
 
 
@@ -132,16 +126,10 @@ def filled(y: Tensor, corruption: nn.Module, method: str) -> Tensor:
     return torch.from_numpy(np.stack(done)).reshape(y.shape).to(y)
 
 
-def biharmonic(_setting: Setting) -> Method:
-    """scikit-image's biharmonic inpainting."""
-    return lambda y, corruption: filled(y, corruption, "biharmonic")
+def _method(name: str) -> Callable[[Setting], Method]:
+    return lambda _setting: lambda y, corruption: filled(y, corruption, name)
 
 
-def telea(_setting: Setting) -> Method:
-    """OpenCV's fast marching inpainting, in 8 bits, as it takes them (Telea 2004)."""
-    return lambda y, corruption: filled(y, corruption, "telea")
-
-
-def navier_stokes(_setting: Setting) -> Method:
-    """OpenCV's Navier-Stokes inpainting, in 8 bits, as it takes them (Bertalmio et al. 2001)."""
-    return lambda y, corruption: filled(y, corruption, "navier-stokes")
+biharmonic, telea, navier_stokes = map(_method, ("biharmonic", "telea", "navier-stokes"))
+"""scikit-image's biharmonic inpainting; OpenCV's fast marching (Telea 2004) and Navier-Stokes inpainting (Bertalmio et
+al. 2001), in 8 bits, as it takes them."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from brgm_med.errors import InputRefusedError, refuse
+from brgm_med.errors import refuse
 
 LETTERS = "ABCDEF"
 MAX_BYTES = 64 << 20
@@ -85,8 +85,10 @@ def _ballot(path: Path, key: Key) -> Ballot:
     except (LookupError, TypeError, ValueError):
         asked, choices = [], ()
     if asked != list(range(1, len(key.images) + 1)):
-        what = f"does not hold the answers A to {letters[-1]} of the study's {len(key.images)} images, so it is damaged"
-        refuse(path, what, "ask the rater to save it again")
+        problem = (
+            f"does not hold the answers A to {letters[-1]} of the study's {len(key.images)} images, so it is damaged"
+        )
+        refuse(path, problem, "ask the rater to save it again")
     return Ballot(path, rater, choices)
 
 
@@ -95,8 +97,6 @@ def _json(path: Path, advice: str) -> dict[str, Any]:
         if path.stat().st_size > MAX_BYTES:
             refuse(path, "is far too large", advice)
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except InputRefusedError:
-        raise
     except FileNotFoundError:
         refuse(path, "no such file", advice)
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,10 @@ from brgm_med.pipelines.forced_choice.votes import Share, against_equal_choice, 
 FEW = 5
 """Below so many raters, or so many images for each method, what is said of them is called rough."""
 
+HEAD = (
+    "method votes share share_low share_high minus_other minus_other_low minus_other_high "
+    "raters images unanswered p_equal_choice"
+)
 STATEMENT = "Votes on derived images. For research, not for diagnosis."
 
 
@@ -82,10 +87,8 @@ def _markdown(table: list[Share], votes: NDArray[np.int64], ballots: list[Ballot
     missing = [(b.rater, b.choices.count(None)) for b in ballots]
     of = ", ".join(f"{_plain(rater)}: {count}" for rater, count in missing if count)
     lines.append(f"- Unanswered: {raters * images - answered} of {raters * images}{f' ({of})' if of else ''}.")
-    letters = np.zeros(methods, int)
-    for ballot in ballots:
-        np.add.at(letters, [choice for choice in ballot.choices if choice is not None], 1)
-    by = ", ".join(f"{letter} {count}" for letter, count in zip(LETTERS, letters, strict=False))
+    letters = Counter(choice for ballot in ballots for choice in ballot.choices)
+    by = ", ".join(f"{letter} {letters[i]}" for i, letter in enumerate(LETTERS[:methods]))
     lines.append(f"- By letter, which were shuffled: {by}.")
     return "\n".join(lines)
 
@@ -106,10 +109,7 @@ def _agreement(votes: NDArray[np.int64]) -> str:
 def _csv(table: list[Share], votes: NDArray[np.int64]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    ends = ("low", "high")
-    head = ["method", "votes", "share", *(f"share_{end}" for end in ends)]
-    head += ["minus_other", *(f"minus_other_{end}" for end in ends), "raters", "images", "unanswered", "p_equal_choice"]
-    writer.writerow(head)
+    writer.writerow(HEAD.split())
     raters, images, _ = votes.shape
     common = [raters, images, raters * images - int(votes.sum()), repr(against_equal_choice(votes)[2])]
     for row in table:
@@ -123,8 +123,8 @@ def _with(value: float, interval: tuple[float, float]) -> str:
     return f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _plain(text: str) -> str:

@@ -49,11 +49,9 @@ class Volume:
     @classmethod
     def turned(cls, values: NDArray[np.generic], grid: Grid) -> Volume:
         """Of any order and direction of the index axes; no voxel is interpolated."""
-        orientation = nib.orientations.io_orientation(grid.affine)
-        values = nib.orientations.apply_orientation(values, orientation)
-        affine = grid.affine @ nib.orientations.inv_ornt_aff(orientation, grid.shape)
-        x, y, z = values.shape
-        return cls(np.ascontiguousarray(values, np.float32), Grid((x, y, z), affine))
+        image = nib.as_closest_canonical(nib.nifti1.Nifti1Image(np.asarray(values, np.float32), grid.affine))
+        x, y, z = image.shape
+        return cls(np.ascontiguousarray(image.dataobj, np.float32), Grid((x, y, z), image.affine))
 
     def index(self, point: NDArray[np.float64]) -> NDArray[np.int_]:
         """The voxel nearest to a world point (RAS mm), [3]; at the edge where the point lies outside."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from string import Template
 from typing import Any
@@ -59,19 +60,20 @@ def spots(found: Evidence, offsets: tuple[int, ...] = (0,)) -> list[Spot]:
     return result
 
 
-def figure(image: Image, alt: str, spot: Spot, caption: str | None = None, kind: str = "") -> str:
+def figure(image: Image, alt: str, spot: Spot, caption: str = "", kind: str = "") -> str:
     """A picture with letters at its sides."""
     marks = "".join(f'<span class="{c}">{m}</span>' for c, m in zip("lrtb", spot.view.letters, strict=True))
     size = f'width="{image.width}" height="{image.height}"'
     return (
         f'<figure class="{kind}"><div class="picture"><img src="{data_uri(image)}" {size} alt="{e(alt)}: '
         f'{e(spot.where)}"><span aria-hidden="true">{marks}</span></div>'
-        f"<figcaption>{e(caption or '')}{e(spot.where)}</figcaption></figure>"
+        f"<figcaption>{e(caption)}{e(spot.where)}</figcaption></figure>"
     )
 
 
-def row(figures: list[str]) -> str:
-    return f'<div class="row">{"".join(figures)}</div>'
+def row(found: Evidence, alt: str, draw: Callable[[Spot], Image]) -> str:
+    """Pictures of all three views, as `draw` makes them."""
+    return f'<div class="row">{"".join(figure(draw(spot), alt, spot) for spot in spots(found))}</div>'
 
 
 def compare(found: Evidence) -> str:
@@ -86,11 +88,9 @@ def compare(found: Evidence) -> str:
     pairs = []
     for spot in spots(found, (-1, 0, 1)):
         before, after = (grey(v, spot.view, spot.point, low, high) for v in (found.before, found.after))
-        sides = (
-            figure(before, "Before, the scan interpolated", spot, "Before: ", "before"),
-            figure(after, "After, the result", spot, "After: ", "after"),
-        )
-        pairs.append(f'<div class="pair">{"".join(sides)}</div>')
+        left = figure(before, "Before, the scan interpolated", spot, "Before: ", "before")
+        right = figure(after, "After, the result", spot, "After: ", "after")
+        pairs.append(f'<div class="pair">{left}{right}</div>')
     inside = Template(asset("compare.html")).substitute(shown=e(shown), pairs="\n".join(pairs))
     return section("compare", "Before and after", inside)
 
@@ -102,28 +102,26 @@ def maps(found: Evidence) -> str:
     if found.inferred is None:
         parts.append(f"<p>Not shown: {e(found.missing['inferred'])}.</p>")
     else:
-        share = percent(float(found.inferred.values.mean()))
-        pictures = [
-            figure(
-                tinted(grey(found.after, s.view, s.point, low, high), found.inferred, s.view, s.point),
-                "The result, orange where it was inferred",
-                s,
-            )
-            for s in spots(found)
-        ]
+        inferred, share = found.inferred, percent(float(found.inferred.values.mean()))
+
+        def orange(s: Spot) -> Image:
+            return tinted(grey(found.after, s.view, s.point, low, high), inferred, s.view, s.point)
+
+        pictures = row(found, "The result, orange where it was inferred", orange)
         parts.append(
             "<p>Grey: measured. Orange: inferred by the model, the more orange the less of it the scans settle; on "
-            f"average {share} over the field of view.</p>{row(pictures)}"
+            f"average {share} over the field of view.</p>{pictures}"
         )
     if found.residual is not None:
-        largest, top = float(found.residual.values.max()), _top(found.residual, low, high)
-        pictures = [figure(heat(found.residual, s.view, s.point, top), "Residual", s) for s in spots(found)]
+        residual, largest = found.residual, float(found.residual.values.max())
+        top = _top(residual, low, high)
+        pictures = row(found, "Residual", lambda s: heat(residual, s.view, s.point, top))
         small = " So black everywhere: nowhere is there a difference to be seen." if largest < top / 255 else ""
         parts.append(
             "<h3>Residual</h3><p>What the scanner's way of sampling makes of the result, minus the scan, without its "
             f"sign, on the scan's own voxels. Black is 0; white is {number(top)} in the scan's units, "
             f"{percent(top / (high - low))} of the way from black to white in the pictures above. The largest is "
-            f"{number(largest)}.{small}</p>{row(pictures)}"
+            f"{number(largest)}.{small}</p>{pictures}"
         )
     elif "residual" in found.missing:
         parts.append(f"<h3>Residual</h3><p>Not shown: {e(found.missing['residual'])}.</p>")
@@ -136,16 +134,17 @@ def registration(found: Evidence) -> str:
         return section("registration", "Registration", f"<p>Not shown: {e(found.missing['registration'])}.</p>")
     low, high = window(found.scan.values)
     shapes = [(found.head, HEAD_LEVEL, BLUE), (found.brain, 0.5, ORANGE)]
-    pictures = []
-    for s in spots(found):
-        below = grey(found.before, s.view, s.point, low, high, OUTLINE)
-        pictures.append(figure(outlined(below, shapes, s.view, s.point), "The scan with the template's outlines", s))
+
+    def drawn(s: Spot) -> Image:
+        return outlined(grey(found.before, s.view, s.point, low, high, OUTLINE), shapes, s.view, s.point)
+
     text = (
         "The template's outlines over the scan, where the registration puts them: blue its head, orange the bulk of "
         "its brain. They are those of an average head and need not follow this one everywhere, but should not be "
         "shifted or turned against it."
     )
-    return section("registration", "Registration", f"<p>{e(text)}</p>{row(pictures)}")
+    pictures = row(found, "The scan with the template's outlines", drawn)
+    return section("registration", "Registration", f"<p>{e(text)}</p>{pictures}")
 
 
 def view(found: Evidence, budget: int) -> str:
@@ -158,9 +157,8 @@ def view(found: Evidence, budget: int) -> str:
     if found.inferred is not None:
         wanted.append(("inferred: 0 measured, 1 inferred", found.inferred, 0.0, 1.0, "inferno"))
     if found.residual is not None:
-        wanted.append(
-            ("residual, on the scan's voxels", found.residual, 0.0, _top(found.residual, low, high), "inferno")
-        )
+        top = _top(found.residual, low, high)
+        wanted.append(("residual, on the scan's voxels", found.residual, 0.0, top, "inferno"))
     volumes: list[dict[str, Any]] = []
     for label, volume, black, white, colours in reversed(wanted):  # what those leave of their share, images may use
         share = budget // (len(wanted) - len(volumes))
@@ -171,14 +169,11 @@ def view(found: Evidence, budget: int) -> str:
         "Volumes of 256 levels, the images cut off at the black and white of the pictures above. Their voxels: "
         f"{sizes}. Values read here are rounded to those levels; the files themselves hold all digits."
     )
-    inside = Template(asset("view.html")).substitute(
-        said=e(said),
-        options="".join(
-            f'<option value="{i}"{" selected" if i == 1 else ""}>{e(v["label"])}</option>'
-            for i, v in enumerate(volumes)
-        ),
-        data=data_block("volumes", {"volumes": volumes, "focus": found.focus.round(2).tolist()}),
+    choice = (
+        f'<option value="{i}"{" selected" if i == 1 else ""}>{e(v["label"])}</option>' for i, v in enumerate(volumes)
     )
+    data = data_block("volumes", {"volumes": volumes, "focus": found.focus.round(2).tolist()})
+    inside = Template(asset("view.html")).substitute(said=e(said), options="".join(choice), data=data)
     return section("view", "Interactive view", inside)
 
 
