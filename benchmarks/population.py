@@ -37,7 +37,7 @@ from torch.nn.functional import interpolate
 from brgm_med.files import digest
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.training.run import lpips_distance
-from brgm_med.priors.bundle import load
+from brgm_med.priors.bundle import DEFAULT, load
 from brgm_med.training import loop
 from brgm_med.training.loop import Recipe
 from brgm_med.training.measure import measure_sources
@@ -93,7 +93,7 @@ GREY = (3, 8, 10, 11, 12, 13, 17, 18, 26, 42, 47, 49, 50, 51, 52, 53, 54, 58)
 @cache
 def templates() -> tuple[Template, Template]:
     """The template with the new box: of whole heads, and of brains without skull."""
-    whole = load_template(load("brain-t1-coronal"))
+    whole = load_template(load(DEFAULT))
     whole = Template(whole.image, whole.mask, whole.grid, BOX)
     brain = ndi.binary_dilation(whole.mask[0].numpy() > 0, iterations=2)
     return whole, replace(whole, image=whole.image * torch.from_numpy(brain))

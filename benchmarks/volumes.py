@@ -32,7 +32,7 @@ from brgm_med.pipelines import Scan, reconstruct_volume
 from brgm_med.pipelines.evaluation import table
 from brgm_med.pipelines.evaluation.table import Row
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
-from brgm_med.priors.bundle import PriorBundle, load
+from brgm_med.priors.bundle import DEFAULT, PriorBundle, load
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.oblique import oblique_profile
@@ -183,7 +183,7 @@ def summary(rows: list[dict[str, str]]) -> str:
 def tools() -> tuple[PriorBundle, Template, LPIPS | None]:
     """What every job of one process shares."""
     set_up_torch(1)
-    bundle = load("brain-t1-coronal")
+    bundle = load(DEFAULT)
     return bundle, load_template(bundle), perceptual_model()
 
 

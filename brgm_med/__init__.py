@@ -37,30 +37,12 @@ if TYPE_CHECKING:
     from brgm_med.posterior import brgm_posterior as brgm_posterior
     from brgm_med.posterior import w_statistics as w_statistics
     from brgm_med.posterior import whitened_posterior as whitened_posterior
-    from brgm_med.priors.bundle import load
+    from brgm_med.priors.bundle import load_prior as load_prior
     from brgm_med.pulse import pulse_posterior as pulse_posterior
     from brgm_med.separable import stationary_covariance as stationary_covariance
     from brgm_med.solvers import Estimate as Estimate
     from brgm_med.solvers import fit_lbfgs as fit_lbfgs
     from brgm_med.solvers import fit_map as fit_map
-
-    load_prior = load
 else:
-    __all__, __getattr__, __dir__ = lazy(
-        __name__,
-        {
-            "consistency": "certificate, project",
-            "corruptions": "AxisBlur, BiasField, Blur, Downsample, Grey, KSpace, Mask, "
-            "MotionBetweenLines, ObliqueProfile, SliceProfile, StackAsVolume, Together",
-            "energies": "Colinear, Gaussian, Perceptual, Pixel",
-            "errors": "BrgmError",
-            "networks.discriminator": "Discriminator",
-            "networks.stylegan2": "StyleGAN2",
-            "posterior": "Posterior, Whitened, brgm_posterior, w_statistics, whitened_posterior",
-            "priors.bundle": "load as load_prior",
-            "pulse": "pulse_posterior",
-            "separable": "stationary_covariance",
-            "solvers": "Estimate, fit_lbfgs, fit_map",
-        },
-    )
+    __all__, __getattr__, __dir__ = lazy(__name__)
     __all__ += ["__version__"]

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+import ast
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 
-def lazy(package: str, imports: Mapping[str, str]) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
+def lazy(package: str) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
     """`__all__`, `__getattr__` and `__dir__` (PEP 562) of the module `package`.
 
-    `imports` reads as import statements do, from a module below `package` to names: {"solvers": "Estimate, fit_map",
-    "priors.bundle": "load as load_prior"}. A package that uses this states the same imports under TYPE_CHECKING, for
-    type checkers and editors.
+    Its public names are those that its source imports under `if TYPE_CHECKING`, for type checkers and editors: one
+    table for them and for the interpreter.
     """
-    homes = {}
-    for module, names in imports.items():
-        for name in names.split(", "):
-            attribute, _, alias = name.partition(" as ")
-            homes[alias or attribute] = module, attribute
+    module = sys.modules[package]
+    blocks = [
+        node for node in ast.parse(Path(str(module.__file__)).read_text("utf-8")).body if isinstance(node, ast.If)
+    ]
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.asname or alias.name: (str(node.module), alias.name) for node in imports for alias in node.names}
 
     def get(name: str) -> Any:
         if name not in homes:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        module, attribute = homes[name]
-        return getattr(import_module(f"{package}.{module}"), attribute)
+        home, attribute = homes[name]
+        return getattr(import_module(home), attribute)
 
-    def listed() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *homes})
-
-    return sorted(homes), get, listed
+    return sorted(homes), get, lambda: sorted({*vars(module), *homes})

@@ -33,16 +33,4 @@ if TYPE_CHECKING:
     from brgm_med.pipelines.workflow.workflows import init_train_wf as init_train_wf
     from brgm_med.pipelines.workflow.workflows import init_write_back_wf as init_write_back_wf
 else:
-    __all__, __getattr__, __dir__ = lazy(
-        __name__,
-        {
-            "reconstruct.hole": "inpaint_volume",
-            "reconstruct.measurement": "Reconstruction, Scan",
-            "reconstruct.picture": "inpaint_picture, reconstruct_picture",
-            "reconstruct.volume": "reconstruct_volume",
-            "workflow.compute": "Convert, Evaluate, Preprocess, Reconstruct, Slice, Train",
-            "workflow.publish": "Report, WriteBack, WriteDicom",
-            "workflow.workflows": "init_brgm_wf, init_preprocess_wf, "
-            "init_reconstruct_wf, init_train_wf, init_write_back_wf",
-        },
-    )
+    __all__, __getattr__, __dir__ = lazy(__name__)

@@ -20,15 +20,4 @@ if TYPE_CHECKING:
     from brgm_med.transforms.slices import CoronalSlices as CoronalSlices
     from brgm_med.transforms.slices import CoronalSlicesd as CoronalSlicesd
 else:
-    __all__, __getattr__, __dir__ = lazy(
-        __name__,
-        {
-            "frame": "Frame",
-            "geometry": "Grid",
-            "intensity": "NormaliseIntensity, NormaliseIntensityd",
-            "load": "LoadScan, LoadScand",
-            "rigid": "RegisterRigid, RegisterRigidd",
-            "save": "SaveScan, SaveScand",
-            "slices": "CoronalSlices, CoronalSlicesd",
-        },
-    )
+    __all__, __getattr__, __dir__ = lazy(__name__)

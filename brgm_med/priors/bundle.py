@@ -300,3 +300,7 @@ def _verified(folder: Path, metadata: str, files: tuple[tuple[str, str, int, int
             path = folder / relative
             raise PriorError(f"{path}: damaged (its SHA-256 is not the one in the metadata); reinstall the prior")
     return PriorBundle(folder, json.loads(metadata))
+
+
+load_prior = load
+"""The name of `load` in the package's facade."""

@@ -78,7 +78,8 @@ def inpaint(parser: argparse.ArgumentParser) -> Handler:
 
 def _inpaint(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.steps.inpaint import inpaint
-    from brgm_med.pipelines.steps.pictures import inpaint_picture, mask_of
+    from brgm_med.pipelines.steps.picture_folder import mask_of
+    from brgm_med.pipelines.steps.pictures import inpaint_picture
 
     def one(scan: Path, out: Path | None, **choices: Any) -> object:
         return inpaint_picture(scan, mask_of(a.mask, scan), out, mask_known=a.mask_known, **choices)
@@ -160,7 +161,7 @@ def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Calla
 
     Raises UsageError for options that only mean volumes.
     """
-    from brgm_med.pipelines.steps.pictures import each
+    from brgm_med.pipelines.steps.picture_folder import each
     from brgm_med.transforms.formats import kind_of
 
     folder = a.scan.is_dir()

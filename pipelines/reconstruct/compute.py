@@ -28,7 +28,16 @@ def set_up_torch(threads: int | None = None) -> None:
         torch.set_num_threads(threads)
 
 
-def choose_device(device: str) -> Any:
+def set_up(device: str, seed: int, threads: int | None) -> torch.device:
+    """Set up torch for one reconstruction, whose random numbers follow from `seed`; returns its device."""
+    import torch
+
+    set_up_torch(threads)
+    torch.manual_seed(seed)
+    return choose_device(device)
+
+
+def choose_device(device: str) -> torch.device:
     """auto (CUDA where there is one), cpu or cuda -> torch.device. Raises UsageError for cuda without one."""
     import torch
 

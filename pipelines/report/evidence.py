@@ -15,7 +15,7 @@ from brgm_med.errors import BrgmError, InputRefusedError, PriorError
 from brgm_med.files import digest
 from brgm_med.pipelines.report.images import Volume
 from brgm_med.pipelines.report.words import at
-from brgm_med.pipelines.results.certificate import result_record, source_record
+from brgm_med.pipelines.results.records import file_record, source_record
 from brgm_med.priors.bundle import find
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.formats import for_reading
@@ -148,7 +148,7 @@ def inferred_on(
     are not what they should be.
     """
     if measured is not None:
-        same(measured, result_record(measured)["sha256"], certificate, "measured_map")
+        same(measured, file_record(measured)["sha256"], certificate, "measured_map")
         image, on = _parametric_map(measured) if measured.is_dir() else _read(measured, "auto")[:2]
         if _backwards(on, grid):  # frames may come from either end
             image, on = image.flip(-1), grid

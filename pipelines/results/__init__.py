@@ -1,1 +1,1 @@
-"""Results: the files that are written, and what they say of themselves."""
+"""Results: their files, their certificates, and the choreography of writing both."""

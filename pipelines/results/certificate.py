@@ -1,130 +1,151 @@
-"""What every result says about itself."""
+"""The certificate: JSON beside every result, which says by what it was made and how exactly it keeps what was measured.
+
+A new entry is a field of `Certificate`. It reaches DICOM only if `PUBLIC` names it, and a de-identified file only if
+`DEIDENTIFIED` does.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-from collections.abc import Iterable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from brgm_med._version import __version__
-from brgm_med.errors import UsageError
-from brgm_med.files import check_output
-from brgm_med.transforms.formats import stem
+from brgm_med.pipelines.reading import WITHHELD
 from brgm_med.transforms.formats.dicom.derived import MASKING, RESAMPLING, Derivation
 
-if TYPE_CHECKING:
-    from brgm_med.transforms.formats.header import Header
+Task = Literal["sr", "inpaint"]
+Entry = dict[str, Any]
 
 STATEMENT = "Derived image: part measured, part inferred by a statistical model. For research, not for diagnosis."
 SIMULATED = "Derived image: simulated from a finer scan. For research, not for diagnosis."
+DERIVED = {
+    "sr": ("super-resolved, finer detail inferred by a statistical model.", RESAMPLING),
+    "inpaint": ("a masked part filled, inferred by a statistical model.", MASKING),
+}
+"""Description of each task in DICOM, and its code."""
 
 
-def description(prior: str) -> str:
-    """For the 79 bytes of a NIfTI header."""
-    return f"brgm-med {__version__} {prior}: DERIVED, research only, not for diagnosis"[:79]
+PUBLIC = (
+    *("software", "prior", "acquisition", "parameters", "registration", "noise", "coverage"),
+    *("explained_by_the_scans", "hole"),
+)
+"""Entries that the images themselves may carry: nothing of files or of persons."""
+
+DEIDENTIFIED = (
+    *("statement", *PUBLIC, "source", "further_scans", "mask", "result", "measured_map", "consistency"),
+    *("coronal_slices_searched", "outside_the_hole"),
+)
+"""Entries of a certificate beside a de-identified result."""
+
+INPUTS = ("source", "further_scans", "mask")
+"""Of these, name and hash are withheld there: both lead back to the patient."""
+
+NAMES = {
+    "prior": "name sha256 finest_detail_mm finest_detail_pixels",
+    "acquisition": "Thickness Spacing SliceAxis Profile Origin Stated",
+    "parameters": "factor steps noise seed perceptual weights covariance_mm spacing_mm device precision",
+    "registration": "correlation scale template_to_scan refined not_identified",
+    "noise": "deviation kind",
+    "coverage": "voxels_with_prior slice_axis interpolated_slices",
+    "explained_by_the_scans": "mean standard_error_of_a_voxel",
+    "hole": "voxels inferred_by_the_prior interpolated_from_its_rim clipped_to_the_voxel_type pixels "
+    "values_clipped_to_the_bits",
+    **dict.fromkeys(INPUTS, "affine dicom_files acquisition known resampled"),
+    **dict.fromkeys(("result", "measured_map"), "file sha256 dicom_files"),
+    "consistency": "relative_residual max_abs_residual samples samples_inside bound within_bound residual_rms "
+    "noise_deviation clipped_to_the_bits further_scans",
+    "outside_the_hole": "voxels values changed lossy_format",
+}
+"""Names inside an entry that go where the entry goes; all of an entry that is not listed here."""
 
 
-def super_resolved(prior: str, sha256: str, account: str = "") -> Derivation:
-    """What a super-resolved DICOM image says of itself; `account` as `account` makes it."""
-    text = f"brgm-med {__version__}: super-resolved, finer detail inferred by a statistical model."
-    return Derivation("brgm-med sr", text, RESAMPLING, STATEMENT, _tool(prior, sha256), account)
+@dataclass(frozen=True, kw_only=True)
+class Certificate:
+    """Entries of a certificate, in the order of its JSON; None: not there. The first ones describe the computation,
+    those from `source` on files and their content as read back.
 
-
-def inpainted(prior: str, sha256: str, account: str = "") -> Derivation:
-    """What an inpainted DICOM image says of itself; `account` as `account` makes it."""
-    text = f"brgm-med {__version__}: a masked part filled, inferred by a statistical model."
-    return Derivation("brgm-med inpaint", text, MASKING, STATEMENT, _tool(prior, sha256), account)
-
-
-def account(content: dict[str, Any]) -> str:
-    """What a certificate says, for the image itself: a line of ASCII for each entry, nested ones as JSON.
-
-    For what is known before the image is written: not what its file holds when read back, nor its own hash. What
-    names a file or a person must not be in `content`.
+    `prior`: name, SHA-256 and finest detail. `acquisition`: as in a scan's JSON file, with `Origin` and `Stated`.
+    `parameters`: of the search, seed and device included. `noise`: standard deviation and kind, for each scan.
+    `explained_by_the_scans`: the measured fraction of the prior's variance. `hole`: counts of its voxels or pixels.
+    `source`, `further_scans`, `mask`, `result`, `measured_map`: records of files (see `records`). `consistency`:
+    the result's residual at the scans. `outside_the_hole`: counts of values and of those that changed.
     """
-    return "\n".join(f"{key.replace('_', ' ')}: {_plain(value)}" for key, value in content.items())
+
+    statement: str = STATEMENT
+    software: str = f"brgm-med {__version__}"
+    prior: Entry
+    acquisition: Entry | None = None
+    parameters: Entry
+    registration: Entry | None = None
+    noise: list[Entry] | None = None
+    coverage: Entry | None = None
+    explained_by_the_scans: Entry | None = None
+    hole: Entry | None = None
+    source: Entry | None = None
+    further_scans: list[Entry] | None = None
+    mask: Entry | None = None
+    result: Entry | None = None
+    measured_map: Entry | None = None
+    consistency: Entry | None = None
+    coronal_slices_searched: list[int] | None = None
+    outside_the_hole: Entry | None = None
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Certificate:
+        """The certificate of which `content` is the JSON; unknown entries are left out."""
+        return cls(**{f.name: content[f.name] for f in fields(cls) if f.name in content})
+
+    def to_json(self) -> Entry:
+        """All entries that are there."""
+        entries = ((f.name, getattr(self, f.name)) for f in fields(self))
+        return {name: entry for name, entry in entries if entry is not None}
+
+    def public(self) -> Entry:
+        """The entries that DICOM's Image Comments may carry."""
+        return self._only(PUBLIC)
+
+    def deidentified(self) -> Entry:
+        """The entries that may stand beside a de-identified result."""
+        return self._only(DEIDENTIFIED)
+
+    def _only(self, entries: Sequence[str]) -> Entry:
+        return {key: _part(key, entry) for key, entry in self.to_json().items() if key in entries}
+
+    @property
+    def account(self) -> str:
+        """`public` as lines of ASCII, one an entry, nested ones as JSON without quotation marks."""
+        return "\n".join(f"{key.replace('_', ' ')}: {_plain(value)}" for key, value in self.public().items())
+
+    @property
+    def label(self) -> str:
+        """Description of the result, for the 79 bytes of a NIfTI header."""
+        return f"brgm-med {__version__} {self.prior['name']}: DERIVED, research only, not for diagnosis"[:79]
+
+    def derivation(self, task: Task) -> Derivation:
+        """Description of the result, for DICOM."""
+        text, code = DERIVED[task]
+        tool = f"Prior {self.prior['name']}, SHA-256 {self.prior['sha256']}."
+        return Derivation(f"brgm-med {task}", f"brgm-med {__version__}: {text}", code, STATEMENT, tool, self.account)
+
+
+def degraded() -> Derivation:
+    """Description of a simulated acquisition, for DICOM."""
+    text = f"brgm-med {__version__}: simulated acquisition of larger voxels."
+    return Derivation("brgm-med degrade", text, RESAMPLING, SIMULATED)
+
+
+def _part(key: str, entry: Any) -> Any:
+    """The part of an entry, or of each in a list, that `NAMES` lists."""
+    if key not in NAMES:
+        return entry
+    if isinstance(entry, list):
+        return [_part(key, one) for one in entry]
+    part = {name: value for name, value in entry.items() if name in NAMES[key].split()}
+    return dict.fromkeys(("file", "sha256"), WITHHELD) | part if key in INPUTS else part
 
 
 def _plain(value: Any) -> str:
     text = json.dumps(value)
     return text[1:-1] if isinstance(value, str) else text.replace('"', "")
-
-
-def degraded() -> Derivation:
-    """What a simulated acquisition says of itself."""
-    text = f"brgm-med {__version__}: simulated acquisition of larger voxels."
-    return Derivation("brgm-med degrade", text, RESAMPLING, SIMULATED)
-
-
-def _tool(prior: str, sha256: str) -> str:
-    return f"Prior {prior}, SHA-256 {sha256}."
-
-
-def default_certificate(out: Path) -> Path:
-    """The JSON file of a result: beside it, the same name, `_certificate.json`."""
-    return out.with_name(f"{stem(out)}_certificate.json")
-
-
-def check_certificate(path: Path, out: Path, force: bool) -> None:
-    """Find out whether the certificate of `out` can be written at `path`. Raises as `check_output` does.
-
-    Raises UsageError where the certificate of another result stands there, even if `force`: a folder of DICOM and a
-    NIfTI file of one name would have the same by default.
-    """
-    check_output(path, force)
-    try:
-        of = str(json.loads(path.read_text())["result"]["file"])
-        other = of != out.name and os.path.lexists(path.with_name(of))
-    except (OSError, ValueError, LookupError, TypeError):  # there is none, or it is something else
-        return
-    if other:
-        raise UsageError(f"{path}: is the certificate of {of}; name another one for {out.name} with --certificate")
-
-
-def ranges(indices: list[int]) -> list[list[int]]:
-    """Sorted indices as [first, last] runs."""
-    runs: list[list[int]] = []
-    for i in indices:
-        if runs and i == runs[-1][1] + 1:
-            runs[-1][1] = i
-        else:
-            runs.append([i, i])
-    return runs
-
-
-def source_record(scan: Path, header: Header) -> dict[str, Any]:
-    """For the certificate: the file or folder, a hash of what was read, and where the affine comes from.
-
-    Of DICOM the hash is that of the slices' hashes (binary SHA-256), in the order of slices; no element that names a
-    person, and no UID, is told.
-    """
-    series = header.series
-    if series is None:
-        return {"file": scan.name, "sha256": _digest(scan), "affine": header.form}
-    return {
-        "file": scan.name,
-        "sha256": _together(series.files),
-        "affine": header.form,
-        "dicom_files": len(series.files),
-    }
-
-
-def result_record(out: Path) -> dict[str, Any]:
-    """For the certificate: the file or folder, and the hash that `source_record` would give it as a source."""
-    if not out.is_dir():
-        return {"file": out.name, "sha256": _digest(out)}
-    files = sorted(out.iterdir())
-    return {"file": out.name, "sha256": _together(files), "dicom_files": len(files)}
-
-
-def _together(files: Iterable[Path]) -> str:
-    return hashlib.sha256(b"".join(bytes.fromhex(_digest(file)) for file in files)).hexdigest()
-
-
-def _digest(file: Path) -> str:
-    from brgm_med.files import digest
-
-    return digest(file)

@@ -1,4 +1,4 @@
-"""Where a result goes, and in which format: from the scan's format, the output's name and the user's choices."""
+"""The destination and format of a result, by the scan's format, the output's name and the user's choices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from brgm_med.transforms.formats.dicom.mr import is_mr
 from brgm_med.transforms.formats.dicom.series import Series, the_series
 
 if TYPE_CHECKING:
-    from brgm_med.transforms.formats.dicom.series import Series
     from brgm_med.transforms.formats.header import Header
 
 
@@ -33,7 +32,9 @@ def target_of(
     choices: Choices = NO_CHOICES,
     force: bool = False,
 ) -> Target:
-    """Where the result of `scan` goes: to `out`, by default beside it, `_brgm` after its name; MR in DICOM stays DICOM.
+    """The destination of the result of `scan`: `out`, by default beside it, `_brgm` after its name.
+
+    MR in DICOM stays DICOM.
 
     A name without the ending of a format means a folder of DICOM files, with the patient and the study of `scan`, or,
     for NIfTI, of the DICOM series at `like` (of several, that called `series`).
@@ -45,30 +46,27 @@ def target_of(
         raise UsageError(f"--like: {scan} is DICOM and says itself whose it is; leave it out")
     to_dicom = own is not None or like is not None
     out = out or default_result(scan, ".nii.gz" if not to_dicom or (own is not None and not is_mr(own)) else "")
-    target: Target
     if stem(out) != out.name or not to_dicom:
         for_writing(out)
-        if choices.transform is not None:
-            raise UsageError(f"--deidentify: is for DICOM output; {out} is to be NIfTI; leave one of the two out")
-        if like is not None:
-            raise UsageError(f"--like: is for DICOM output; {out} is to be NIfTI; leave one of the two out")
-        target = NiftiTarget(out, header, dtype, force)
-        if target.map_path.resolve() == scan.resolve():
+        for flag, value in (("--deidentify", choices.transform), ("--like", like)):
+            if value is not None:
+                raise UsageError(f"{flag}: is for DICOM output; {out} is to be NIfTI; leave one of the two out")
+        file = NiftiTarget(out, choices, force, header, dtype)
+        if file.map_path.resolve() == scan.resolve():
             raise UsageError(f"{out}: {scan} stands where its map is to go; choose another name")
-        return target
-    if own is None:
-        assert like is not None
+        return file
+    if like is not None:
         own = the_series(like, series)
         check_same_place(scan, header, like, own)
-        target = SeriesTarget(out, own, choices, header, force)
-    else:
-        target = SeriesTarget(out, own, choices, None, force)
-    for given in (scan, *([] if like is None else [like])):
-        for made in (target.path, target.map_path):
-            a, b = given.resolve(), made.resolve()
+    assert own is not None
+    target = SeriesTarget(out, choices, force, own, None if like is None else header)
+    for source in (scan, *([] if like is None else [like])):
+        for path in target.paths:
+            a, b = source.resolve(), path.resolve()
             if a == b or a in b.parents or b in a.parents:
-                what = f"the output's folder and {given} must not lie in one another"
-                raise UsageError(f"{made}: {what}; choose another")
+                raise UsageError(
+                    f"{path}: the output's folder and {source} must not lie in one another; choose another"
+                )
     return target
 
 
@@ -82,6 +80,6 @@ def check_same_place(scan: Path, header: Header, like: Path, series: Series) -> 
 
 def default_result(scan: Path, ending: str = ".nii.gz") -> Path:
     """Beside the scan, its name + `_brgm` + `ending`; beside the folder of a DICOMDIR."""
-    place = scan.resolve().parent if scan.name.upper() == "DICOMDIR" else scan
-    place = Path(os.path.abspath(place))  # "." has no name
-    return place.with_name(f"{stem(place)}_brgm{ending}")
+    source = scan.resolve().parent if scan.name.upper() == "DICOMDIR" else scan
+    source = Path(os.path.abspath(source))  # "." has no name
+    return source.with_name(f"{stem(source)}_brgm{ending}")

@@ -1,17 +1,21 @@
-"""What a super-resolved volume's certificate says of how it was found, and of how it agrees with its scans."""
+"""The certificate of a super-resolved volume: its registration, noise and coverage, and its residual."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
 
 from brgm_med.consistency import certificate as certify
+from brgm_med.errors import BrgmError
 from brgm_med.pipelines.reading import ScanFile
 from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, Reconstruction
-from brgm_med.pipelines.results.certificate import ranges, source_record
+from brgm_med.pipelines.results.certificate import Certificate, Entry
+from brgm_med.pipelines.results.records import prior_record, source_record
+from brgm_med.pipelines.results.target import ReadBack
+from brgm_med.priors.bundle import PriorBundle
 from brgm_med.transforms.bias_field import TERMS
 from brgm_med.transforms.refine import Refined
 from brgm_med.transforms.register import scale_of
@@ -19,33 +23,41 @@ from brgm_med.transforms.register import scale_of
 ALONE = "one scan does not tell its pose and shading from the head's own shape and brightness"
 
 
-def finding(result: Reconstruction) -> dict[str, Any]:
-    """Registration, intensities, noise and coverage. Names no file."""
+def super_resolved(
+    files: Sequence[ScanFile], bundle: PriorBundle, parameters: Entry, result: Reconstruction
+) -> Certificate:
+    """The certificate of a volume before it is written, with its registration, noise and coverage."""
+    first, *others = files
     registration = result.registration
     coronal = registration.grid.index_axis(1)
     reach = result.prior_weight[0].amax([a for a in range(3) if a != coronal])
-    return {
-        "registration": {
+    return Certificate(
+        prior=prior_record(bundle, finest_detail_mm=bundle.spacing),
+        acquisition=first.acquisition,
+        parameters=parameters,
+        registration={
             "correlation": registration.correlation,
             "scale": scale_of(registration.pose),
             "template_to_scan": registration.pose.tolist(),
             "refined": [_refined(f) for f in result.refined],
             "not_identified": [ALONE] if len(registration.scans) == 1 else [],
         },
-        "noise": [{"deviation": s.noise.deviation, "kind": s.noise.kind} for s in registration.scans],
-        "coverage": {
+        noise=[{"deviation": s.noise.deviation, "kind": s.noise.kind} for s in registration.scans],
+        coverage={
             "voxels_with_prior": float((result.prior_weight > 0).float().mean()),
             "slice_axis": coronal,
             "interpolated_slices": ranges([i for i, w in enumerate(reach.tolist()) if w == 0]),
         },
-        "explained_by_the_scans": {
+        explained_by_the_scans={
             "mean": float(result.measured.mean()),
             "standard_error_of_a_voxel": result.measured_error,
         },
-    }
+        source=source_record(first.path, first.header),
+        further_scans=[{**source_record(s.path, s.header), "acquisition": s.acquisition} for s in others],
+    )
 
 
-def _refined(fit: Refined) -> dict[str, Any]:
+def _refined(fit: Refined) -> Entry:
     return {
         "moved_mm": fit.moved_mm,
         "turned_degrees": fit.turned_degrees,
@@ -55,19 +67,30 @@ def _refined(fit: Refined) -> dict[str, Any]:
     }
 
 
-def consistency(held: Tensor, scans: Sequence[LinearMeasurement], step: float | None) -> dict[str, Any]:
-    """How the values [1, X, Y, Z] that the file holds give back its scans: `consistency.certificate` of the first, the
-    residual's root mean square and the noise beside it; of the others under `further_scans`."""
-    entries = []
+def residuals(scans: Sequence[LinearMeasurement], written: ReadBack) -> Entry:
+    """Entry `consistency`: residual of an image, as the files hold it, at its scans.
+
+    `consistency.certificate` of the first, the residual's root mean square and the noise beside it; of the others under
+    `further_scans`. Raises BrgmError for a residual that is no number.
+    """
+    image, entries = torch.from_numpy(written.array)[None], []
     for number, scan in enumerate(scans):
-        entry = certify(held, scan.operator, scan.values, scan.inside, step if number == 0 else None)
-        error = (scan.operator(held.double()).to(scan.values.dtype) - scan.values)[:, scan.inside]
+        entry = certify(image, scan.operator, scan.values, scan.inside, written.step if number == 0 else None)
+        error = (scan.operator(image.double()).to(scan.values.dtype) - scan.values)[:, scan.inside]
         entry["residual_rms"] = float(error.square().mean().sqrt())
         entry["noise_deviation"] = scan.deviation
         entries.append(entry)
-    return {**entries[0], "further_scans": entries[1:]}
+    if not math.isfinite(entries[0]["relative_residual"]):
+        raise BrgmError("the result is not consistent with the scan; this is a defect, please report it")
+    return {"consistency": {**entries[0], "further_scans": entries[1:]}}
 
 
-def scan_record(scan: ScanFile) -> dict[str, Any]:
-    """A further scan, for the certificate."""
-    return {**source_record(scan.path, scan.header), "acquisition": scan.acquisition}
+def ranges(indices: list[int]) -> list[list[int]]:
+    """Sorted indices as [first, last] runs."""
+    runs: list[list[int]] = []
+    for i in indices:
+        if runs and i == runs[-1][1] + 1:
+            runs[-1][1] = i
+        else:
+            runs.append([i, i])
+    return runs

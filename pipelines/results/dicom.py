@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from brgm_med.errors import InputRefusedError
 from brgm_med.files import check_new_folder
-from brgm_med.pipelines.results.target import Held, taken_back
+from brgm_med.pipelines.results.target import ReadBack, Target, taken_back
 from brgm_med.transforms.formats.dicom import map as dicom_map
 from brgm_med.transforms.formats.dicom import write as dicom_write
 from brgm_med.transforms.formats.dicom.deidentify import check as check_identity
@@ -21,20 +20,17 @@ from brgm_med.transforms.formats.dicom.mr import Scale, Voxels, check_source
 
 if TYPE_CHECKING:
     from brgm_med.transforms.formats.affine import Affine
-    from brgm_med.transforms.formats.dicom.derived import Choices, Derivation
+    from brgm_med.transforms.formats.dicom.derived import Derivation
     from brgm_med.transforms.formats.dicom.series import Series
     from brgm_med.transforms.formats.header import Header
 
 
 @dataclass(frozen=True, eq=False)
-class SeriesTarget:
+class SeriesTarget(Target):
     """A folder of DICOM files, with patient and study of `like`: the scan itself, or another series than `scan`."""
 
-    path: Path
     like: Series
-    choices: Choices
-    scan: Header | None
-    force: bool
+    scan: Header | None = None
 
     @property
     def map_path(self) -> Path:
@@ -42,13 +38,13 @@ class SeriesTarget:
 
     def check(self) -> None:
         check_source(self.like)
-        for path in (self.path, self.map_path):
+        for path in self.paths:
             check_new_folder(path, dicom_write.ENDING if self.force else None)
         if self.choices.transform is not None:
             for header in self.like.headers:
                 check_identity(header, "the series")
 
-    def kept_as(self, known: NDArray[np.generic], header: Header) -> np.dtype:
+    def stored_type(self, known: NDArray[np.generic], header: Header) -> np.dtype:
         low, high = known.min(), known.max()
         for kind in (header.dtype, np.dtype(np.uint16), np.dtype(np.int16)):
             fits = kind in (np.uint16, np.int16) and np.iinfo(kind).min <= low and high <= np.iinfo(kind).max
@@ -60,48 +56,40 @@ class SeriesTarget:
         )
 
     def write(
-        self, array: NDArray[np.floating], affine: Affine, how: Derivation, label: str, thickness: float | None = None
-    ) -> Held:
+        self, array: NDArray[np.floating], affine: Affine, text: Derivation, label: str, thickness: float | None = None
+    ) -> ReadBack:
         made_from = None
         if self.scan is not None:
             real = self.scan.dtype.kind == "f"
             made_from = dicom_write.Elsewhere(None if real else Scale(self.scan.slope, self.scan.inter))
-        held = dicom_write.write(
+        written = dicom_write.write(
             self.path,
             array,
             affine,
             self.like,
-            how,
+            text,
             self.choices,
             thickness=thickness,
             made_from=made_from,
             force=self.force,
         )
-        self._forget_map()
-        return Held(*held)
+        self.forget_map()
+        return ReadBack(*written)
 
     def write_stored(
-        self, stored: NDArray[np.generic], header: Header, how: Derivation, label: str
+        self, stored: NDArray[np.generic], header: Header, text: Derivation, label: str
     ) -> NDArray[np.generic]:
         own = self.scan is None
         scale, thickness = Scale(header.slope, header.inter), self.like.thickness if own else None
         voxels = Voxels(cast("NDArray[np.integer]", stored), scale, header.affine, thickness)
-        dicom_write.write_stored(self.path, voxels, self.like, how, self.choices, made_here=own, force=self.force)
-        self._forget_map()
+        dicom_write.write_stored(self.path, voxels, self.like, text, self.choices, made_here=own, force=self.force)
+        self.forget_map()
         return stored
 
     def write_map(
-        self, array: NDArray[np.floating], affine: Affine, how: Derivation, what: Quantity = MEASURED
+        self, array: NDArray[np.floating], affine: Affine, text: Derivation, quantity: Quantity = MEASURED
     ) -> Path:
-        path = self.path.with_name(f"{self.path.name}_{what.name}")
-        with taken_back(self):
-            dicom_map.write(path, array, affine, self.path, what, how, self.choices, self.force)
+        path = self.path.with_name(f"{self.path.name}_{quantity.name}")
+        with taken_back(self.remove):
+            dicom_map.write(path, array, affine, self.path, quantity, text, self.choices, self.force)
         return path
-
-    def _forget_map(self) -> None:
-        if self.force:
-            shutil.rmtree(self.map_path, ignore_errors=True)
-
-    def remove(self) -> None:
-        for path in (self.path, self.map_path):
-            shutil.rmtree(path, ignore_errors=True)

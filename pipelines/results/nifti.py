@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.files import check_output
-from brgm_med.pipelines.results.target import Held, OutputType, taken_back
+from brgm_med.pipelines.results.target import OutputType, ReadBack, Target, taken_back
 from brgm_med.transforms.formats import nifti, stem
 from brgm_med.transforms.formats.affine import TOLERANCE_MM, corner_distance
 from brgm_med.transforms.formats.dicom import map as dicom_map
@@ -23,61 +23,51 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, eq=False)
-class NiftiTarget:
+class NiftiTarget(Target):
     """A NIfTI file, with the conventions of `like`."""
 
-    path: Path
     like: Header
     dtype: OutputType
-    force: bool
 
     @property
     def map_path(self) -> Path:
         return self.path.with_name(f"{stem(self.path)}_{MEASURED.name}.nii.gz")
 
     def check(self) -> None:
-        for path in (self.path, self.map_path):
+        for path in self.paths:
             check_output(path, self.force)
 
-    def kept_as(self, known: NDArray[np.generic], header: Header) -> np.dtype:
+    def stored_type(self, known: NDArray[np.generic], header: Header) -> np.dtype:
         return header.dtype
 
     def write(
-        self, array: NDArray[np.floating], affine: Affine, how: Derivation, label: str, thickness: float | None = None
-    ) -> Held:
-        held = nifti.write(self.path, array, affine, self.like, self.dtype, label, self.force)
-        self._forget_map()
+        self, array: NDArray[np.floating], affine: Affine, text: Derivation, label: str, thickness: float | None = None
+    ) -> ReadBack:
+        written = nifti.write(self.path, array, affine, self.like, self.dtype, label, self.force)
+        self.forget_map()
         rounded = self.dtype == "source" and self.like.dtype.kind in "iu"
-        return Held(held, nifti.read_header(self.path).slope if rounded else None)
+        return ReadBack(written, nifti.read_header(self.path).slope if rounded else None)
 
     def write_stored(
-        self, stored: NDArray[np.generic], header: Header, how: Derivation, label: str
+        self, stored: NDArray[np.generic], header: Header, text: Derivation, label: str
     ) -> NDArray[np.generic]:
-        held = nifti.write_stored(self.path, stored, header, label, self.force)
-        self._forget_map()
-        return held
+        written = nifti.write_stored(self.path, stored, header, label, self.force)
+        self.forget_map()
+        return written
 
     def write_map(
-        self, array: NDArray[np.floating], affine: Affine, how: Derivation, what: Quantity = MEASURED
+        self, array: NDArray[np.floating], affine: Affine, text: Derivation, quantity: Quantity = MEASURED
     ) -> Path:
-        path = self.map_path.with_name(f"{stem(self.path)}_{what.name}.nii.gz")
-        with taken_back(self):
-            values, result = dicom_map.check_values(array, what), nifti.read_header(self.path)
+        path = self.map_path.with_name(f"{stem(self.path)}_{quantity.name}.nii.gz")
+        with taken_back(self.remove):
+            values, result = dicom_map.check_values(array, quantity), nifti.read_header(self.path)
             if values.shape != result.shape or corner_distance(result.affine, affine, result.shape) > TOLERANCE_MM:
                 raise ValueError(f"{path}: the map is on another grid than {self.path}")
-            label = f"{what.text}; research only, not for diagnosis"
-            nifti.write(path, values, affine, self.like, "float32", label, self.force, display=what.limits)
+            label = f"{quantity.text}; research only, not for diagnosis"
+            nifti.write(path, values, affine, self.like, "float32", label, self.force, display=quantity.limits)
         return path
-
-    def _forget_map(self) -> None:
-        if self.force:
-            self.map_path.unlink(missing_ok=True)
-
-    def remove(self) -> None:
-        for path in (self.path, self.map_path):
-            path.unlink(missing_ok=True)
 
 
 def measured_beside(image: Path) -> Path:
-    """Where the map of what was measured of `image` is, if there is one."""
+    """The measured map of `image`, which may not be there."""
     return image.with_name(f"{stem(image)}_measured.nii.gz")

@@ -1,11 +1,14 @@
-"""What a place for a result can do, whatever the format: the same calls for a NIfTI file and for a folder of DICOM."""
+"""Destinations of results: the same calls for a NIfTI file, a folder of DICOM and a picture."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,68 +17,104 @@ from brgm_med.transforms.formats.dicom.map import MEASURED, Quantity
 
 if TYPE_CHECKING:
     from brgm_med.transforms.formats.affine import Affine
-    from brgm_med.transforms.formats.dicom.derived import Derivation
+    from brgm_med.transforms.formats.dicom.derived import Choices, Derivation
     from brgm_med.transforms.formats.header import Header
 
 OutputType = Literal["float32", "source"]
 
 
-class Held(NamedTuple):
+class ReadBack(NamedTuple):
     """`array` [X, Y, Z]: the values that the files hold; `step`: between two neighbouring ones, if they are rounded."""
 
     array: NDArray[np.floating]
     step: float | None
 
 
-class Target(Protocol):
-    """A place for one result, and for a map beside it. All is there whole or not at all; all raise as `formats` do."""
+@dataclass(frozen=True, eq=False)
+class Destination(ABC):
+    """The files of one result, each there whole or not at all: the image at `path`. Its methods raise as `formats`."""
+
+    path: Path
+    choices: Choices
+    force: bool
 
     @property
-    def path(self) -> Path: ...
+    def paths(self) -> tuple[Path, ...]:
+        """The image and, of volumes, the map."""
+        return (self.path,)
 
-    @property
-    def map_path(self) -> Path:
-        """Where `write_map` writes: the result's name, `_measured` after it."""
-
+    @abstractmethod
     def check(self) -> None:
-        """Find out, before any work is done, whether result and map can be written."""
+        """Check, before any work is done, that the files can be written."""
 
-    def kept_as(self, known: NDArray[np.generic], header: Header) -> np.dtype:
+    def remove(self) -> None:
+        """Take back what was written."""
+        for path in self.paths:
+            delete(path)
+
+
+class Target(Destination):
+    """The destination of one volume, and of maps beside it."""
+
+    @property
+    @abstractmethod
+    def map_path(self) -> Path:
+        """The file or folder that `write_map` writes: the result's name, `_measured` after it."""
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return self.path, self.map_path
+
+    @abstractmethod
+    def stored_type(self, known: NDArray[np.generic], header: Header) -> np.dtype:
         """The type in which `write_stored` keeps the voxels `known` of a scan exactly.
 
         Raises InputRefusedError where there is none.
         """
 
+    @abstractmethod
     def write(
-        self, array: NDArray[np.floating], affine: Affine, how: Derivation, label: str, thickness: float | None = None
-    ) -> Held:
-        """Write values [X, Y, Z] on the grid of `affine`. `label` is how a NIfTI header describes them.
+        self, array: NDArray[np.floating], affine: Affine, text: Derivation, label: str, thickness: float | None = None
+    ) -> ReadBack:
+        """Write values [X, Y, Z] on the grid of `affine`. DICOM is described by `text`, NIfTI by `label`.
 
         A map of the result that this one replaces goes with it.
         """
 
+    @abstractmethod
     def write_stored(
-        self, stored: NDArray[np.generic], header: Header, how: Derivation, label: str
+        self, stored: NDArray[np.generic], header: Header, text: Derivation, label: str
     ) -> NDArray[np.generic]:
-        """Write stored voxels, of the type `kept_as`, as they are on the scan's own grid, and give them back."""
+        """Write stored voxels of `stored_type` as they are on the scan's own grid; returns them as read back."""
 
+    @abstractmethod
     def write_map(
-        self, array: NDArray[np.floating], affine: Affine, how: Derivation, what: Quantity = MEASURED
+        self, array: NDArray[np.floating], affine: Affine, text: Derivation, quantity: Quantity = MEASURED
     ) -> Path:
         """Write `array` [X, Y, Z], float32, on the grid of the result, beside the result that is there already.
 
-        The result is taken back if that fails. Raises ValueError for values beyond the limits of `what`.
+        The result is taken back if that fails. Raises ValueError for values beyond the limits of `quantity`.
         """
 
-    def remove(self) -> None:
-        """Take back what was written."""
+    def forget_map(self) -> None:
+        """Delete the map of a result that was replaced."""
+        if self.force:
+            delete(self.map_path)
+
+
+def delete(path: Path) -> None:
+    """Delete a file, or a folder with all in it, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
-def taken_back(target: Target) -> Iterator[None]:
-    """What `target` wrote is removed again where anything fails in here."""
+def taken_back(remove: Callable[[], object]) -> Iterator[None]:
+    """Call `remove` where anything fails in here."""
     try:
         yield
     except BaseException:
-        target.remove()
+        remove()
         raise

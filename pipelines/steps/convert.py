@@ -11,6 +11,7 @@ from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
 from brgm_med.files import check_output, replacing, write_json
 from brgm_med.pipelines.reading import sidecar_of, stated_by
+from brgm_med.pipelines.results.target import taken_back
 from brgm_med.transforms.formats import for_reading, nifti, stem
 
 if TYPE_CHECKING:
@@ -49,14 +50,15 @@ def convert(
         content |= stated_acquisition(header, content)
     sidecar = sidecar_of(out, stem(out))
     try:
-        write_json(sidecar, content, force)
+        with taken_back(lambda: out.unlink(missing_ok=True)):
+            write_json(sidecar, content, force)
     except ValueError as error:  # JSON has no NaN, but Python reads it
         raise InputRefusedError(f"{scan}: its sidecar holds a number that JSON has not ({error}); mend it") from error
     return out, sidecar
 
 
 def stated_acquisition(header: Header, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The sidecar's entry for what the DICOM header, else BIDS metadata, state of the slices; empty for nothing.
+    """The sidecar's entry for the slices as the DICOM header, else BIDS metadata, state them; empty for nothing.
 
     Raises InputRefusedError for a Slice Thickness that is no length.
     """

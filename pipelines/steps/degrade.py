@@ -13,6 +13,7 @@ from brgm_med.pipelines.console import say
 from brgm_med.pipelines.reading import Profile, called, sidecar_of
 from brgm_med.pipelines.results.certificate import degraded
 from brgm_med.pipelines.results.choose import target_of
+from brgm_med.pipelines.results.target import taken_back
 from brgm_med.transforms.formats import for_reading, stem
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
@@ -70,6 +71,7 @@ def degrade(
         image = acquire_turned(volume, grid, coarse, model)
     text = f"brgm-med {__version__}: simulated acquisition, research only"
     target.write(image[0].numpy(), coarse.affine, degraded(), text, model.thickness[2])
-    write_json(sidecar, {"Source": called(scan, choices), **model.to_sidecar(coarse)}, force)
+    with taken_back(target.remove):
+        write_json(sidecar, {"Source": called(scan, choices), **model.to_sidecar(coarse)}, force)
     say(f"wrote {out} ({' x '.join(f'{s:g}' for s in coarse.spacing)} mm) and {sidecar.name}")
     return out

@@ -53,39 +53,39 @@ def import_prior(file: Path, out: Path, name: str | None = None) -> Path:
     from brgm_med.priors import foreign
     from brgm_med.priors.writing import seal
 
-    found = foreign.load(file)
+    networks = foreign.load(file)
     name = " ".join((name or file.stem).split())
-    source = {"file": file.name, "sha256": digest(file), "layout": found.layout}
+    source = {"file": file.name, "sha256": digest(file), "layout": networks.layout}
     with new_folder(out) as folder:
         for sub in ("configs", "models", "docs"):
             (folder / sub).mkdir()
-        for network, weights in ((found.generator, "model"), (found.discriminator, "discriminator")):
+        for network, weights in ((networks.generator, "model"), (networks.discriminator, "discriminator")):
             if network is not None:
                 tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
                 (folder / "models" / f"{weights}.safetensors").write_bytes(save(tensors))
-        (folder / "docs" / "README.md").write_text(card(name, source, found))
-        (folder / "configs" / "inference.json").write_text(json.dumps(inference_config(found), indent=2) + "\n")
-        seal(folder, metadata(name, source, found))
+        (folder / "docs" / "README.md").write_text(card(name, source, networks))
+        (folder / "configs" / "inference.json").write_text(json.dumps(inference_config(networks), indent=2) + "\n")
+        seal(folder, metadata(name, source, networks))
     print(f"wrote {out}, a prior of pictures; see brgm-med prior show {out}")
     return out
 
 
-def inference_config(found: Foreign) -> dict[str, Any]:
+def inference_config(networks: Foreign) -> dict[str, Any]:
     """`configs/inference.json`: the networks as MONAI instantiates them, untrained, and the trained generator."""
     config: dict[str, Any] = {
         "bundle_root": ".",
-        "network_def": {"_target_": "brgm_med.networks.stylegan2.StyleGAN2", **found.generator_def},
+        "network_def": {"_target_": "brgm_med.networks.stylegan2.StyleGAN2", **networks.generator_def},
         "prior": {"_target_": "brgm_med.priors.bundle.load", "prior": "@bundle_root"},
         "network": "$@prior.generator",
         "synthesis": "$@network.synthesis",
     }
-    if found.discriminator_def is not None:
+    if networks.discriminator_def is not None:
         target = {"_target_": "brgm_med.networks.discriminator.Discriminator"}
-        config["discriminator_def"] = target | found.discriminator_def
+        config["discriminator_def"] = target | networks.discriminator_def
     return config
 
 
-def metadata(name: str, source: dict[str, str], found: Foreign) -> dict[str, Any]:
+def metadata(name: str, source: dict[str, str], networks: Foreign) -> dict[str, Any]:
     """The bundle's metadata, as MONAI's schema has them, with where the weights come from."""
     from brgm_med.priors.writing import data_format
 
@@ -98,13 +98,13 @@ def metadata(name: str, source: dict[str, str], found: Foreign) -> dict[str, Any
         "data_type": "tensor",
         "image_classes": "pictures, about [-1, 1]",
         "source": source,
-        "network_data_format": data_format(found.generator, "pixels, about [-1, 1]", "n/a"),
+        "network_data_format": data_format(networks.generator, "pixels, about [-1, 1]", "n/a"),
     }
 
 
-def card(name: str, source: dict[str, str], found: Foreign) -> str:
+def card(name: str, source: dict[str, str], networks: Foreign) -> str:
     """The bundle's docs/README.md."""
-    generator = found.generator
+    generator = networks.generator
     rows, columns = generator.image_shape
     return CARD.format(
         name=name,
@@ -113,5 +113,5 @@ def card(name: str, source: dict[str, str], found: Foreign) -> str:
         columns=columns,
         channels={1: "grey", 3: "RGB"}.get(generator.image_channels, f"{generator.image_channels} channels"),
         condition=f"{generator.c_dim} numbers" if generator.c_dim else "none",
-        discriminator="imported too" if found.discriminator is not None else "none",
+        discriminator="imported too" if networks.discriminator is not None else "none",
     )

@@ -7,12 +7,14 @@ from pathlib import Path
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
 from brgm_med.files import check_output, replacing, write_json
-from brgm_med.pipelines.results.certificate import STATEMENT, source_record
+from brgm_med.pipelines.results.certificate import STATEMENT
+from brgm_med.pipelines.results.records import prior_record, source_record
+from brgm_med.priors import DEFAULT
 from brgm_med.transforms.formats import for_reading, stem
 
 
 def preprocess(
-    scan: Path, folder: Path, *, prior: str = "brain-t1-coronal", threads: int | None = None, force: bool = False
+    scan: Path, folder: Path, *, prior: str = DEFAULT, threads: int | None = None, force: bool = False
 ) -> tuple[Path, Path]:
     """Register the head at `scan` (NIfTI) to the template of `prior` and normalise it: air -1, mean of the brain 0.
 
@@ -45,7 +47,7 @@ def preprocess(
     content = {
         "statement": STATEMENT,
         "source": source_record(scan, header),
-        "prior": {"name": bundle.name, "sha256": bundle.sha256},
+        "prior": prior_record(bundle),
         "correlation": image.meta["registration_correlation"],
         "scale": scale_of(matrix),
         "template_to_scan": matrix.tolist(),

@@ -1,4 +1,4 @@
-"""`brgm-med prior` and `brgm-med doctor`: what is there, on standard output."""
+"""`brgm-med prior` and `brgm-med doctor`: priors and the installation, on standard output."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from brgm_med.priors import bundle
 def list_priors(priors: Sequence[str] = ()) -> None:
     """One line for each of `priors` (names or folders), or for each shipped one. Raises PriorError."""
     for prior in priors or bundle.names():
-        found = bundle.load(prior)
-        if found.volumetric:
-            what = f"{' x '.join(str(n) for n in found.grid_shape)} voxels of {found.spacing:g} mm"
+        loaded = bundle.load(prior)
+        if loaded.volumetric:
+            size = f"{' x '.join(str(n) for n in loaded.grid_shape)} voxels of {loaded.spacing:g} mm"
         else:
-            colours = {1: "grey", 3: "RGB"}.get(found.image_channels, f"{found.image_channels} channels")
-            what = f"pictures of {' x '.join(str(n) for n in found.image_shape)}, {colours}"
-        print(f"{prior}  {found.metadata['version']}  {what}  {found.metadata['description']}")
+            colours = {1: "grey", 3: "RGB"}.get(loaded.image_channels, f"{loaded.image_channels} channels")
+            size = f"pictures of {' x '.join(str(n) for n in loaded.image_shape)}, {colours}"
+        print(f"{prior}  {loaded.metadata['version']}  {size}  {loaded.metadata['description']}")
 
 
 def show_prior(prior: str) -> None:
@@ -31,12 +31,12 @@ def show_prior(prior: str) -> None:
 
 def verify_prior(prior: str) -> None:
     """Check the SHA-256 of every file. Raises PriorError."""
-    found = bundle.load(prior)
-    print(f"{found.name}: {len(found.metadata['sha256'])} files as they should be, sha256 {found.sha256}")
+    loaded = bundle.load(prior)
+    print(f"{loaded.name}: {len(loaded.metadata['sha256'])} files as they should be, sha256 {loaded.sha256}")
 
 
 def doctor() -> None:
-    """Versions, device, weights; what is missing and how to get it."""
+    """Versions, device and weights; for what is missing, how to get it."""
     print(f"brgm-med {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for package in ("torch", "monai", "nibabel", "pydicom", "SimpleITK", "lpips", "nipype", "numpy", "safetensors"):
         try:
@@ -53,7 +53,7 @@ def doctor() -> None:
     from brgm_med.errors import PriorError
     from brgm_med.weights import HOW_TO, locate_lpips_features
 
-    for name in bundle.names() or ["brain-t1-coronal"]:
+    for name in bundle.names() or [bundle.DEFAULT]:
         try:
             verify_prior(name)
         except PriorError as error:
@@ -79,7 +79,7 @@ def _operations() -> str:
     if not torch.cuda.is_available():
         return f"torch's own; there is no CUDA device for custom kernels ({compiler})"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the reason is told here
+        warnings.simplefilter("ignore")  # the reason is printed below
         bias_act(torch.ones(1, 1, device="cuda"), act="lrelu")
     reason = nvrtc.refusal()
     return f"custom CUDA kernels ({compiler})" if reason is None else f"torch's own, without custom kernels: {reason}"

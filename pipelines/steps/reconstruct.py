@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from brgm_med.errors import UsageError
-from brgm_med.pipelines.steps.write_dicom import Task
+from brgm_med.pipelines.results.certificate import Task
 from brgm_med.transforms.formats import stem
 
 

@@ -1,4 +1,4 @@
-"""`brgm-med series`: which DICOM volumes there are, what each is, why one cannot be used. No one's name is shown."""
+"""`brgm-med series`: the DICOM volumes at a path, and why one cannot be used. No one's name is shown."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ UPRIGHT = 0.999
 
 def list_series(path: Path, as_json: bool = False) -> None:
     """Print the volumes at `path`: a table, or JSON. Raises InputRefusedError where nothing there is DICOM."""
-    found = find_series(path)
+    files = find_series(path)
     with named_by_zip():
-        volumes = [describe(stack, path) for stack in found.stacks]
+        volumes = [describe(stack, path) for stack in files.stacks]
     if as_json:
-        content = {"volumes": volumes, "dicom_files_without_a_place": found.others, "files_not_dicom": found.skipped}
+        content = {"volumes": volumes, "dicom_files_without_a_place": files.others, "files_not_dicom": files.skipped}
         print(json.dumps(content, indent=2))
         return
     rows: list[tuple[str, ...]] = [("series", "modality", "description", "voxels", "mm", "slices are", "")]
@@ -38,18 +38,18 @@ def list_series(path: Path, as_json: bool = False) -> None:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)] + [0]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    if found.others or found.skipped:
-        print(f"Beside these: {found.others} DICOM files that are no slices, {found.skipped} files that are no DICOM.")
+    if files.others or files.skipped:
+        print(f"Beside these: {files.others} DICOM files that are no slices, {files.skipped} files that are no DICOM.")
 
 
-def describe(stack: Stack, place: Path) -> dict[str, Any]:
-    """What a volume is. `series` is what `--series` takes; `problem` is None where its geometry is one."""
+def describe(stack: Stack, source: Path) -> dict[str, Any]:
+    """Description of a volume. `series` is what `--series` takes; `problem` is None where its geometry is one."""
     header, spacing, problem = stack.header, None, None
     try:
         _, affine = stack.placed()
         spacing = [round(float(s), 6) for s in np.linalg.norm(affine[:3, :3], axis=0)]
     except InputRefusedError as error:
-        problem = str(error).removeprefix(f"{place if place.is_dir() else place.parent}/")
+        problem = str(error).removeprefix(f"{source if source.is_dir() else source.parent}/")
     return {
         "series": stack.name,
         "uid": str(header.get("SeriesInstanceUID", "")),

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from brgm_med._version import __version__
-from brgm_med.errors import BrgmError, UsageError
-from brgm_med.files import write_json
+from brgm_med.errors import UsageError
 from brgm_med.pipelines.console import say, search_progress
 from brgm_med.pipelines.reading import Profile, called, doubtful, read_scan
 from brgm_med.pipelines.reconstruct.compute import (
     Network,
-    choose_device,
     computed_by,
     perceptual_features,
-    set_up_torch,
-)
-from brgm_med.pipelines.results.certificate import (
-    STATEMENT,
-    account,
-    check_certificate,
-    default_certificate,
-    description,
-    result_record,
-    source_record,
-    super_resolved,
+    set_up,
 )
 from brgm_med.pipelines.results.choose import target_of
-from brgm_med.pipelines.results.deidentification import withhold
-from brgm_med.pipelines.results.target import taken_back
+from brgm_med.pipelines.results.publish import announce, check, publish
+from brgm_med.priors import DEFAULT
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
 if TYPE_CHECKING:
@@ -43,7 +30,7 @@ def super_resolve(
     out: Path | None = None,
     *,
     force: bool = False,
-    prior: str = "brain-t1-coronal",
+    prior: str = DEFAULT,
     steps: int | None = None,
     seed: int = 0,
     perceptual: Network = "none",
@@ -77,42 +64,27 @@ def super_resolve(
     named = [series] * len(paths) if series is None or isinstance(series, str) else list(series)
     if len(named) != len(paths):
         raise UsageError(f"{len(paths)} scans, but {len(named)} series; name one for each scan, in their order")
-    flags = (thickness, gap, profile)
-    first, *others = (
-        read_scan(path, name if like is None else None, affine, flags, choices, noise)
-        for path, name in zip(paths, named, strict=True)
-    )
-    target = target_of(
-        paths[0], out, first.header, like=like, series=named[0], dtype=dtype, choices=choices, force=force
-    )
-    out = target.path
-    certificate = certificate or default_certificate(out)
-    files = (*paths, out, target.map_path, certificate)
-    if len({p.resolve() for p in files}) < len(files):
-        raise UsageError(f"{out}: inputs, output, its map and the certificate must all be different files")
-    target.check()
-    check_certificate(certificate, out, force)
-    if spacing is not None and spacing > min(first.scan.grid.spacing) * 1.001:
-        finest = min(first.scan.grid.spacing)
+    own = zip(paths, named if like is None else [None] * len(paths), strict=True)
+    files = [read_scan(p, s, affine, (thickness, gap, profile), choices, noise) for p, s in own]
+    header, grid = files[0].header, files[0].scan.grid
+    target = target_of(paths[0], out, header, like=like, series=named[0], dtype=dtype, choices=choices, force=force)
+    certificate = check(target, paths, certificate)
+    if spacing is not None and spacing > (finest := min(grid.spacing)) * 1.001:
         raise UsageError(f"--spacing {spacing:g}: the scan's own is {finest:g} mm, which a coarser grid cannot keep")
 
-    import torch
-
     from brgm_med.pipelines.reconstruct.volume import reconstruct_volume
-    from brgm_med.pipelines.results.consistency import consistency, finding, scan_record
+    from brgm_med.pipelines.results.consistency import residuals, super_resolved
     from brgm_med.priors.bundle import load
     from brgm_med.search import VOLUME
 
-    set_up_torch(threads)
-    torch.manual_seed(seed)
-    where = choose_device(device)
+    where = set_up(device, seed, threads)
     bundle = load(prior)
-    if not others and (doubt := doubtful(first.scan, bundle.spacing)):
+    if len(files) == 1 and (doubt := doubtful(files[0].scan, bundle.spacing)):
         say(f"warning: {called(paths[0], choices)}: {doubt}")
     search = VOLUME.limited_to(steps)
     with search_progress(search.iterations) as progress:
         result = reconstruct_volume(
-            [file.scan for file in (first, *others)],
+            [file.scan for file in files],
             bundle,
             search=search,
             spacing=spacing,
@@ -122,46 +94,17 @@ def super_resolve(
             progress=progress,
         )
 
-    told = {
-        "software": f"brgm-med {__version__}",
-        "prior": {"name": bundle.name, "sha256": bundle.sha256, "finest_detail_mm": bundle.spacing},
-        "acquisition": first.acquisition,
-        "parameters": {
-            "steps": search.iterations,
-            "seed": seed,
-            "perceptual": perceptual,
-            "weights": {
-                "noise": search.misfit,
-                "perceptual": search.perceptual_weight,
-                "prior": search.prior_weight,
-            },
-            "covariance_mm": search.correlation,
-            "spacing_mm": result.grid.spacing[0],
-            "noise": noise,
-            **computed_by(where, result.image),
-        },
-        **finding(result),
-    }
-    how = super_resolved(bundle.name, bundle.sha256, account(told))
-    held, step = target.write(result.image[0].numpy(), result.grid.affine, how, description(bundle.name))
-    with taken_back(target):
-        measured = target.write_map(result.measured[0].numpy(), result.grid.affine, how)
-        kept = consistency(torch.from_numpy(held)[None], result.measurements, step)
-        if not math.isfinite(kept["relative_residual"]):
-            raise BrgmError(f"{out}: the result is not consistent with the scan; this is a defect, please report it")
-        content = {
-            "statement": STATEMENT,
-            **told,
-            "source": source_record(paths[0], first.header),
-            "further_scans": [scan_record(s) for s in others],
-            "result": result_record(out),
-            "measured_map": result_record(measured),
-            "consistency": kept,
-        }
-        write_json(certificate, withhold(content, choices), force)
-    residual = f"relative residual {kept['relative_residual']:.1e}"
-    say(f"wrote {out}, {measured.name} and {certificate.name} ({residual})")
-    return out
+    weights = {"noise": search.misfit, "perceptual": search.perceptual_weight, "prior": search.prior_weight}
+    options = {"steps": search.iterations, "seed": seed, "perceptual": perceptual, "weights": weights}
+    model = {"covariance_mm": search.correlation, "spacing_mm": result.grid.spacing[0], "noise": noise}
+    entries = super_resolved(files, bundle, {**options, **model, **computed_by(where, result.image)}, result)
+    write = partial(target.write, result.image[0].numpy(), result.grid.affine)
+    write_map = partial(target.write_map, result.measured[0].numpy(), result.grid.affine)
+    read_back = partial(residuals, result.measurements)
+    written = publish(target, certificate, entries, "sr", write, read_back, write_map)
+    assert written.consistency is not None
+    announce(target, certificate, f"relative residual {written.consistency['relative_residual']:.1e}")
+    return target.path
 
 
 def say_registered(prior: str, registration: Registration) -> None:

@@ -4,27 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
 
-from brgm_med.pipelines.results.certificate import account, inpainted, super_resolved
+from brgm_med.pipelines.results.certificate import Certificate, Task
 from brgm_med.pipelines.results.target import taken_back
 from brgm_med.transforms.formats import nifti
-
-Task = Literal["sr", "inpaint"]
-OF_FILES = frozenset(
-    [
-        "statement",
-        "source",
-        "further_scans",
-        "mask",
-        "result",
-        "measured_map",
-        "consistency",
-        "coronal_slices_searched",
-        "outside_the_hole",
-    ]
-)
-"""What a certificate says of files, and of what they hold when read back. It is not told in the images themselves."""
 
 
 def write_dicom(
@@ -54,19 +37,17 @@ def write_dicom(
     own = the_series(source, series or None)
     if not is_mr(own):
         return None
-    told = {k: v for k, v in json.loads(certificate.read_text()).items() if k not in OF_FILES}
-    derivation = super_resolved if task == "sr" else inpainted
-    how = derivation(told["prior"]["name"], told["prior"]["sha256"], account(told))
-    target = SeriesTarget(out, own, Choices(uid_seed=uid_seed), None, force)
+    text = Certificate.from_json(json.loads(certificate.read_text())).derivation(task)
+    target = SeriesTarget(out, Choices(uid_seed=uid_seed), force, own)
     target.check()
     if task == "sr":
         scan = nifti.read(result)
-        target.write(scan.array, scan.affine, how, "")
+        target.write(scan.array, scan.affine, text, "")
     else:
         header, stored = nifti.read_stored(result)
-        target.write_stored(stored.astype(target.kept_as(stored, header)), header, how, "")
+        target.write_stored(stored.astype(target.stored_type(stored, header)), header, text, "")
     if measured_beside(result).is_file():
-        with taken_back(target):
+        with taken_back(target.remove):
             measured = nifti.read(measured_beside(result))
-            target.write_map(measured.array, measured.affine, how)
+            target.write_map(measured.array, measured.affine, text)
     return out

@@ -26,7 +26,7 @@ from brgm_med.pipelines.report.page import MAX_BYTES, document
 from brgm_med.pipelines.report.study import FAR, robust_z
 from brgm_med.pipelines.report.viewer import small_nifti
 from brgm_med.pipelines.report.words import number, paragraphs, rows
-from brgm_med.pipelines.results.certificate import super_resolved
+from brgm_med.pipelines.results.certificate import Certificate
 from brgm_med.transforms.formats import dicom
 from brgm_med.transforms.formats.dicom import map as dicom_map
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES
@@ -164,7 +164,7 @@ def test_a_map_in_dicom_lies_where_its_series_does(tmp_path: Path) -> None:
     series = mr_series(tmp_path / "series")
     scan = dicom.Reader().read(series)
     values = np.random.default_rng(0).random(scan.array.shape).astype(np.float32)
-    how = super_resolved("a prior", "0" * 64)
+    how = Certificate(prior={"name": "a prior", "sha256": "0" * 64}, parameters={}).derivation("sr")
     dicom_map.write(tmp_path / "map", values, scan.affine, series, dicom_map.MEASURED, how, NO_CHOICES, False)
     x, y, z = values.shape
     inferred = evidence.inferred_on(Grid((x, y, z), scan.affine), tmp_path / "map", None, {}, {})

@@ -9,10 +9,8 @@ from pydicom import dcmread
 
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.files import write_json
-from brgm_med.pipelines.results.certificate import account, check_certificate, default_certificate, inpainted
-from brgm_med.pipelines.results.deidentification import begin, withhold
-from brgm_med.transforms.formats.dicom.deidentify import Deidentifier
-from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
+from brgm_med.pipelines.results.deidentification import begin
+from brgm_med.pipelines.results.publish import check_certificate, default_certificate
 from tests.commands import refused, run
 from tests.dicom_files import save, tiny_image
 from tests.planted import found, plant
@@ -28,21 +26,6 @@ def test_it_warns_that_faces_remain(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_name_of_the_output_is_not_made_of_the_source() -> None:
     with pytest.raises(UsageError, match="--out"):
         begin(None)
-
-
-def test_certificates_name_no_source() -> None:
-    told = {
-        "source": {"file": "DOE_JANE", "sha256": "12", "dicom_files": 3},
-        "mask": {"file": "DOE_JANE_mask.nii", "sha256": "34"},
-        "result": {"file": "out", "sha256": "56"},
-        "statement": "research",
-    }
-    assert withhold(told, NO_CHOICES) == told
-    left = withhold(told, Choices(transform=Deidentifier()))
-    assert "DOE_JANE" not in str(left)
-    assert left["source"]["dicom_files"] == 3
-    assert left["result"] == told["result"]
-    assert told["source"] == {"file": "DOE_JANE", "sha256": "12", "dicom_files": 3}
 
 
 @pytest.fixture
@@ -109,19 +92,3 @@ def test_one_certificate_does_not_take_the_place_of_another(tmp_path: Path) -> N
     for other in ("no JSON", "[]", '{"result": 3}', '{"result": {"file": "../x"}}'):
         path.write_text(other)
         check_certificate(path, tmp_path / "a_brgm.nii.gz", force=True)
-
-
-def test_the_account_of_a_certificate_is_ascii_lines() -> None:
-    told = {
-        "software": "brgm-med 1",
-        "prior": {"name": "M\u00fcller", "sha256": "ab"},
-        "finest_detail": 2.0,
-        "list": [1],
-    }
-    lines = account(told).splitlines()
-    assert lines[0] == "software: brgm-med 1"
-    assert lines[1] == "prior: {name: M\\u00fcller, sha256: ab}"
-    assert lines[2:] == ["finest detail: 2.0", "list: [1]"]
-    assert account(told).isascii()
-    how = inpainted("M\u00fcller", "ab", "x" * 20000)
-    assert len(how.comments) == 10240

@@ -308,8 +308,8 @@ def test_degrade_reads_a_folder_and_writes_nifti(tmp_path: Path, capsys: pytest.
 def test_the_slice_thickness_is_stated_by_dicom(tmp_path: Path) -> None:
     """Where slices agree on it; a person's word and a sidecar's count more."""
     from brgm_med.pipelines.reading import acquisition_of
-    from brgm_med.pipelines.results.certificate import source_record
     from brgm_med.pipelines.results.choose import default_result
+    from brgm_med.pipelines.results.records import source_record
     from brgm_med.transforms.geometry import Grid
 
     folder = series(tmp_path / "in")

@@ -219,9 +219,9 @@ def test_what_dicom_cannot_keep_is_refused_before_the_search(head: Path, tmp_pat
     assert not list(tmp_path.glob("out*"))
     header, _ = for_reading(tmp_path / "wide.nii.gz").read_stored(tmp_path / "wide.nii.gz")
     target = target_of(tmp_path / "wide.nii.gz", tmp_path / "out", header, like=head / "in")
-    assert target.kept_as(wide[mask == 1], header) == np.uint16
-    assert target.kept_as(np.array([-3, 4]), header) == np.int16
-    assert target.kept_as(np.array([3.0, 4.0], np.float32), header) == np.uint16
+    assert target.stored_type(wide[mask == 1], header) == np.uint16
+    assert target.stored_type(np.array([-3, 4]), header) == np.int16
+    assert target.stored_type(np.array([3.0, 4.0], np.float32), header) == np.uint16
     for refused in (np.array([-3, 40000]), np.array([0.5])):
         with pytest.raises(InputRefusedError, match="no integers of 16 bits"):
-            target.kept_as(refused, header)
+            target.stored_type(refused, header)

@@ -1,0 +1,89 @@
+"""The choreography of every result: check, then write, read back, map, certificate; taken back on error."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from brgm_med.errors import UsageError
+from brgm_med.files import check_output, write_json
+from brgm_med.pipelines.console import say
+from brgm_med.pipelines.results.certificate import Certificate, Entry, Task
+from brgm_med.pipelines.results.records import file_record
+from brgm_med.pipelines.results.target import Destination, taken_back
+from brgm_med.transforms.formats import stem
+from brgm_med.transforms.formats.dicom.derived import Derivation
+
+Image = TypeVar("Image")
+
+
+def check(target: Destination, inputs: Sequence[Path], certificate: Path | None) -> Path:
+    """Check, before any work is done, that all files of a result can be written; returns its certificate's path.
+
+    Raises as `Destination.check` and `check_certificate`; UsageError where two of all files are one.
+    """
+    path = certificate or default_certificate(target.path)
+    paths = (*inputs, *target.paths, path)
+    if len({p.resolve() for p in paths}) < len(paths):
+        raise UsageError(f"{target.path}: inputs, outputs and the certificate must all be different files")
+    target.check()
+    check_certificate(path, target.path, target.force)
+    return path
+
+
+def publish(
+    target: Destination,
+    path: Path,
+    certificate: Certificate,
+    task: Task,
+    write: Callable[[Derivation, str], Image],
+    read_back: Callable[[Image], Entry],
+    write_map: Callable[[Derivation], object] | None = None,
+) -> Certificate:
+    """Write image, map and certificate, or none of them; returns the certificate that is written to `path`.
+
+    `write` and `write_map` get the description of the result for DICOM and for NIfTI, made of `certificate`.
+    `read_back` gets the image as the files hold it, and returns the entries that are known only then.
+    """
+    derivation = certificate.derivation(task)
+    image = write(derivation, certificate.label)
+    with taken_back(target.remove):
+        if write_map is not None:
+            write_map(derivation)
+        files: Entry = dict(zip(("result", "measured_map"), map(file_record, target.paths), strict=False))
+        certificate = replace(certificate, **read_back(image), **files)
+        hidden = target.choices.transform is not None
+        write_json(path, certificate.deidentified() if hidden else certificate.to_json(), target.force)
+    return certificate
+
+
+def announce(target: Destination, certificate: Path, note: str) -> None:
+    """Print the names of the written files, and `note`."""
+    image, *others = target.paths
+    images = ", ".join([str(image), *(path.name for path in others)])
+    say(f"wrote {images} and {certificate.name} ({note})")
+
+
+def default_certificate(out: Path) -> Path:
+    """The JSON file of a result: beside it, the same name, `_certificate.json`."""
+    return out.with_name(f"{stem(out)}_certificate.json")
+
+
+def check_certificate(path: Path, out: Path, force: bool) -> None:
+    """Check that the certificate of `out` can be written at `path`. Raises as `check_output` does.
+
+    Raises UsageError where the certificate of another result stands there, even if `force`: a folder of DICOM and a
+    NIfTI file of one name would have the same by default.
+    """
+    check_output(path, force)
+    try:
+        of = str(json.loads(path.read_text())["result"]["file"])
+        other = of != out.name and os.path.lexists(path.with_name(of))
+    except (OSError, ValueError, LookupError, TypeError):  # there is none, or it is something else
+        return
+    if other:
+        raise UsageError(f"{path}: is the certificate of {of}; name another one for {out.name} with --certificate")
