@@ -13,9 +13,6 @@ from torch import Tensor
 
 from brgm_med.perceptual import PerceptualFeatures
 
-BATCH = 16
-"""Images whose features are computed at once."""
-
 
 def mae(image: Tensor, truth: Tensor, data_range: float) -> Tensor:
     """Mean absolute error on the 0..255 scale, as in the paper's Table 4: 255 * mean |x - t| / data_range."""
@@ -61,7 +58,13 @@ def ssim(image: Tensor, truth: Tensor, data_range: float) -> Tensor:
 
 
 @torch.no_grad()
-def lpips(image: Tensor, truth: Tensor, window: tuple[float, float], model: PerceptualFeatures) -> Tensor:
+def lpips(
+    image: Tensor,
+    truth: Tensor,
+    window: tuple[float, float],
+    model: PerceptualFeatures,
+    batch: int = 16,
+) -> Tensor:
     """Perceptual distance of images [N, 1 or 3, H, W]: [N], 0 for equal images.
 
     `window` = (lowest, highest) grey value is mapped onto [-1, 1] and, as on a screen, what lies outside is
@@ -74,7 +77,7 @@ def lpips(image: Tensor, truth: Tensor, window: tuple[float, float], model: Perc
     def shown(values: Tensor) -> Tensor:
         return ((values - low) * (2.0 / (high - low)) - 1.0).clamp(-1.0, 1.0).float()
 
-    pairs = zip(image.split(BATCH), truth.split(BATCH), strict=True)
+    pairs = zip(image.split(batch), truth.split(batch), strict=True)
     return torch.cat([model.distance(model.features(shown(x)), model.features(shown(t))) for x, t in pairs])
 
 

@@ -85,9 +85,7 @@ def _ballot(path: Path, key: Key) -> Ballot:
     except (LookupError, TypeError, ValueError):
         asked, choices = [], ()
     if asked != list(range(1, len(key.images) + 1)):
-        problem = (
-            f"does not hold the answers A to {letters[-1]} of the study's {len(key.images)} images, so it is damaged"
-        )
+        problem = f"does not hold the answers A to {letters[-1]} of the study's {len(key.images)} images, so is damaged"
         refuse(path, problem, "ask the rater to save it again")
     return Ballot(path, rater, choices)
 

@@ -18,10 +18,6 @@ from brgm_med.pipelines.forced_choice.votes import Share, against_equal_choice, 
 FEW = 5
 """Below so many raters, or so many images for each method, what is said of them is called rough."""
 
-HEAD = (
-    "method votes share share_low share_high minus_other minus_other_low minus_other_high "
-    "raters images unanswered p_equal_choice"
-)
 STATEMENT = "Votes on derived images. For research, not for diagnosis."
 
 
@@ -109,7 +105,8 @@ def _agreement(votes: NDArray[np.int64]) -> str:
 def _csv(table: list[Share], votes: NDArray[np.int64]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(HEAD.split())
+    head = ["method", "votes", "share", "share_low", "share_high", "minus_other", "minus_other_low", "minus_other_high"]
+    writer.writerow([*head, "raters", "images", "unanswered", "p_equal_choice"])
     raters, images, _ = votes.shape
     common = [raters, images, raters * images - int(votes.sum()), repr(against_equal_choice(votes)[2])]
     for row in table:
