@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +108,11 @@ def _same_as_before(asked: Evaluation, bundle: PriorBundle) -> None:
     record = {"prior": bundle.sha256, "every": asked.every, "seed": asked.seed, "software": f"brgm-med {__version__}"}
     if not file.is_file():
         write_json(file, record, force=True)
-    try:
-        same = json.loads(file.read_text()) == record
-    except ValueError:
-        same = False
-    if not same:
-        problem = "is of an evaluation of another prior, version, --every or --seed"
-        raise UsageError(f"{file}: {problem}; give another --out")
+    with suppress(ValueError):
+        if json.loads(file.read_text()) == record:
+            return
+    problem = "is of an evaluation of another prior, version, --every or --seed"
+    raise UsageError(f"{file}: {problem}; give another --out")
 
 
 def _write_report(asked: Evaluation, bundle: PriorBundle, rows: Sequence[Row], sources: Sequence[Source]) -> None:

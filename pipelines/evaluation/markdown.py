@@ -41,18 +41,18 @@ def methods_table(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def verdicts(rows: Sequence[Row], ours: Sequence[str] = (BLEND, ALONE)) -> list[str]:
+def verdicts(rows: Sequence[Row]) -> list[str]:
     """A line a score: ours against the best of the others, paired over subjects, won or lost."""
     lines = [
         "| score | ours | best other method | difference (95 % interval) | subjects better | Wilcoxon p | |",
         "|---|---|---|---|---|---|---|",
     ]
-    present = [method for method in ours if method in grouped(rows, "method")]
+    ours = [method for method in (BLEND, ALONE) if any(row["method"] == method for row in rows)]
     for score in scores_of(rows):
         other = best_baseline(rows, score)
         if other is None:
             continue
-        for mine in present:
+        for mine in ours:
             pair = paired(rows, mine, other, score)
             digits = DIGITS[score]
             difference = f"{pair.difference:+.{digits}f} ({pair.low:+.{digits}f} to {pair.high:+.{digits}f})"

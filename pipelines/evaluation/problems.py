@@ -22,10 +22,10 @@ TASKS = ("sr", "slices", "inpaint", "shift")
 
 @dataclass(frozen=True)
 class Problem:
-    """One measurement of images [N, C, H, W] in [-1, 1]: y = corruption(change(x)) + noise n, n ~ N(0, 1).
+    """One measurement of images [N, C, H, W] in [-1, 1]: y = corruption(truth(x)) + noise n, n ~ N(0, 1).
 
     `block`: pixels that one sample averages, (rows, columns), (1, 1) for a hole. `trained_for`: for which problem a
-    trained baseline that meets it was trained. `change` makes the truth, where that is not the image as it is.
+    trained baseline that meets it was trained. `truth` makes of an image the one that is to be reconstructed.
     """
 
     task: str
@@ -34,11 +34,7 @@ class Problem:
     block: tuple[int, int] = (1, 1)
     trained_for: str = ""
     noise: float = 0.0
-    change: Callable[[Tensor], Tensor] | None = None
-
-    def truth(self, images: Tensor) -> Tensor:
-        """The images that are to be reconstructed."""
-        return images if self.change is None else self.change(images)
+    truth: Callable[[Tensor], Tensor] = lambda images: images
 
     def measure(self, truth: Tensor, seed: int) -> Tensor:
         """y, with the noise of this seed."""
@@ -137,12 +133,12 @@ def shifts(shape: tuple[int, int], trained: str = "sr-4") -> dict[str, Problem]:
         problem("noise 2 %", noise=0.04),
         problem("noise 5 %", noise=0.1),
         problem("noise 10 %", noise=0.2),
-        problem("turned 10 degrees", change=lambda x: turned(x, 10)),
-        problem("turned 30 degrees", change=lambda x: turned(x, 30)),
-        problem("upside down", change=lambda x: x.flip(2)),
-        problem("contrast flatter", change=lambda x: contrast(x, 0.5)),
-        problem("contrast steeper", change=lambda x: contrast(x, 2.0)),
-        problem("contrast inverted", change=inverted),
+        problem("turned 10 degrees", truth=lambda x: turned(x, 10)),
+        problem("turned 30 degrees", truth=lambda x: turned(x, 30)),
+        problem("upside down", truth=lambda x: x.flip(2)),
+        problem("contrast flatter", truth=lambda x: contrast(x, 0.5)),
+        problem("contrast steeper", truth=lambda x: contrast(x, 2.0)),
+        problem("contrast inverted", truth=inverted),
     )
     return {p.level: p for p in posed}
 

@@ -36,9 +36,8 @@ def physics(corruption: nn.Module, shape: tuple[int, int, int]) -> Any:
     deepinv = deepinv_for("tv, dip")
 
     def adjoint(y: Tensor, **_: Any) -> Tensor:
-        x = torch.zeros(len(y), *shape, dtype=y.dtype, requires_grad=True)
-        with torch.enable_grad():
-            (back,) = torch.autograd.grad(corruption(x), x, y)
+        _, transposed = torch.func.vjp(corruption, torch.zeros(len(y), *shape, dtype=y.dtype))
+        back: Tensor = transposed(y)[0]
         return back
 
     return deepinv.physics.LinearPhysics(A=lambda x, **_: corruption(x), A_adjoint=adjoint, img_size=shape)

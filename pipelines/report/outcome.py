@@ -7,9 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from brgm_med.errors import InputRefusedError
-from brgm_med.pipelines.report.subject import read_certificate
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -21,11 +18,3 @@ class Outcome:
     reason: str = ""
     certificate: Mapping[str, Any] = field(default_factory=dict)
     report: Path | None = None
-
-    @classmethod
-    def done(cls, name: str, certificate: Path, report: Path | None = None) -> Outcome:
-        """A scan that is done, and its certificate's file; that it cannot be read is then the reason."""
-        try:
-            return cls(name, "done", "", read_certificate(certificate), report)
-        except InputRefusedError:
-            return cls(name, "done", f"its certificate {certificate.name} cannot be read", {}, report)

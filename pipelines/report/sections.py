@@ -48,14 +48,14 @@ class Spot:
     where: str
 
 
-def spots(found: Evidence, offsets: tuple[int, ...] = (0,)) -> list[Spot]:
+def spots(evidence: Evidence, offsets: tuple[int, ...] = (0,)) -> list[Spot]:
     """Planes of all three views, through the point to look at and as far from it as there is something to see."""
     result = []
     for view in VIEWS:
         for offset in offsets:
-            point = found.focus.copy()
-            point[view.across] += offset * found.reach[view.across]
-            world = (found.after.grid.affine @ [*found.after.index(point), 1.0])[view.across]
+            point = evidence.focus.copy()
+            point[view.across] += offset * evidence.reach[view.across]
+            world = (evidence.after.grid.affine @ [*evidence.after.index(point), 1.0])[view.across]
             result.append(Spot(view, point, f"{view.name}, {'RAS'[view.across]} {world:+.0f} mm"))
     return result
 
@@ -71,23 +71,23 @@ def figure(image: Image, alt: str, spot: Spot, caption: str = "", kind: str = ""
     )
 
 
-def row(found: Evidence, alt: str, draw: Callable[[Spot], Image]) -> str:
+def row(evidence: Evidence, alt: str, draw: Callable[[Spot], Image]) -> str:
     """Pictures of all three views, as `draw` makes them."""
-    return f'<div class="row">{"".join(figure(draw(spot), alt, spot) for spot in spots(found))}</div>'
+    return f'<div class="row">{"".join(figure(draw(spot), alt, spot) for spot in spots(evidence))}</div>'
 
 
-def compare(found: Evidence) -> str:
+def compare(evidence: Evidence) -> str:
     """Before and after, in one place or side by side."""
-    low, high = window(found.scan.values)
+    low, high = window(evidence.scan.values)
     shown = (
         f"Black is {number(low)} and white {number(high)}, in the scan's units, before and after alike. {CONVENTION}"
     )
-    angle = tilt(found.after.grid)
+    angle = tilt(evidence.after.grid)
     if angle > 1:
         shown += f" The planes are those of the voxels, up to {angle:.0f} degrees off the patient's axes."
     pairs = []
-    for spot in spots(found, (-1, 0, 1)):
-        before, after = (grey(v, spot.view, spot.point, low, high) for v in (found.before, found.after))
+    for spot in spots(evidence, (-1, 0, 1)):
+        before, after = (grey(v, spot.view, spot.point, low, high) for v in (evidence.before, evidence.after))
         left = figure(before, "Before, the scan interpolated", spot, "Before: ", "before")
         right = figure(after, "After, the result", spot, "After: ", "after")
         pairs.append(f'<div class="pair">{left}{right}</div>')
@@ -95,27 +95,27 @@ def compare(found: Evidence) -> str:
     return section("compare", "Before and after", inside)
 
 
-def maps(found: Evidence) -> str:
+def maps(evidence: Evidence) -> str:
     """What was measured and what inferred, and how far the result is from the scan."""
-    low, high = window(found.scan.values)
+    low, high = window(evidence.scan.values)
     parts = ["<h3>Measured and inferred</h3>"]
-    if found.inferred is None:
-        parts.append(f"<p>Not shown: {e(found.missing['inferred'])}.</p>")
+    if evidence.inferred is None:
+        parts.append(f"<p>Not shown: {e(evidence.missing['inferred'])}.</p>")
     else:
-        inferred, share = found.inferred, percent(float(found.inferred.values.mean()))
+        inferred, share = evidence.inferred, percent(float(evidence.inferred.values.mean()))
 
         def orange(s: Spot) -> Image:
-            return tinted(grey(found.after, s.view, s.point, low, high), inferred, s.view, s.point)
+            return tinted(grey(evidence.after, s.view, s.point, low, high), inferred, s.view, s.point)
 
-        pictures = row(found, "The result, orange where it was inferred", orange)
+        pictures = row(evidence, "The result, orange where it was inferred", orange)
         parts.append(
             "<p>Grey: measured. Orange: inferred by the model, the more orange the less of it the scans settle; on "
             f"average {share} over the field of view.</p>{pictures}"
         )
-    if found.residual is not None:
-        residual, largest = found.residual, float(found.residual.values.max())
+    if evidence.residual is not None:
+        residual, largest = evidence.residual, float(evidence.residual.values.max())
         top = _top(residual, low, high)
-        pictures = row(found, "Residual", lambda s: heat(residual, s.view, s.point, top))
+        pictures = row(evidence, "Residual", lambda s: heat(residual, s.view, s.point, top))
         small = " So black everywhere: nowhere is there a difference to be seen." if largest < top / 255 else ""
         parts.append(
             "<h3>Residual</h3><p>What the scanner's way of sampling makes of the result, minus the scan, without its "
@@ -123,42 +123,42 @@ def maps(found: Evidence) -> str:
             f"{percent(top / (high - low))} of the way from black to white in the pictures above. The largest is "
             f"{number(largest)}.{small}</p>{pictures}"
         )
-    elif "residual" in found.missing:
-        parts.append(f"<h3>Residual</h3><p>Not shown: {e(found.missing['residual'])}.</p>")
+    elif "residual" in evidence.missing:
+        parts.append(f"<h3>Residual</h3><p>Not shown: {e(evidence.missing['residual'])}.</p>")
     return section("maps", "What was measured", "".join(parts))
 
 
-def registration(found: Evidence) -> str:
+def registration(evidence: Evidence) -> str:
     """The template's outlines over the scan."""
-    if found.head is None or found.brain is None:
-        return section("registration", "Registration", f"<p>Not shown: {e(found.missing['registration'])}.</p>")
-    low, high = window(found.scan.values)
-    shapes = [(found.head, HEAD_LEVEL, BLUE), (found.brain, 0.5, ORANGE)]
+    if evidence.head is None or evidence.brain is None:
+        return section("registration", "Registration", f"<p>Not shown: {e(evidence.missing['registration'])}.</p>")
+    low, high = window(evidence.scan.values)
+    shapes = [(evidence.head, HEAD_LEVEL, BLUE), (evidence.brain, 0.5, ORANGE)]
 
     def drawn(s: Spot) -> Image:
-        return outlined(grey(found.before, s.view, s.point, low, high, OUTLINE), shapes, s.view, s.point)
+        return outlined(grey(evidence.before, s.view, s.point, low, high, OUTLINE), shapes, s.view, s.point)
 
     text = (
         "The template's outlines over the scan, where the registration puts them: blue its head, orange the bulk of "
         "its brain. They are those of an average head and need not follow this one everywhere, but should not be "
         "shifted or turned against it."
     )
-    pictures = row(found, "The scan with the template's outlines", drawn)
+    pictures = row(evidence, "The scan with the template's outlines", drawn)
     return section("registration", "Registration", f"<p>{e(text)}</p>{pictures}")
 
 
-def view(found: Evidence, budget: int) -> str:
+def view(evidence: Evidence, budget: int) -> str:
     """The interactive view; its volumes have `budget` bytes in all."""
-    low, high = window(found.scan.values)
+    low, high = window(evidence.scan.values)
     wanted = [
-        ("before: the scan, interpolated", found.before, low, high, "gray"),
-        ("after: the result", found.after, low, high, "gray"),
+        ("before: the scan, interpolated", evidence.before, low, high, "gray"),
+        ("after: the result", evidence.after, low, high, "gray"),
     ]
-    if found.inferred is not None:
-        wanted.append(("inferred: 0 measured, 1 inferred", found.inferred, 0.0, 1.0, "inferno"))
-    if found.residual is not None:
-        top = _top(found.residual, low, high)
-        wanted.append(("residual, on the scan's voxels", found.residual, 0.0, top, "inferno"))
+    if evidence.inferred is not None:
+        wanted.append(("inferred: 0 measured, 1 inferred", evidence.inferred, 0.0, 1.0, "inferno"))
+    if evidence.residual is not None:
+        top = _top(evidence.residual, low, high)
+        wanted.append(("residual, on the scan's voxels", evidence.residual, 0.0, top, "inferno"))
     volumes: list[dict[str, Any]] = []
     for label, volume, black, white, colours in reversed(wanted):  # what those leave of their share, images may use
         share = budget // (len(wanted) - len(volumes))
@@ -172,7 +172,7 @@ def view(found: Evidence, budget: int) -> str:
     choice = (
         f'<option value="{i}"{" selected" if i == 1 else ""}>{e(v["label"])}</option>' for i, v in enumerate(volumes)
     )
-    data = data_block("volumes", {"volumes": volumes, "focus": found.focus.round(2).tolist()})
+    data = data_block("volumes", {"volumes": volumes, "focus": evidence.focus.round(2).tolist()})
     inside = Template(asset("view.html")).substitute(said=e(said), options="".join(choice), data=data)
     return section("view", "Interactive view", inside)
 

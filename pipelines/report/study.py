@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 from brgm_med._version import __version__
-from brgm_med.files import check_output, replacing
+from brgm_med.files import replacing
 from brgm_med.pipelines.report.outcome import Outcome
 from brgm_med.pipelines.report.page import asset, banner, document, e, table
 from brgm_med.pipelines.report.words import at, number
@@ -66,17 +66,15 @@ def study_report(out: Path, subjects: Sequence[Outcome], *, title: str = "Study"
     """Write the table of `subjects`, in their order, to `out` (HTML) and beside it, ending in .csv, as CSV.
 
     Columns that no certificate fills are left out. Links to the subjects' reports are relative to `out`. Raises as
-    `files.check_output` does.
+    `files.replacing` does.
     """
     sheet = out.with_suffix(".csv")
-    check_output(out, force)
-    check_output(sheet, force)
     cells = {column: _cells(column, subjects) for column in COLUMNS}
     columns = [column for column in COLUMNS if any(value is not None for value, _ in cells[column])]
     rows = [(subject, [cells[column][i] for column in columns]) for i, subject in enumerate(subjects)]
-    for path, text in ((sheet, _csv(columns, rows)), (out, _page(title, out, sheet, columns, rows))):
-        with replacing(path, force) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    with replacing(out, force) as new_page, replacing(sheet, force) as new_sheet:
+        new_page.write_text(_page(title, out, sheet, columns, rows), encoding="utf-8")
+        new_sheet.write_text(_csv(columns, rows), encoding="utf-8")
     return out
 
 

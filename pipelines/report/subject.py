@@ -50,22 +50,22 @@ def subject_report(
     from brgm_med.pipelines.report import sections
     from brgm_med.pipelines.report.evidence import gather
 
-    found = gather(scan, result, content, measured=measured, mask=mask, prior=prior, series=series)
+    evidence = gather(scan, result, content, measured=measured, mask=mask, prior=prior, series=series)
     name, kind = title or stem(result), "inpainting" if "hole" in content else "super-resolution"
     scripts = [asset(script) for script in SCRIPTS]
     parts = [
         banner(STATEMENT),
         f"<header><h1>{e(name)}</h1><p>Report of {kind} by {e(content.get('software', 'brgm-med'))}</p></header><main>",
         section("words", "In words", "".join(f"<p>{e(text)}</p>" for text in paragraphs(content))),
-        sections.compare(found),
-        sections.maps(found),
-        sections.registration(found),
+        sections.compare(evidence),
+        sections.maps(evidence),
+        sections.registration(evidence),
         _tables(content),
         f"</main><footer><p>{e(STATEMENT)}</p><p>Report written by brgm-med {__version__}. This file asks for nothing "
         "outside of itself. The interactive view is drawn by niivue 0.69.0 (BSD-2-Clause).</p></footer>",
     ]
     used = sum(len(part.encode()) for part in (*parts, *scripts))
-    parts.insert(-2, sections.view(found, MAX_BYTES - used - SPARE))
+    parts.insert(-2, sections.view(evidence, MAX_BYTES - used - SPARE))
     page = document(f"{name}: {kind} report", "\n".join(parts), scripts)
     with replacing(out, force) as temporary:
         temporary.write_text(page, encoding="utf-8")
