@@ -36,8 +36,7 @@ def physics(corruption: nn.Module, shape: tuple[int, int, int]) -> Any:
     deepinv = deepinv_for("tv, dip")
 
     def adjoint(y: Tensor, **_: Any) -> Tensor:
-        _, transposed = torch.func.vjp(corruption, torch.zeros(len(y), *shape, dtype=y.dtype))
-        back: Tensor = transposed(y)[0]
+        back: Tensor = torch.func.vjp(corruption, torch.zeros(len(y), *shape, dtype=y.dtype))[1](y)[0]
         return back
 
     return deepinv.physics.LinearPhysics(A=lambda x, **_: corruption(x), A_adjoint=adjoint, img_size=shape)

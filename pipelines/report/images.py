@@ -20,8 +20,9 @@ LARGEST = 512
 OUTLINE = 400
 """A picture with outlines has at least so many pixels along its longer side, so that they are thin."""
 
-ORANGE = (255, 150, 40)
-BLUE = (70, 190, 255)
+Colour = tuple[int, int, int]
+ORANGE: Colour = (255, 150, 40)
+BLUE: Colour = (70, 190, 255)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,15 @@ class Volume:
         return float(size[view.horizontal]), float(size[view.vertical])
 
 
+@dataclass(frozen=True, eq=False)
+class Spot:
+    """A plane to look at: through `point` (RAS mm), called `where`."""
+
+    view: View
+    point: NDArray[np.float64]
+    where: str
+
+
 def tilt(grid: Grid) -> float:
     """The largest angle, degrees, between an index axis and the nearest axis of the world."""
     columns = np.abs(grid.affine[:3, :3]) / np.asarray(grid.spacing)
@@ -100,39 +110,36 @@ def pixels(volume: Volume, view: View, least: int = 1) -> tuple[int, int]:
     return max(1, round(width / longer * count)), max(1, round(height / longer * count))
 
 
-def grey(
-    volume: Volume, view: View, point: NDArray[np.float64], low: float, high: float, least: int = 1
-) -> Image.Image:
+def grey(volume: Volume, spot: Spot, low: float, high: float, least: int = 1) -> Image.Image:
     """A plane in grey; pixels between voxels are interpolated (bicubic)."""
-    picture = Image.fromarray(bytes_of(volume.plane(view, point), low, high))
-    return picture.resize(pixels(volume, view, least), Image.Resampling.BICUBIC)
+    picture = Image.fromarray(bytes_of(volume.plane(spot.view, spot.point), low, high))
+    return picture.resize(pixels(volume, spot.view, least), Image.Resampling.BICUBIC)
 
 
-def heat(volume: Volume, view: View, point: NDArray[np.float64], high: float) -> Image.Image:
+def heat(volume: Volume, spot: Spot, high: float) -> Image.Image:
     """A plane from black (0) over red to white (`high`); voxels stay squares."""
-    t = bytes_of(volume.plane(view, point), 0.0, high) / 255.0
+    t = bytes_of(volume.plane(spot.view, spot.point), 0.0, high) / 255.0
     ramps = [
         np.interp(t, (0, 0.4, 0.75, 1), levels) for levels in ((0, 190, 255, 255), (0, 20, 170, 255), (0, 60, 0, 255))
     ]
     picture = Image.fromarray(np.rint(np.stack(ramps, -1)).astype(np.uint8))
-    return picture.resize(pixels(volume, view), Image.Resampling.NEAREST)
+    return picture.resize(pixels(volume, spot.view), Image.Resampling.NEAREST)
 
 
-def tinted(below: Image.Image, volume: Volume, view: View, point: NDArray[np.float64]) -> Image.Image:
+def tinted(below: Image.Image, volume: Volume, spot: Spot) -> Image.Image:
     """`below`, grey, turned orange as far as the values of `volume` in [0, 1] say."""
-    share = Image.fromarray(bytes_of(volume.plane(view, point), 0.0, 1.0)).resize(below.size, Image.Resampling.NEAREST)
+    plane = bytes_of(volume.plane(spot.view, spot.point), 0.0, 1.0)
+    share = Image.fromarray(plane).resize(below.size, Image.Resampling.NEAREST)
     a = np.asarray(share, np.float32)[..., None] / 255 * 0.55
     base = np.asarray(below.convert("RGB"), np.float32)
     return Image.fromarray(np.rint(base * (1 - a) + np.asarray(ORANGE, np.float32) * a).astype(np.uint8))
 
 
-def outlined(
-    below: Image.Image, shapes: list[tuple[Volume, float, tuple[int, int, int]]], view: View, point: NDArray[np.float64]
-) -> Image.Image:
+def outlined(below: Image.Image, shapes: list[tuple[Volume, float, Colour]], spot: Spot) -> Image.Image:
     """`below`, grey, with the level lines of volumes on its grid: each (volume, level, colour)."""
     picture = np.array(below.convert("RGB"))
     for volume, level, colour in shapes:
-        plane = Image.fromarray(np.ascontiguousarray(volume.plane(view, point)))
+        plane = Image.fromarray(np.ascontiguousarray(volume.plane(spot.view, spot.point)))
         inside = np.asarray(plane.resize(below.size, Image.Resampling.BICUBIC)) > level
         picture[inside & ~ndi.binary_erosion(inside, border_value=1)] = colour
     return Image.fromarray(picture)

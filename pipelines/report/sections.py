@@ -3,30 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from string import Template
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL.Image import Image
 
+from brgm_med.pipelines.report import images
 from brgm_med.pipelines.report.evidence import HEAD_LEVEL, Evidence
-from brgm_med.pipelines.report.images import (
-    BLUE,
-    ORANGE,
-    OUTLINE,
-    VIEWS,
-    View,
-    Volume,
-    data_uri,
-    grey,
-    heat,
-    outlined,
-    tilt,
-    tinted,
-    window,
-)
+from brgm_med.pipelines.report.images import Spot, Volume
 from brgm_med.pipelines.report.page import asset, data_block, e, section
 from brgm_med.pipelines.report.viewer import entry
 from brgm_med.pipelines.report.words import number, percent
@@ -39,19 +23,10 @@ FAINT = 0.01
 """A residual is never shown on a finer scale than this fraction of the way from black to white: it would look large."""
 
 
-@dataclass(frozen=True, eq=False)
-class Spot:
-    """A plane to look at: through `point` (RAS mm), called `where`."""
-
-    view: View
-    point: NDArray[np.float64]
-    where: str
-
-
 def spots(evidence: Evidence, offsets: tuple[int, ...] = (0,)) -> list[Spot]:
     """Planes of all three views, through the point to look at and as far from it as there is something to see."""
     result = []
-    for view in VIEWS:
+    for view in images.VIEWS:
         for offset in offsets:
             point = evidence.focus.copy()
             point[view.across] += offset * evidence.reach[view.across]
@@ -65,7 +40,7 @@ def figure(image: Image, alt: str, spot: Spot, caption: str = "", kind: str = ""
     marks = "".join(f'<span class="{c}">{m}</span>' for c, m in zip("lrtb", spot.view.letters, strict=True))
     size = f'width="{image.width}" height="{image.height}"'
     return (
-        f'<figure class="{kind}"><div class="picture"><img src="{data_uri(image)}" {size} alt="{e(alt)}: '
+        f'<figure class="{kind}"><div class="picture"><img src="{images.data_uri(image)}" {size} alt="{e(alt)}: '
         f'{e(spot.where)}"><span aria-hidden="true">{marks}</span></div>'
         f"<figcaption>{e(caption)}{e(spot.where)}</figcaption></figure>"
     )
@@ -78,16 +53,16 @@ def row(evidence: Evidence, alt: str, draw: Callable[[Spot], Image]) -> str:
 
 def compare(evidence: Evidence) -> str:
     """Before and after, in one place or side by side."""
-    low, high = window(evidence.scan.values)
+    low, high = images.window(evidence.scan.values)
     shown = (
         f"Black is {number(low)} and white {number(high)}, in the scan's units, before and after alike. {CONVENTION}"
     )
-    angle = tilt(evidence.after.grid)
+    angle = images.tilt(evidence.after.grid)
     if angle > 1:
         shown += f" The planes are those of the voxels, up to {angle:.0f} degrees off the patient's axes."
     pairs = []
     for spot in spots(evidence, (-1, 0, 1)):
-        before, after = (grey(v, spot.view, spot.point, low, high) for v in (evidence.before, evidence.after))
+        before, after = (images.grey(v, spot, low, high) for v in (evidence.before, evidence.after))
         left = figure(before, "Before, the scan interpolated", spot, "Before: ", "before")
         right = figure(after, "After, the result", spot, "After: ", "after")
         pairs.append(f'<div class="pair">{left}{right}</div>')
@@ -97,17 +72,14 @@ def compare(evidence: Evidence) -> str:
 
 def maps(evidence: Evidence) -> str:
     """What was measured and what inferred, and how far the result is from the scan."""
-    low, high = window(evidence.scan.values)
+    low, high = images.window(evidence.scan.values)
     parts = ["<h3>Measured and inferred</h3>"]
     if evidence.inferred is None:
         parts.append(f"<p>Not shown: {e(evidence.missing['inferred'])}.</p>")
     else:
         inferred, share = evidence.inferred, percent(float(evidence.inferred.values.mean()))
-
-        def orange(s: Spot) -> Image:
-            return tinted(grey(evidence.after, s.view, s.point, low, high), inferred, s.view, s.point)
-
-        pictures = row(evidence, "The result, orange where it was inferred", orange)
+        alt = "The result, orange where it was inferred"
+        pictures = row(evidence, alt, lambda s: images.tinted(images.grey(evidence.after, s, low, high), inferred, s))
         parts.append(
             "<p>Grey: measured. Orange: inferred by the model, the more orange the less of it the scans settle; on "
             f"average {share} over the field of view.</p>{pictures}"
@@ -115,7 +87,7 @@ def maps(evidence: Evidence) -> str:
     if evidence.residual is not None:
         residual, largest = evidence.residual, float(evidence.residual.values.max())
         top = _top(residual, low, high)
-        pictures = row(evidence, "Residual", lambda s: heat(residual, s.view, s.point, top))
+        pictures = row(evidence, "Residual", lambda s: images.heat(residual, s, top))
         small = " So black everywhere: nowhere is there a difference to be seen." if largest < top / 255 else ""
         parts.append(
             "<h3>Residual</h3><p>What the scanner's way of sampling makes of the result, minus the scan, without its "
@@ -132,24 +104,22 @@ def registration(evidence: Evidence) -> str:
     """The template's outlines over the scan."""
     if evidence.head is None or evidence.brain is None:
         return section("registration", "Registration", f"<p>Not shown: {e(evidence.missing['registration'])}.</p>")
-    low, high = window(evidence.scan.values)
-    shapes = [(evidence.head, HEAD_LEVEL, BLUE), (evidence.brain, 0.5, ORANGE)]
-
-    def drawn(s: Spot) -> Image:
-        return outlined(grey(evidence.before, s.view, s.point, low, high, OUTLINE), shapes, s.view, s.point)
-
+    low, high = images.window(evidence.scan.values)
+    shapes = [(evidence.head, HEAD_LEVEL, images.BLUE), (evidence.brain, 0.5, images.ORANGE)]
     text = (
         "The template's outlines over the scan, where the registration puts them: blue its head, orange the bulk of "
         "its brain. They are those of an average head and need not follow this one everywhere, but should not be "
         "shifted or turned against it."
     )
-    pictures = row(evidence, "The scan with the template's outlines", drawn)
+    alt = "The scan with the template's outlines"
+    scan = evidence.before
+    pictures = row(evidence, alt, lambda s: images.outlined(images.grey(scan, s, low, high, images.OUTLINE), shapes, s))
     return section("registration", "Registration", f"<p>{e(text)}</p>{pictures}")
 
 
 def view(evidence: Evidence, budget: int) -> str:
     """The interactive view; its volumes have `budget` bytes in all."""
-    low, high = window(evidence.scan.values)
+    low, high = images.window(evidence.scan.values)
     wanted = [
         ("before: the scan, interpolated", evidence.before, low, high, "gray"),
         ("after: the result", evidence.after, low, high, "gray"),
