@@ -92,21 +92,12 @@ def gather(
         focus = pose[:3, 3] if pose is not None else head_centre(after[0].numpy(), grid)
         reach = np.full(3, 24.0)
 
-    def turned(image: torch.Tensor | None, on: Grid = grid) -> Volume | None:
+    def turned(image: torch.Tensor | None, on: Grid = grid) -> Any:
         return None if image is None else Volume.turned(image[0].numpy(), on)
 
-    return Evidence(
-        Volume.turned(scan_image[0].numpy(), scan_grid),
-        Volume.turned(before[0].numpy(), grid),
-        Volume.turned(after[0].numpy(), grid),
-        focus,
-        reach,
-        turned(residual, scan_grid),
-        turned(inferred),
-        turned(head),
-        turned(brain),
-        missing,
-    )
+    images = (turned(scan_image, scan_grid), turned(before), turned(after))
+    maps = (turned(residual, scan_grid), turned(inferred), turned(head), turned(brain))
+    return Evidence(*images, focus, reach, *maps, missing)
 
 
 def same(path: Path, sha256: str, certificate: dict[str, Any], key: str) -> None:

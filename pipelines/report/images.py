@@ -63,11 +63,6 @@ class Volume:
         """The plane of `view` through the voxel nearest to `point`: [rows, columns], as it is looked at."""
         return self.values.take(self.index(point)[view.across], axis=view.across)[::-1, ::-1].T
 
-    def millimetres(self, view: View) -> tuple[float, float]:
-        """Width and height of the planes of `view`."""
-        size = np.asarray(self.grid.shape) * self.grid.spacing
-        return float(size[view.horizontal]), float(size[view.vertical])
-
 
 @dataclass(frozen=True, eq=False)
 class Spot:
@@ -102,11 +97,10 @@ def pixels(volume: Volume, view: View, least: int = 1) -> tuple[int, int]:
 
     The longer side has `least` at least.
     """
-    width, height = volume.millimetres(view)
+    spacing = np.asarray(volume.grid.spacing)[[view.horizontal, view.vertical]]
+    width, height = spacing * np.asarray(volume.grid.shape)[[view.horizontal, view.vertical]]
     longer = max(width, height)
-    spacing = np.asarray(volume.grid.spacing)
-    side = min(spacing[view.horizontal], spacing[view.vertical])
-    count = min(max(longer / side, least), LARGEST)
+    count = min(max(longer / min(spacing), least), LARGEST)
     return max(1, round(width / longer * count)), max(1, round(height / longer * count))
 
 

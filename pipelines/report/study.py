@@ -8,15 +8,14 @@ import math
 import os
 import statistics
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from brgm_med._version import __version__
 from brgm_med.files import replacing
-from brgm_med.pipelines.report.outcome import Outcome
 from brgm_med.pipelines.report.page import asset, banner, document, e, table
 from brgm_med.pipelines.report.words import at, number
 from brgm_med.pipelines.results.certificate import STATEMENT
@@ -26,6 +25,18 @@ FEWEST = 5
 
 FAR = 3.5
 """A robust z beyond this is marked (Iglewicz and Hoaglin 1993, How to detect and handle outliers)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`name` of a scan, its status (failed: a step crashed, or was not run yet), the `reason` why it was refused or
+    failed, and, where it is done, its `certificate` and the page that reports on it."""
+
+    name: str
+    status: Literal["done", "refused", "failed"]
+    reason: str = ""
+    certificate: Mapping[str, Any] = field(default_factory=dict)
+    report: Path | None = None
 
 
 @dataclass(frozen=True)
