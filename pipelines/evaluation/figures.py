@@ -1,4 +1,4 @@
-"""Pictures of results: uncurated grids, scores along levels, and ours against the others where measurements shift."""
+"""Pictures of results: uncurated grids, and scores along levels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from brgm_med.errors import UsageError
 from brgm_med.files import replacing
-from brgm_med.pipelines.evaluation.comparison import BETTER, mean, paired
+from brgm_med.pipelines.evaluation.comparison import BETTER, mean
 from brgm_med.pipelines.evaluation.markdown import scores_of
 from brgm_med.pipelines.evaluation.table import Row, grouped
 
@@ -82,29 +82,6 @@ def along_levels(rows: Sequence[Row], methods: Sequence[str], out: Path, label: 
         axis.set_xticks([float(level) for level in levels])
         axis.grid(alpha=0.3)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
-    save(figure, out, 110)
-
-
-def against(rows: Sequence[Row], ours: str, others: Sequence[str], out: Path) -> None:
-    """Ours minus each of the others at every level, paired over subjects, with 95 % intervals: right is better."""
-    plt = pyplot()
-    scores = [score for score in ("PSNR", "LPIPS") if score in scores_of(rows)]
-    levels = grouped(rows, "level")
-    size = (4.6 * len(scores), 0.36 * len(levels) + 1.2)
-    figure, axes = plt.subplots(1, len(scores), figsize=size, **PANELS)
-    for axis, score in zip(axes[0], scores, strict=True):
-        for number, other in enumerate(others):
-            comparisons = [paired(these, ours, other, score) for these in levels.values()]
-            rows_at = np.arange(len(comparisons)) + 0.18 * (number - (len(others) - 1) / 2)
-            gain = np.array([(f.difference, f.low, f.high) for f in comparisons]) * BETTER[score]
-            band = np.abs(gain[:, 1:].T - gain[:, 0])[:: BETTER[score]]
-            axis.errorbar(gain[:, 0], rows_at, xerr=band, fmt="o", markersize=4, capsize=2, label=f"against {other}")
-        axis.axvline(0, color="black", linewidth=0.8)
-        axis.set_yticks(range(len(levels)), list(levels) if axis is axes[0][0] else [""] * len(levels))
-        axis.invert_yaxis()
-        axis.set_xlabel(f"gain in {score} of {ours} (right of 0: ours is better)")
-        axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize=7)
     save(figure, out, 110)
 
 

@@ -49,13 +49,6 @@ OURS = (BLEND, ALONE, "map+blend", "map+blend+orthogonal")
 """Our own chains: the MAP, blended with the linear-Gaussian mean and projected, as `reconstruct_slices` does; without
 the blend, as `brgm-med sr` does, which is sharper; without the projection; and with the orthogonal one."""
 
-NEEDS: dict[str, Callable[[str], object]] = {
-    "esrgan": lambda _: network(),
-    **dict.fromkeys(("tv", "dip"), untrained.deepinv_for),
-    **dict.fromkeys(("biharmonic", "telea", "navier-stokes"), untrained.inpainting_for),
-}
-"""Raises UsageError where the package of a method is missing."""
-
 TRAINED = ("pca", "supervised")
 ONCE = "4"
 """The factor at which alone the slow ones and the one that has a single factor are asked, unless they are named."""
@@ -76,8 +69,10 @@ def unavailable(name: str, perceptual: bool) -> str | None:
     if method.startswith("projection") and not perceptual:
         return f"--methods {method}: needs weights for LPIPS (brgm-med doctor tells how to get them)"
     try:
-        if method in NEEDS:
-            NEEDS[method](method)
+        if method == "esrgan":
+            network()
+        elif method in untrained.NEEDS:
+            untrained.needed(method)
     except UsageError as error:
         return str(error)
     return None

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
-from brgm_med.files import check_output, replacing
+from brgm_med.files import replacing
 from brgm_med.pipelines.forced_choice.key import LETTERS, Ballot, Key, read_ballots, read_key
 from brgm_med.pipelines.forced_choice.votes import Share, against_equal_choice, fleiss_kappa, shares
 
@@ -25,20 +25,18 @@ def tally(results: list[Path], *, key: Path | None = None, out: Path | None = No
     """Print the tally of the raters' files as Markdown, and write its table to `out` as CSV.
 
     `key`: of the study, by default forced_choice_key.json beside the first of `results`. Raises InputRefusedError as
-    `read_key` and `read_ballots` do, and where nobody chose anything; and as `check_output` does.
+    `read_key` and `read_ballots` do, and where nobody chose anything; and as `replacing` does.
     """
-    if out is not None:
-        check_output(out, force)
-    found = read_key(key or results[0].with_name("forced_choice_key.json"))
-    ballots = read_ballots(results, found)
-    votes = counted(ballots, found)
+    study = read_key(key or results[0].with_name("forced_choice_key.json"))
+    ballots = read_ballots(results, study)
+    votes = counted(ballots, study)
     if not votes.any():
         refuse(results[0], "holds no answer, nor does any other file", "ask the raters to choose")
-    table = shares(votes, found.methods)
+    table = shares(votes, study.methods)
     if out is not None:
         with replacing(out, force) as temporary:
             temporary.write_text(_csv(table, votes), encoding="utf-8")
-    print(_markdown(table, votes, ballots, found))
+    print(_markdown(table, votes, ballots, study))
 
 
 def counted(ballots: list[Ballot], key: Key) -> NDArray[np.int64]:
