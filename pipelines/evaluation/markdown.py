@@ -33,7 +33,7 @@ def methods_table(rows: Sequence[Row]) -> list[str]:
         cells = [method]
         for score in scores:
             average = mean(mine, method, score)
-            cells.append("" if average is None else _interval(average, DIGITS[score]))
+            cells.append("" if average is None else _interval(average, f".{DIGITS[score]}f"))
         for cost, form in zip(COSTS, (".1e", ".2f", ".0f"), strict=True):
             values = [float(row[cost]) for row in mine if row[cost]]
             cells.append(f"{np.mean(values):{form}}" if values else "")
@@ -54,8 +54,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
             continue
         for mine in ours:
             pair = paired(rows, mine, other, score)
-            digits = DIGITS[score]
-            difference = f"{pair.difference:+.{digits}f} ({pair.low:+.{digits}f} to {pair.high:+.{digits}f})"
+            difference = _interval((pair.difference, pair.low, pair.high), f"+.{DIGITS[score]}f")
             p = "" if math.isnan(pair.p) else f"{pair.p:.2g}"
             cells = [score, mine, other, difference, f"{pair.better} of {pair.subjects}", p, f"**{pair.verdict}**"]
             lines.append(f"| {' | '.join(cells)} |")
@@ -101,6 +100,6 @@ def report(rows: Sequence[Row], titles: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
-def _interval(average: tuple[float, float, float], digits: int) -> str:
+def _interval(average: tuple[float, float, float], form: str) -> str:
     value, low, high = average
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+    return f"{value:{form}} ({low:{form}} to {high:{form}})"

@@ -105,13 +105,10 @@ def robust_z(values: Sequence[float]) -> list[float]:
 
 
 def _cells(column: Column, subjects: Sequence[Outcome]) -> list[Cell]:
-    values = [_finite(at(subject.certificate, *column.where)) for subject in subjects]
+    entries = [at(subject.certificate, *column.where) for subject in subjects]
+    values = [v if number(v) is not None and math.isfinite(v) else None for v in entries]
     scores = iter(robust_z([column.scale(value) for value in values if value is not None]))
     return [(value, 0.0 if value is None else next(scores)) for value in values]
-
-
-def _finite(value: Any) -> float | int | None:
-    return value if number(value) is not None and math.isfinite(value) else None
 
 
 def _marked(columns: Sequence[Column], cells: Sequence[Cell]) -> list[str]:

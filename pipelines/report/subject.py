@@ -53,6 +53,9 @@ def subject_report(
     evidence = gather(scan, result, content, measured=measured, mask=mask, prior=prior, series=series)
     name, kind = title or stem(result), "inpainting" if "hole" in content else "super-resolution"
     scripts = [asset(script) for script in SCRIPTS]
+    cells = ([e(entry), f"<code>{e(value)}</code>"] for entry, value in rows(content))
+    entries = table(["entry", "value"], cells, "Certificate")
+    entries = f"<p>All that the certificate holds, as it is written there.</p>{entries}"
     parts = [
         banner(STATEMENT),
         f"<header><h1>{e(name)}</h1><p>Report of {kind} by {e(content.get('software', 'brgm-med'))}</p></header><main>",
@@ -60,7 +63,7 @@ def subject_report(
         sections.compare(evidence),
         sections.maps(evidence),
         sections.registration(evidence),
-        _tables(content),
+        section("certificate", "Certificate, parameters and provenance", entries),
         f"</main><footer><p>{e(STATEMENT)}</p><p>Report written by brgm-med {__version__}. This file asks for nothing "
         "outside of itself. The interactive view is drawn by niivue 0.69.0 (BSD-2-Clause).</p></footer>",
     ]
@@ -81,10 +84,3 @@ def read_certificate(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputRefusedError(f"{path}: is no certificate (a JSON object); give the JSON of a result")
     return content
-
-
-def _tables(content: dict[str, Any]) -> str:
-    cells = ([e(name), f"<code>{e(value)}</code>"] for name, value in rows(content))
-    text = "<p>All that the certificate holds, as it is written there.</p>"
-    table_of = table(["entry", "value"], cells, "Certificate")
-    return section("certificate", "Certificate, parameters and provenance", text + table_of)
