@@ -178,7 +178,7 @@ def _parametric_map(folder: Path) -> tuple[torch.Tensor, Grid]:
         if "FloatPixelData" not in image:
             raise ValueError("its pixels are no floating point numbers")
         volume = image.get_volume(dtype=np.float32, apply_real_world_transform=False)
-    except (OSError, ValueError, AttributeError, IndexError, RuntimeError, InvalidDicomError) as error:
+    except (OSError, ValueError, AttributeError, LookupError, RuntimeError, InvalidDicomError) as error:
         raise InputRefusedError(f"{folder}: is no map of what was measured ({error}); give the one written") from error
     values = np.ascontiguousarray(volume.array.T)  # from [frames, rows, columns]
     x, y, z = values.shape
