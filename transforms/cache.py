@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from monai.data import CacheDataset, MetaTensor, PersistentDataset
-from monai.transforms import Compose, Transform
+from monai.data import MetaTensor, PersistentDataset
+from monai.transforms import Compose
 from torch import Tensor
 
 from brgm_med.errors import BrgmError, InputRefusedError, PriorError
@@ -22,15 +22,13 @@ VERSION = b"1"
 """Part of every file's key: to be raised when the preparation of a head changes."""
 
 
-class Packed(Transform):
+def packed(stack: MetaTensor) -> dict[str, Tensor]:
     """A registered stack -> its file's entries: `stack` [Y, 1, Z, X] float16, `pose` [4, 4] float64, `correlation`."""
-
-    def __call__(self, stack: MetaTensor) -> dict[str, Tensor]:
-        return {
-            "stack": stack.as_tensor().half().contiguous(),
-            "pose": stack.meta["pose"],
-            "correlation": torch.tensor(stack.meta["registration_correlation"], dtype=torch.float64),
-        }
+    return {
+        "stack": stack.as_tensor().half().contiguous(),
+        "pose": stack.meta["pose"],
+        "correlation": torch.tensor(stack.meta["registration_correlation"], dtype=torch.float64),
+    }
 
 
 def fingerprint(tensors: dict[str, Tensor]) -> str:
@@ -52,7 +50,7 @@ def read_head(file: Path) -> dict[str, Tensor] | None:
 
 
 class PreparedHeads(PersistentDataset):
-    """Heads as `Packed` leaves them, each in a file of `cache` under the hash of scan, template and version.
+    """Heads as `packed` leaves them, each in a file of `cache` under the hash of scan, template and version.
 
     A file is there whole or not at all, and holds plain tensors and their SHA-256; a damaged one is made anew, and
     `report` is told. Raises InputRefusedError, naming the scan, for one that cannot be read or does not register.
@@ -65,17 +63,17 @@ class PreparedHeads(PersistentDataset):
         numbers |= {name: torch.from_numpy(g.affine) for name, g in (("grid", template.grid), ("box", template.box))}
         self.template = f"{fingerprint(numbers)} {template.box.shape}"
         self.report = report
-        chain = Compose([LoadScan(), RegisterNormalised(template), CoronalSlices(), Packed()])
-        super().__init__([str(p) for p in paths], chain, cache, hash_func=self.key)
-        self.files = [cache / f"{self.key(path).decode()}.pt" for path in self.data]
+        chain = Compose([LoadScan(), RegisterNormalised(template), CoronalSlices()])
+        super().__init__([str(p) for p in paths], chain, cache)
+        self.files = [cache / f"{self.key(path)}.pt" for path in self.data]
 
-    def key(self, path: str) -> bytes:
+    def key(self, path: str) -> str:
         """The name of the file of the head at `path`."""
         try:
             content = digest(Path(path))
         except OSError as error:
             raise InputRefusedError(f"{path}: cannot be read ({error.strerror}); take it out of the folder") from error
-        return hashlib.sha256(VERSION + f"{content} {self.template}".encode()).hexdigest()[:32].encode()
+        return hashlib.sha256(VERSION + f"{content} {self.template}".encode()).hexdigest()[:32]
 
     def missing(self) -> list[int]:
         """The heads that still have to be prepared. Damaged files are removed."""
@@ -99,35 +97,20 @@ class PreparedHeads(PersistentDataset):
 
     def _prepared(self, path: str) -> dict[str, Tensor]:
         try:
-            return self._pre_transform(path)
+            return packed(self._pre_transform(path))
         except Exception as error:
-            root = _root(error)
+            root: BaseException = error
+            while root.__cause__ is not None and not isinstance(root, BrgmError):  # MONAI wraps what a transform raises
+                root = root.__cause__
             if not isinstance(root, InputRefusedError):
                 raise root from None
             named = str(root) if path in str(root) else f"{path}: {root}"
             raise InputRefusedError(f"{named}; take it out of the folder") from error
 
 
-class CachedStack(Transform):
-    """A file that `PreparedHeads` keeps -> its stack [Y, 1, Z, X], float16. Raises PriorError for a damaged one."""
-
-    def __call__(self, file: str) -> Tensor:
-        head = read_head(Path(file))
-        if head is None:
-            raise PriorError(f"{file}: missing or damaged; run brgm-med train again, which makes it anew")
-        return head["stack"]
-
-
-def in_memory(files: Sequence[Path]) -> CacheDataset:
-    """Kept heads, read once: item h is head h's [Y, 1, Z, X], float16. Raises PriorError as `CachedStack` does."""
-    try:
-        return CacheDataset([str(f) for f in files], Compose([CachedStack()]), progress=False, copy_cache=False)
-    except Exception as error:
-        raise _root(error) from None
-
-
-def _root(error: BaseException) -> BaseException:
-    """The error that a transform raised: MONAI wraps it, and our own errors may have causes."""
-    while error.__cause__ is not None and not isinstance(error, BrgmError):
-        error = error.__cause__
-    return error
+def cached_stack(file: Path) -> Tensor:
+    """The stack [Y, 1, Z, X], float16, in a file of `PreparedHeads`. Raises PriorError for a damaged one."""
+    head = read_head(file)
+    if head is None:
+        raise PriorError(f"{file}: missing or damaged; run brgm-med train again, which makes it anew")
+    return head["stack"]

@@ -59,27 +59,24 @@ def resample(
     source: Grid,
     target: Grid,
     pose: NDArray[np.float64] | None = None,
-    mode: str = "linear",
+    mode: str = "bilinear",
     padding: str = "zeros",
 ) -> Tensor:
     """Sample `image` [C, X, Y, Z] on grid `source` at the voxel centres of `target`; [C, X', Y', Z'].
 
-    `pose` [4, 4] maps the target's world to the source's world (identity when None). `mode` is "linear" or
-    "nearest"; `padding` is "zeros" or "border", as torch's grid_sample names them. Differentiable in `image`.
+    `pose` [4, 4] maps the target's world to the source's world (identity when None). `mode` is "bilinear" or
+    "nearest"; `padding` is "zeros" or "border": names of torch's grid_sample. Differentiable in `image`.
     """
     to_world = target.affine if pose is None else pose @ target.affine
     matrix = np.linalg.inv(source.affine) @ to_world
     # Voxel index i of n samples is -1 + (2 i + 1) / n in grid_sample's units (align_corners=False).
-    index = [torch.arange(n, dtype=torch.float64) for n in target.shape]
+    i, j, k = (torch.arange(n, dtype=torch.float64) for n in target.shape)
     unit = []
-    for axis, n in enumerate(source.shape):
-        row = matrix[axis]
-        i, j, k = index
+    for row, n in zip(matrix[:3], source.shape, strict=True):
         position = (row[0] * i)[:, None, None] + (row[1] * j)[None, :, None] + (row[2] * k + row[3])[None, None, :]
         unit.append((2 * position + 1) / n - 1)
     grid = torch.stack(unit[::-1], -1).to(image.dtype)[None]
-    kind = {"linear": "bilinear", "nearest": "nearest"}[mode]
     sampled = torch.nn.functional.grid_sample(
-        image[None].contiguous(), grid.to(image.device), mode=kind, padding_mode=padding, align_corners=False
+        image[None].contiguous(), grid.to(image.device), mode=mode, padding_mode=padding, align_corners=False
     )
     return sampled[0]

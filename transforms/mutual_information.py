@@ -29,10 +29,7 @@ def to_sitk(values: NDArray[Any], grid: Grid) -> sitk.Image:
 def to_affine_transform(pose: Pose) -> sitk.AffineTransform:
     """`pose` (RAS) as a SimpleITK transform (LPS)."""
     lps = RAS_LPS @ pose @ RAS_LPS
-    transform = sitk.AffineTransform(3)
-    transform.SetMatrix(lps[:3, :3].ravel().tolist())
-    transform.SetTranslation(lps[:3, 3].tolist())
-    return transform
+    return sitk.AffineTransform(lps[:3, :3].ravel().tolist(), lps[:3, 3].tolist())
 
 
 def optimise(

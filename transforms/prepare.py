@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brgm_med.errors import InputRefusedError
+from brgm_med.errors import refuse
 from brgm_med.processes import die_with_parent, share
 from brgm_med.transforms.cache import PreparedHeads
 from brgm_med.transforms.formats import endings, for_reading
@@ -25,14 +25,12 @@ def heads_in(folder: Path, without: Path | None = None) -> list[Path]:
     Raises InputRefusedError where there are none.
     """
     if not folder.is_dir():
-        raise InputRefusedError(f"{folder}: is not a folder; give a folder of NIfTI heads")
+        refuse(folder, "is not a folder", "give a folder of NIfTI heads")
     heads = [p for p in folder.rglob("*") if p.name.endswith(endings("volume")) and p.is_file()]
     if without is not None:
         heads = [p for p in heads if not p.resolve().is_relative_to(without.resolve())]
     if not heads:
-        raise InputRefusedError(
-            f"{folder}: holds no scan ({', '.join(endings('volume'))}); give a folder of NIfTI heads"
-        )
+        refuse(folder, f"holds no scan ({', '.join(endings('volume'))})", "give a folder of NIfTI heads")
     return sorted(heads, key=lambda p: (p.name, p.as_posix()))
 
 

@@ -89,12 +89,8 @@ def refine(
     first = float(np.sqrt(np.mean((target - predicted) ** 2)))
     hessian = np.diag(expected**-2)
     for _ in range(STEPS):
-        jacobian = np.empty((len(target), len(x)))
-        jacobian[:, 6:] = basis
-        for k in range(6):
-            step = np.zeros(len(x))
-            step[k] = 0.25
-            jacobian[:, k] = (predict(x + step)[0] - predict(x - step)[0]) / 0.5
+        moves = 0.25 * np.eye(6, len(x))
+        jacobian = np.column_stack([*((predict(x + m)[0] - predict(x - m)[0]) / 0.5 for m in moves), basis])
         hessian = jacobian.T @ jacobian / noise**2 + np.diag(expected**-2)
         slope = jacobian.T @ (target - predicted) / noise**2 - x / expected**2
         trial = x + np.linalg.solve(hessian, slope)

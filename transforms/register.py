@@ -26,16 +26,11 @@ STARTS = ((0.0, 0.0), (-14.0, 0.0), (14.0, 0.0), (0.0, -14.0), (0.0, 14.0))
 
 def resample_cubic(image: Tensor, source: Grid, target: Grid, pose: Pose | None = None, outside: float = 0.0) -> Tensor:
     """As `geometry.resample`, by cubic B-spline interpolation; `outside` where the source ends. Not differentiable."""
-    pose = np.eye(4) if pose is None else pose
     reference = to_sitk(np.zeros(target.shape, np.uint8), target)
-    out = []
-    for channel in image:
-        moving = to_sitk(channel.numpy().astype(np.float32), source)
-        sampled = sitk.Resample(
-            moving, reference, to_affine_transform(pose), sitk.sitkBSpline, outside, sitk.sitkFloat32
-        )
-        out.append(torch.from_numpy(sitk.GetArrayFromImage(sampled).transpose(2, 1, 0).copy()))
-    return torch.stack(out)
+    options = to_affine_transform(np.eye(4) if pose is None else pose), sitk.sitkBSpline, outside, sitk.sitkFloat32
+    moving = (to_sitk(channel.numpy().astype(np.float32), source) for channel in image)
+    sampled = [sitk.GetArrayFromImage(sitk.Resample(m, reference, *options)).transpose(2, 1, 0) for m in moving]
+    return torch.from_numpy(np.ascontiguousarray(np.stack(sampled)))
 
 
 def shrink(values: NDArray[np.float32], grid: Grid, spacing: float, sigma: float) -> tuple[NDArray, Grid]:
@@ -80,14 +75,11 @@ def find_pose(image: Tensor, grid: Grid, template: Template) -> Pose:
     fixed, moving = to_sitk(coarse, coarse_grid), to_sitk(scan, scan_grid)
     middle = head_centre(*shrink(template.image[0].numpy(), template.grid, 4.0, 3.0))
     offset = RAS_LPS[:3, :3] @ (head_centre(scan, scan_grid) - middle)
-    results = []
-    for pitch, height in STARTS:
-        start = sitk.Euler3DTransform()
-        start.SetCenter((0.0, 0.0, 0.0))
-        start.SetRotation(np.deg2rad(pitch), 0.0, 0.0)
-        start.SetTranslation((offset + np.asarray([0.0, 0.0, height])).tolist())
-        results.append(optimise(fixed, moving, start, None, 8.0, 12))
-    best = min(results, key=lambda item: item[1])[0]
+    starts = [
+        sitk.Euler3DTransform((0.0, 0.0, 0.0), np.deg2rad(pitch), 0.0, 0.0, (offset + (0, 0, height)).tolist())
+        for pitch, height in STARTS
+    ]
+    best, _ = min((optimise(fixed, moving, start, None, 8.0, 12) for start in starts), key=lambda item: item[1])
     near = to_sitk(template.near.astype(np.float32), template.grid)
     for spacing, sigma, step, iterations in ((4.0, 3.0, 4.0, 60), (2.0, 1.0, 1.4, 90)):
         scan, scan_grid = shrink(values, grid, spacing, sigma)

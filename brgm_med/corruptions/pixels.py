@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.polynomial.legendre import legvander
 from torch import Tensor, nn
 
 
@@ -52,8 +54,9 @@ class BiasField(nn.Module):
         if coefficients.ndim != 2:
             raise ValueError("BiasField: the coefficients must be [K, L], of rows and columns")
         c = coefficients.double()
-        v, u = (_legendre(order, n).to(c) for order, n in zip(c.shape, shape, strict=True))
-        return cls((v.T @ c @ u).exp())
+        centres = [(2 * np.arange(n) + 1) / n - 1 for n in shape]
+        v, u = (legvander(t, order - 1) for t, order in zip(centres, c.shape, strict=True))
+        return cls((torch.from_numpy(v).to(c) @ c @ torch.from_numpy(u).to(c).T).exp())
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[-2:] != self.field.shape:
@@ -80,12 +83,3 @@ class Grey(nn.Module):
         if x.ndim != 4 or x.shape[1] != 3:
             raise ValueError(f"Grey: images must be [N, 3, H, W], not {tuple(x.shape)}")
         return (x * self.weights.to(x)[:, None, None]).sum(1, keepdim=True)
-
-
-def _legendre(orders: int, n: int) -> Tensor:
-    """P_0 ... P_(orders - 1) at n pixel centres of [-1, 1], [orders, n] float64."""
-    t = (2 * torch.arange(n, dtype=torch.float64) + 1) / n - 1
-    rows = [torch.ones_like(t), t]
-    for k in range(1, orders - 1):
-        rows.append(((2 * k + 1) * t * rows[k] - k * rows[k - 1]) / (k + 1))
-    return torch.stack(rows[:orders])

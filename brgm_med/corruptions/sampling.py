@@ -77,10 +77,6 @@ class AxisBlur(nn.Module):
     together.
     """
 
-    kernel0: Tensor | None
-    kernel1: Tensor | None
-    kernel2: Tensor | None
-
     def __init__(self, kernels: Sequence[Tensor | None]) -> None:
         super().__init__()
         if len(kernels) != 3 or any(k is not None and (k.ndim != 1 or len(k) % 2 == 0) for k in kernels):
@@ -89,7 +85,8 @@ class AxisBlur(nn.Module):
             self.register_buffer(f"kernel{axis}", kernel, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        for dim, kernel in zip((0, 2, 3), (self.kernel0, self.kernel1, self.kernel2), strict=True):
+        for axis, dim in enumerate((0, 2, 3)):
+            kernel: Tensor | None = getattr(self, f"kernel{axis}")
             if kernel is None or len(kernel) == 1:
                 continue
             n, r = x.shape[dim], len(kernel) // 2

@@ -58,10 +58,7 @@ class SeriesTarget(Target):
     def write(
         self, array: NDArray[np.floating], affine: Affine, text: Derivation, label: str, thickness: float | None = None
     ) -> ReadBack:
-        made_from = None
-        if self.scan is not None:
-            real = self.scan.dtype.kind == "f"
-            made_from = dicom_write.Elsewhere(None if real else Scale(self.scan.slope, self.scan.inter))
+        scan = self.scan
         written = dicom_write.write(
             self.path,
             array,
@@ -70,7 +67,8 @@ class SeriesTarget(Target):
             text,
             self.choices,
             thickness=thickness,
-            made_from=made_from,
+            made_here=scan is None,
+            scale=None if scan is None or scan.dtype.kind == "f" else Scale(scan.slope, scan.inter),
             force=self.force,
         )
         self.forget_map()

@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ from brgm_med.training.export import export_bundle
 from brgm_med.training.loop import Recipe
 from brgm_med.training.state import Architecture
 from brgm_med.transforms.average import build_template
-from brgm_med.transforms.cache import in_memory
+from brgm_med.transforms.cache import cached_stack
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.prepare import Heads, heads_in, prepare_heads
 from brgm_med.transforms.template import BOX_SHAPE, SPACING, centred_grid
@@ -97,7 +97,7 @@ def slices_of(run: Path, part: Part = "heads") -> Sequence[Tensor]:
     Raises PriorError where a file is missing or damaged: `brgm-med train` makes it anew.
     """
     files = [run / "cache" / head["file"] for head in prepared(run, "heads")[part]]
-    return cast(Sequence[Tensor], in_memory(files))  # a MONAI data set: len() and [h]
+    return [cached_stack(file) for file in files]
 
 
 def training_set(run: Path, seed: int) -> TrainingSet:

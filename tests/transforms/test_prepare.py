@@ -18,7 +18,7 @@ import torch
 
 from brgm_med.errors import InputRefusedError, PriorError
 from brgm_med.transforms import CoronalSlices, LoadScan, NormaliseIntensity, RegisterRigid
-from brgm_med.transforms.cache import PreparedHeads, in_memory
+from brgm_med.transforms.cache import PreparedHeads, cached_stack
 from brgm_med.transforms.prepare import heads_in, prepare_heads
 from brgm_med.transforms.template import BOX_SHAPE, Template, centred_grid
 from tests import phantom
@@ -99,7 +99,7 @@ def test_what_is_kept_is_what_the_transforms_say(whole: Path) -> None:
 
 def test_training_reads_half_precision_stacks_from_memory(copy: Path) -> None:
     heads, _ = prepare(copy)
-    stacks, expected = in_memory(heads.files), heads[1]["stack"]
+    stacks, expected = [cached_stack(file) for file in heads.files], heads[1]["stack"]
     for file in heads.files:
         assert file.parent == copy / "run" / "cache"
         file.unlink()
@@ -109,7 +109,7 @@ def test_training_reads_half_precision_stacks_from_memory(copy: Path) -> None:
     assert torch.equal(stacks[1], expected)
     assert stacks[1].data_ptr() == stacks[1].data_ptr()  # one and the same memory: nothing is read or copied
     with pytest.raises(PriorError, match=rf"{heads.files[0].name}: missing or damaged"):
-        in_memory(heads.files)
+        cached_stack(heads.files[0])
 
 
 def test_only_what_is_missing_is_made_and_all_the_same_again(copy: Path) -> None:

@@ -9,14 +9,13 @@ from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.transforms.formats import dicom, nifti, picture, radiograph
 from brgm_med.transforms.formats.dicom.archive import is_zip
 from brgm_med.transforms.formats.dicom.file import is_dicom
-from brgm_med.transforms.formats.format import Kind, PictureFormat, PictureWriter, VolumeFormat, VolumeWriter
+from brgm_med.transforms.formats.format import Kind, PictureFormat, VolumeFormat, VolumeWriter
 
 READERS: tuple[VolumeFormat | PictureFormat, ...] = (nifti, picture, radiograph)
 """The formats that are known by a name. DICOM is a volume or a picture by its content (see `_format`)."""
 
 FORMATS = {ending: each for each in READERS for ending in each.ENDINGS}
 VOLUME_WRITERS: dict[str, VolumeWriter] = dict.fromkeys(nifti.ENDINGS, nifti)
-PICTURE_WRITERS: dict[str, PictureWriter] = dict.fromkeys(picture.ENDINGS, picture)
 
 
 def endings(kind: Kind) -> tuple[str, ...]:
@@ -74,21 +73,12 @@ def for_reading(path: Path | str, kind: Kind = "volume", series: str | None = No
     return reader
 
 
-@overload
-def for_writing(path: Path | str, kind: Literal["volume"] = "volume") -> VolumeWriter: ...
-
-
-@overload
-def for_writing(path: Path | str, kind: Literal["picture"]) -> PictureWriter: ...
-
-
-def for_writing(path: Path | str, kind: Kind = "volume") -> VolumeWriter | PictureWriter:
-    """The format that writes `path`. Raises UsageError for a name that no format of that kind claims for writing."""
-    writers: dict[str, VolumeWriter] | dict[str, PictureWriter]
-    writers, ending = VOLUME_WRITERS if kind == "volume" else PICTURE_WRITERS, _ending(Path(path))
-    if ending is None or ending not in writers:
-        raise UsageError(f"{path}: the output's name must end in {' or '.join(writers)}")
-    return writers[ending]
+def for_writing(path: Path | str) -> VolumeWriter:
+    """The format that writes the volume `path`. Raises UsageError for a name that none claims for writing."""
+    writer = VOLUME_WRITERS.get(_ending(Path(path)) or "")
+    if writer is None:
+        raise UsageError(f"{path}: the output's name must end in {' or '.join(VOLUME_WRITERS)}")
+    return writer
 
 
 def pictures_in(folder: Path | str) -> list[Path]:

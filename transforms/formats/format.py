@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from brgm_med.transforms.formats.affine import Affine
 from brgm_med.transforms.formats.header import Header, Volume
-from brgm_med.transforms.formats.picture import Picture, Written
+from brgm_med.transforms.formats.picture import Picture
 
 Kind = Literal["volume", "picture"]
 
@@ -59,7 +59,7 @@ class VolumeWriter(VolumeFormat, Protocol):
 
 
 class PictureFormat(Protocol):
-    """Two-dimensional: PNG, JPEG and TIFF (`picture`), single DICOM images (`radiograph`)."""
+    """Two-dimensional: PNG, JPEG and TIFF (`picture`), single DICOM images (`radiograph`); each has its own writing."""
 
     @property
     def KIND(self) -> Literal["picture"]: ...
@@ -68,18 +68,3 @@ class PictureFormat(Protocol):
     def ENDINGS(self) -> tuple[str, ...]: ...
 
     def read(self, path: Path | str) -> Picture: ...
-
-
-class PictureWriter(PictureFormat, Protocol):
-    """A picture's format that is chosen by the output's name. (DICOM is written by `radiograph_write`.)"""
-
-    def write(
-        self,
-        path: Path | str,
-        values: NDArray[np.floating],
-        like: Picture,
-        description: str | None = None,
-        force: bool = False,
-    ) -> Written:
-        """Write values [C, H, W], in the units of `like`, whole or not at all."""
-        ...

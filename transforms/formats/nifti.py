@@ -112,8 +112,7 @@ def _put(path: Path, record: Record, stored: NDArray[np.generic], force: bool) -
     """Write a file whole or not at all, read it back, compare it to the last bit."""
     content = record.tobytes() + bytes(4) + stored.tobytes(order="F")
     if path.name.lower().endswith(".gz"):
-        packer = zlib.compressobj(COMPRESSION, wbits=31)  # a gzip header without name or time
-        content = packer.compress(content) + packer.flush()
+        content = zlib.compress(content, COMPRESSION, wbits=31)  # a gzip header without name or time
     with replacing(path, force) as temporary:
         with temporary.open("wb") as file:
             file.write(content)

@@ -91,10 +91,8 @@ def parse_scaling(path: Path, record: Record) -> tuple[float, float]:
 def check_size(path: Path, size: int, gzipped: bool, offset: int, nbytes: int) -> None:
     """Refuse, before reading voxels, a header that declares more, or in a plain file less, than is there."""
     end = offset + nbytes
-    most = size
-    if gzipped:
-        most = size * (LARGE_DEFLATE if nbytes > LARGE_BYTES else MAX_DEFLATE)
-    if end > most:
+    deflate = LARGE_DEFLATE if nbytes > LARGE_BYTES else MAX_DEFLATE
+    if end > (size * deflate if gzipped else size):
         refuse(
             path,
             f"its header declares {nbytes} bytes of voxels, more than a file of {size} bytes can hold",

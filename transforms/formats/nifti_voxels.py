@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
 import zlib
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,8 +13,6 @@ from brgm_med.transforms.formats.header import Header
 from brgm_med.transforms.formats.nifti_header import is_gzip
 from brgm_med.transforms.formats.nifti_record import Record
 
-CHUNK = 1 << 20
-
 
 def read_voxels(header: Header) -> NDArray[np.generic]:
     """The stored voxels, [X, Y, Z], before scaling. Never unpacks more than the header declares."""
@@ -24,45 +21,23 @@ def read_voxels(header: Header) -> NDArray[np.generic]:
     end = offset + int(np.prod(header.shape, dtype=object)) * header.dtype.itemsize
     try:
         with header.path.open("rb") as file:
-            content = bytearray()
-            chunks: Iterator[bytes] = iter(lambda: file.read(CHUNK), b"")
             gzipped = is_gzip(file.read(2))
             file.seek(0)
-            for chunk in inflate(header.path, chunks, end + 1) if gzipped else chunks:
-                content += chunk
-                if len(content) > end:
-                    refuse(header.path, "bytes follow the voxels that its header declares", "export it again")
+            content = (gzip.GzipFile(fileobj=file) if gzipped else file).read(end + 1)
+    except EOFError:
+        refuse(header.path, "its gzip stream ends too early", "it is truncated: copy or export it again")
+    except (gzip.BadGzipFile, zlib.error) as error:
+        problem = "checksum is wrong" if str(error).startswith(("CRC", "Incorrect length")) else "stream is damaged"
+        refuse(header.path, f"its gzip {problem}", "copy or export it again")
     except OSError as error:
         refuse(header.path, f"cannot be read ({error.strerror})", "check the disk and the permissions")
+    if len(content) > end:
+        refuse(header.path, "bytes follow the voxels that its header declares", "export it again")
     if len(content) < end:
         short = f"ends after {len(content)} of the {end} bytes that its header declares"
         refuse(header.path, short, "it is truncated: copy or export it again")
     stored = np.frombuffer(content, header.dtype, offset=offset)
     return stored.reshape(header.shape, order="F")
-
-
-def inflate(path: Path, chunks: Iterator[bytes], limit: int) -> Iterator[bytes]:
-    """Unpack a gzip file of one or more members, at most `limit` bytes of it, checking each member's CRC."""
-    inflater, left = zlib.decompressobj(31), limit
-    try:
-        for chunk in chunks:
-            while chunk:
-                if inflater.eof:
-                    chunk = chunk.lstrip(b"\0")  # gzip allows zeros after a member
-                    if not chunk:
-                        break
-                    inflater = zlib.decompressobj(31)
-                piece = inflater.decompress(chunk, min(left, CHUNK))
-                left -= len(piece)
-                yield piece
-                if left == 0:
-                    return
-                chunk = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
-    except zlib.error as error:
-        wrong_sum = str(error).endswith(("data check", "length check"))
-        refuse(path, f"its gzip {'checksum is wrong' if wrong_sum else 'stream is damaged'}", "copy or export it again")
-    if not inflater.eof:
-        refuse(path, "its gzip stream ends too early", "it is truncated: copy or export it again")
 
 
 def encode(array: NDArray[np.floating], dtype: np.dtype, record: Record, like: Header | None) -> NDArray[np.generic]:

@@ -110,8 +110,8 @@ def read(path: Path | str) -> Picture:
     if codec != CODECS.get(path.suffix.lower()):
         ending = next(ending for ending, named in CODECS.items() if named == codec)
         refuse(path, f"is a {codec} picture under another format's name", f"rename it to end in {ending}")
-    decoded = decode(path, codec)
-    return Picture(path, decoded.stored, used_range(decoded.stored), icc=decoded.icc, dpi=decoded.dpi)
+    stored, icc, dpi = decode(path, codec)
+    return Picture(path, stored, used_range(stored), icc=icc, dpi=dpi)
 
 
 def check_output_name(path: Path | str, like: Picture) -> Codec:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,8 +36,7 @@ for _name in ("tifffile", "imagecodecs"):  # their words on a damaged file are i
     logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
-@dataclass(frozen=True, eq=False)
-class Decoded:
+class Decoded(NamedTuple):
     """The right way up: `stored` [C, H, W], C 1 or 3, as the file stores it; `dpi` horizontal, vertical."""
 
     stored: Pixels
@@ -65,8 +63,7 @@ def codec_of(path: Path) -> Codec | None:
 def decode(path: Path, codec: Codec) -> Decoded:
     """Read the picture at `path`. Raises InputRefusedError (see `picture.read`)."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd tags: those that matter are looked at below
+        with warnings.catch_warnings(action="ignore"):  # of odd tags: those that matter are looked at below
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             pixels, orientation, icc, dpi = _tiff(path) if codec == "TIFF" else _png_or_jpeg(path, codec)
     except InputRefusedError:

@@ -8,6 +8,7 @@ import zlib
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo, putchunk
 
 from brgm_med.transforms.formats.picture_codec import Codec, Dpi, Pixels
 
@@ -56,15 +57,13 @@ _IHDR_END = 8 + 25
 
 def _png_chunks(icc: bytes | None, dpi: Dpi | None, description: str | None) -> bytes:
     """iCCP, pHYs and tEXt, or iTXt for what is not Latin-1 (PNG 11.3)."""
-    chunks = []
+    info, buffer = PngInfo(), io.BytesIO()
     if icc is not None:
-        chunks.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc)))
+        info.add(b"iCCP", b"ICC Profile\0\0" + zlib.compress(icc))
     if dpi is not None:
-        chunks.append((b"pHYs", struct.pack(">IIB", *(round(d / 0.0254) for d in dpi), 1)))
+        info.add(b"pHYs", struct.pack(">IIB", *(round(d / 0.0254) for d in dpi), 1))
     if description is not None:
-        try:
-            chunks.append((b"tEXt", b"Description\0" + description.encode("latin-1")))
-        except UnicodeEncodeError:
-            chunks.append((b"iTXt", b"Description\0\0\0\0\0" + description.encode()))
-    parts = (struct.pack(">I", len(d)) + name + d + struct.pack(">I", zlib.crc32(name + d)) for name, d in chunks)
-    return b"".join(parts)
+        info.add_text("Description", description)
+    for name, content, _ in info.chunks:
+        putchunk(buffer, name, content)
+    return buffer.getvalue()

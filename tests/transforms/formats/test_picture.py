@@ -388,16 +388,19 @@ def test_formats_tell_volumes_from_pictures(tmp_path: Path) -> None:
         assert formats.kind_of(tmp_path / name) == kind
     assert formats.for_reading(tmp_path / "IM0001", "picture") is radiograph
     assert formats.for_reading("a.nii") is nifti
-    assert formats.for_writing("a.tif", "picture") is picture
+    assert formats.for_writing("a.nii.gz") is nifti
     with pytest.raises(InputRefusedError, match=r"a\.png: is a picture, not a volume; give a volume"):
         formats.for_reading("a.png")
     with pytest.raises(InputRefusedError, match=r"a\.nii: is a volume, not a picture"):
         formats.for_reading("a.nii", "picture")
     with pytest.raises(InputRefusedError, match="not named like a scan"):
         formats.kind_of(tmp_path / "notes")
-    for name, kind in (("a.png", "volume"), ("a.nii", "picture"), ("a.dcm", "picture"), ("a", "picture")):
+    for name in ("a.png", "a.dcm", "a"):
         with pytest.raises(UsageError, match="must end in"):
-            formats.for_writing(name, kind)  # type: ignore[arg-type]
+            formats.for_writing(name)
+    for name in ("a.nii", "a.dcm", "a"):
+        with pytest.raises(UsageError, match="must end in"):
+            picture.check_output_name(name, like(pixels(1, "uint8")))
     assert formats.stem("b/a.jpeg") == "a"
 
 

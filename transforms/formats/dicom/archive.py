@@ -111,17 +111,13 @@ def _referenced(directory: Path) -> tuple[Path, ...]:
     for name in names:
         parts = [name] if isinstance(name, str) else list(name)
         path = directory.parent.joinpath(*parts)
-        if any(p in ("", ".", "..") or set(p) & set("/\\\0") for p in parts) or not _inside(path, root):
+        if any(p in ("", ".", "..") or set(p) & set("/\\\0") for p in parts) or not path.resolve().is_relative_to(root):
             refuse(directory, f"names a file outside of its folder ({'/'.join(parts)})", "do not trust it")
         if not path.is_file():
             problem = f"names a file that is not there ({'/'.join(parts)})"
             refuse(directory, problem, "copy the whole medium again, or give the folder")
         paths.append(path)
     return tuple(sorted(set(paths)))
-
-
-def _inside(path: Path, root: Path) -> bool:
-    return path.resolve().is_relative_to(root)
 
 
 def _zipped(path: Path) -> Files:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 FACES = "warning: de-identified headers only; the pixels of a head scan still show the face, deface them before sharing"
 TABLE = "dicomfields_2026c"
+PROFILE = "Basic Application Confidentiality Profile"
 METHOD = f"PS3.15 2026c Basic Profile, brgm-med {__version__}"
 DICOM_ROOT = "1.2.840.10008."
 FREE = {"AE", "DA", "DT", "LT", "PN", "ST", "TM", "UC", "UR", "UT"}
@@ -45,6 +46,8 @@ CODES = names(
 )
 OPEN_UIDS = {"CodingSchemeUID", "ContextUID", "ContextGroupExtensionCreatorUID", "MappingResourceUID"}
 DUMMY_DATES = {"DA": "19000101", "DT": "19000101000000"}
+"""dicom-anonymizer's, of the year 1, are not valid to dciodvfy."""
+
 REMOVED_TOO = names(
     "EncryptedAttributesSequence PrivateInformation PrivateInformationCreatorUID StorageMediaFileSetID "
     "PatientBirthDateInAlternativeCalendar PatientDeathDateInAlternativeCalendar PatientAlternativeCalendar "
@@ -80,17 +83,20 @@ class Deidentifier:
     def __call__(self, dataset: Dataset) -> Dataset:
         """Raises InputRefusedError for what is no image, for burned-in annotation and for unreadable attributes."""
         check(dataset)
-        meta = deepcopy(getattr(dataset, "file_meta", None))
         result = deepcopy(dataset)
-        if meta is not None:
-            self._clean(meta)
-            result.file_meta = meta
+        if hasattr(result, "file_meta"):
+            self._clean(result.file_meta)
         if getattr(result, "preamble", None):
             result.preamble = bytes(128)  # type: ignore[attr-defined]
         identity = "|".join(str(dataset.get(name, "")) for name in ("PatientID", "IssuerOfPatientID", "PatientName"))
         self._clean(result)
         result.PatientName = result.PatientID = f"ANON-{self._digest('patient', identity).hex()[:12].upper()}"
-        return _state(result)
+        # What was done: PS3.15 E.1.1, step 6, and PS3.16, context group 7050.
+        code = item(CodeValue="113100", CodingSchemeDesignator="DCM", CodeMeaning=PROFILE)
+        result.PatientIdentityRemoved = "YES"
+        result.DeidentificationMethod, result.DeidentificationMethodCodeSequence = METHOD, [code]
+        result.LongitudinalTemporalInformationModified = "REMOVED"
+        return result
 
     def uid(self, old: str) -> str:
         """The secret map of UIDs: one of this run's for each, made as PS3.5, annex B.2 has it."""
@@ -119,8 +125,13 @@ class Deidentifier:
 
     def _settle(self, element: DataElement, name: str, action: str | None) -> bool:
         """Change an element as `action` says; whether it stays."""
+        from dicomanonymizer.simpledicomanonymizer import replace_element
+
         if action == "delete":
-            return self._keep_own(element)
+            own = [text for text in self._own if str(element.value).endswith(text)]
+            if own:
+                element.value = own[0]
+            return bool(own)
         if element.VR == "SQ":
             if action not in (None, "delete_or_empty_or_replace_UID"):
                 element.value = []
@@ -139,15 +150,10 @@ class Deidentifier:
             return element.VR != "UN" and (element.VR not in FREE or name in CODES)
         if action in ("empty", "delete_or_empty"):
             element.clear()
+        elif element.VR in DUMMY_DATES:
+            element.value = DUMMY_DATES[element.VR]
         else:
-            _dummy(element)
-        return True
-
-    def _keep_own(self, element: DataElement) -> bool:
-        own = next((text for text in self._own if str(element.value).endswith(text)), None)
-        if own is None:
-            return False
-        element.value = own
+            replace_element(element)
         return True
 
 
@@ -167,25 +173,3 @@ def _actions() -> dict[tuple[int, ...], str]:
 
     table: dict[tuple[int, ...], Callable[..., Any]] = initialize_actions(TABLE)
     return {tag: action.__name__ for tag, action in table.items()}
-
-
-def _dummy(element: DataElement) -> None:
-    """dicom-anonymizer's, but for dates: those of its year 1 are not valid to dciodvfy."""
-    from dicomanonymizer.simpledicomanonymizer import replace_element
-
-    if element.VR in DUMMY_DATES:
-        element.value = DUMMY_DATES[element.VR]
-    else:
-        replace_element(element)
-
-
-def _state(dataset: Dataset) -> Dataset:
-    """State what was done (PS3.15 E.1.1, step 6, and PS3.16, context group 7050)."""
-    profile = "Basic Application Confidentiality Profile"
-    dataset.PatientIdentityRemoved = "YES"
-    dataset.DeidentificationMethod = METHOD
-    dataset.DeidentificationMethodCodeSequence = [
-        item(CodeValue="113100", CodingSchemeDesignator="DCM", CodeMeaning=profile)
-    ]
-    dataset.LongitudinalTemporalInformationModified = "REMOVED"
-    return dataset

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import uuid
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -85,12 +86,8 @@ def last_word(choices: Choices, derivation: Derivation) -> Transform:
     return choices.transform or (lambda dataset: dataset)
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """pydicom warns of odd values; those of a source are not for a derived image to complain of."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+quiet = partial(warnings.catch_warnings, action="ignore")
+"""pydicom warns of odd values; those of a source are not for a derived image to complain of."""
 
 
 def mark_derived(
@@ -169,28 +166,19 @@ def new_uids(seed: str | None, content: Iterable[bytes], count: int) -> tuple[st
     return f"2.25.{root.int}", [f"2.25.{uuid.uuid5(root, str(n)).int}" for n in range(1, count + 1)]
 
 
-def file_meta(dataset: Dataset) -> None:
-    """File meta information of `dataset`: Explicit VR Little Endian, this implementation (PS3.10, section 7.1)."""
-    from pydicom.dataset import FileMetaDataset
-    from pydicom.uid import UID, ExplicitVRLittleEndian
-
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\0\1"
-    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
-    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_UID)
-    meta.ImplementationVersionName = f"BRGM_{__version__}"[:16]
-    dataset.file_meta = meta
-
-
 def save(dataset: Dataset, path: Path) -> None:
-    """Write a file with an empty preamble.
+    """Write a file of this implementation, Explicit VR Little Endian, with an empty preamble (PS3.10, section 7.1).
 
     The source's values stay as they are, valid or not: it is not for a derived image to correct a patient's age.
     """
     from pydicom.config import disable_value_validation
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import UID, ExplicitVRLittleEndian
 
-    file_meta(dataset)
+    meta = FileMetaDataset()  # pydicom adds its version and the image's class and UID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = UID(IMPLEMENTATION_UID)
+    meta.ImplementationVersionName = f"BRGM_{__version__}"[:16]
+    dataset.file_meta = meta
     with disable_value_validation(), quiet():
         dataset.save_as(path, enforce_file_format=True)

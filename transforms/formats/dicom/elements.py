@@ -27,8 +27,7 @@ def item(**values: Any) -> Dataset:
 def remove(dataset: Dataset, keywords: Iterable[str]) -> None:
     """Remove those attributes that are there."""
     for name in keywords:
-        if name in dataset:
-            del dataset[name]
+        dataset.pop(name, None)
 
 
 def appended(value: str | None, text: str, length: int) -> str:

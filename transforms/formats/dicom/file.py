@@ -52,8 +52,7 @@ def is_dicom(path: Path) -> bool:
 def strict(path: Path) -> Iterator[None]:
     """Turn all errors of pydicom and its codecs for the file at `path` into InputRefusedError; silence warnings."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd headers: the parts that matter are looked at
+        with warnings.catch_warnings(action="ignore"):  # of odd headers: the parts that matter are looked at
             yield
     except InputRefusedError:
         raise
@@ -110,8 +109,7 @@ def read_header(path: Path, tags: Sequence[str] | None = None, with_pixels: bool
             if ends[0] > path.stat().st_size:
                 refuse(path, "is truncated: it ends before its pixels do", "copy or export it again")
         if tags is not None:
-            for _ in header.iterall():  # pydicom decodes an element, and warns or raises, when it is first looked at
-                pass
+            list(header.iterall())  # pydicom decodes an element, and warns or raises, when it is first looked at
         return header
 
 

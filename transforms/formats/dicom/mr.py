@@ -152,20 +152,15 @@ def sources_of(like: Series, affine: Affine, shape: tuple[int, ...], k: int) -> 
 
     An enhanced `like` is one item with the numbers of its frames.
     """
-    slices = _beside(like, affine, shape, k)
-    if not like.enhanced:
-        return [source_image(like.headers[i]) for i in slices]
-    item = source_image(like.headers[0])
-    item.ReferencedFrameNumber = [like.frames[i] + 1 for i in slices]
-    return [item]
-
-
-def _beside(like: Series, affine: Affine, shape: tuple[int, ...], k: int) -> range:
-    """The source's slices that slice `k` lies on or between."""
     corners = np.stack(np.meshgrid([0, shape[0] - 1], [0, shape[1] - 1], [k - 0.5, k + 0.5]), -1).reshape(-1, 3)
     world = corners @ affine[:3, :3].T + affine[:3, 3]
     from_world = np.linalg.inv(like.affine)
     index = world @ from_world[2, :3] + from_world[2, 3]
     last = like.shape[2] - 1
     first = int(np.clip(np.floor(index.min() + 1e-6), 0, last))
-    return range(first, int(np.clip(np.ceil(index.max() - 1e-6), first, last)) + 1)
+    slices = range(first, int(np.clip(np.ceil(index.max() - 1e-6), first, last)) + 1)
+    if not like.enhanced:
+        return [source_image(like.headers[i]) for i in slices]
+    item = source_image(like.headers[0])
+    item.ReferencedFrameNumber = [like.frames[i] + 1 for i in slices]
+    return [item]

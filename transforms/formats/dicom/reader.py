@@ -6,6 +6,7 @@ not applied, and MONOCHROME1 is turned within the range that Bits Stored declare
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -75,11 +76,9 @@ def is_volume(path: Path) -> bool:
         return is_directory(path) or _is_slice(path)
     for file in sorted(path.rglob("*")):
         if file.is_file() and is_dicom(file):
-            try:
+            with suppress(InputRefusedError):
                 if _is_slice(file):
                     return True
-            except InputRefusedError:
-                continue
     return False
 
 

@@ -44,12 +44,6 @@ class Stored(NamedTuple):
     step: float
 
 
-class Elsewhere(NamedTuple):
-    """That voxels were not made from the images of the series, but from something of this scale (None: of floats)."""
-
-    scale: Scale | None = None
-
-
 def write(
     path: Path,
     array: NDArray[np.floating],
@@ -59,14 +53,15 @@ def write(
     choices: Choices = NO_CHOICES,
     *,
     thickness: float | None = None,
-    made_from: Elsewhere | None = None,
+    made_here: bool = True,
+    scale: Scale | None = None,
     force: bool = False,
 ) -> Stored:
     """Write `array` [columns, rows, slices] with `affine` (index -> RAS mm) into the new folder `path`.
 
     Patient, study, frame of reference and what stays true of the acquisition are those of `like`. `thickness` of the
-    slices is their spacing if it is not given. Without `made_from`, the voxels were made from `like`: its images are
-    named as sources and its scale is kept.
+    slices is their spacing if it is not given. `made_here`: the voxels were made from `like`; its images are named as
+    sources and its scale is kept. Else they were made from something of `scale` (None: of floats).
 
     The folder is written beside `path`, read back, compared, and renamed; `force` replaces a folder of DICOM files.
     Raises InputRefusedError where `path` exists and not `force`, and where `like` is no MR; CannotWriteError where it
@@ -74,9 +69,9 @@ def write(
     """
     if array.ndim != 3 or not np.isfinite(array).all():
         raise ValueError(f"a finite array [X, Y, Z] is needed, not one of shape {array.shape}")
-    scale, stored = quantise(array, finest(like) if made_from is None else made_from.scale)
+    scale, stored = quantise(array, finest(like) if made_here else scale)
     voxels = Voxels(stored, scale, affine, thickness)
-    write_stored(path, voxels, like, derivation, choices, made_here=made_from is None, force=force)
+    write_stored(path, voxels, like, derivation, choices, made_here=made_here, force=force)
     return Stored(stored.astype(np.float64) * scale.slope + scale.intercept, scale.slope)
 
 

@@ -224,7 +224,7 @@ def test_the_error_is_at_most_half_a_step_and_nothing_is_clipped(
 
 def test_what_was_made_from_floating_point_uses_the_whole_range(source: Series, tmp_path: Path) -> None:
     array = np.random.default_rng(0).uniform(0, 1e-3, (12, 10, 6))
-    held = dicom_write.write(tmp_path / "out", array, source.affine, source, HOW, made_from=dicom_write.Elsewhere())
+    held = dicom_write.write(tmp_path / "out", array, source.affine, source, HOW, made_here=False)
     assert np.abs(held.array - array).max() < 1e-3 / 65534
     assert np.array_equal(voxels(tmp_path / "out"), held.array)
     for dataset in files(tmp_path / "out"):  # nothing of it is known to be of that source
