@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -184,14 +184,13 @@ def finest_of(scan: Path, spacing: float) -> float:
     return min(spacing, *(math.dist(column, (0, 0, 0)) for column in affine[:3, :3].T))
 
 
-def _each_once(scans: Iterable[Scan]) -> list[Scan]:
+def _each_once(scans: Sequence[Scan]) -> list[Scan]:
     """Of scans that would have one derivative (.nii and .nii.gz of one name), none: nobody knows which is meant."""
-    listed = list(scans)
-    names = [scan.destination for scan in listed]
+    names = [scan.destination for scan in scans]
     text = "another scan has this name too, with another ending; rename one"
     return [
         scan if names.count(scan.destination) == 1 else replace(scan, problem=f"{scan.path.name}: {text}")
-        for scan in listed
+        for scan in scans
     ]
 
 

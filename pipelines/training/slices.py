@@ -55,7 +55,7 @@ def train_on_slices(
     if first < 2:
         raise UsageError(f"{first} head to train on: a prior takes two or more")
     try:
-        fields = {k: tuple(v) if isinstance(v, list) else v for k, v in (architecture or {}).items()}
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (architecture or {}).items()}
         networks = replace(Architecture(), **fields)
     except TypeError as error:
         raise UsageError(f"architecture: {error}") from error
