@@ -321,7 +321,7 @@ def test_what_fails_while_it_is_written_leaves_nothing(tmp_path: Path, monkeypat
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("brgm_med.priors.writing.seal", full)
+    monkeypatch.setattr("brgm_med.pipelines.steps.import_prior.seal", full)
     with pytest.raises(CannotWriteError, match="No space left"):
         import_prior(path, tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["net.pkl"]
