@@ -76,7 +76,9 @@ def find_pose(image: Tensor, grid: Grid, template: Template) -> Pose:
     middle = head_centre(*shrink(template.image[0].numpy(), template.grid, 4.0, 3.0))
     offset = RAS_LPS[:3, :3] @ (head_centre(scan, scan_grid) - middle)
     starts = [
-        sitk.Euler3DTransform((0.0, 0.0, 0.0), np.deg2rad(pitch), 0.0, 0.0, (offset + (0, 0, height)).tolist())
+        sitk.Euler3DTransform(
+            (0.0, 0.0, 0.0), np.deg2rad(pitch), 0.0, 0.0, (offset + np.asarray([0.0, 0.0, height])).tolist()
+        )
         for pitch, height in STARTS
     ]
     best, _ = min((optimise(fixed, moving, start, None, 8.0, 12) for start in starts), key=lambda item: item[1])
