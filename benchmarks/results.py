@@ -17,14 +17,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
+from brgm_med.pipelines.evaluation.comparison import BETTER, paired
 from brgm_med.pipelines.evaluation.evaluate import Evaluation, evaluate, images_folder
-from brgm_med.pipelines.evaluation.figures import against
+from brgm_med.pipelines.evaluation.figures import PANELS, pyplot, save
+from brgm_med.pipelines.evaluation.markdown import scores_of
 from brgm_med.pipelines.evaluation.methods import BLEND
 from brgm_med.pipelines.evaluation.supervised import IMAGES
-from brgm_med.pipelines.evaluation.table import Row
+from brgm_med.pipelines.evaluation.table import Row, grouped
 from brgm_med.weights import ENVIRONMENT
 from results_text import document
 
@@ -74,6 +77,29 @@ def asked(options: argparse.Namespace) -> dict[str, Evaluation]:
                 lpips_weights=options.lpips_weights,
             )
     return evaluations
+
+
+def against(rows: Sequence[Row], ours: str, others: Sequence[str], out: Path) -> None:
+    """Ours minus each of the others at every level, paired over subjects, with 95 % intervals: right is better."""
+    plt = pyplot()
+    scores = [score for score in ("PSNR", "LPIPS") if score in scores_of(rows)]
+    levels = grouped(rows, "level")
+    size = (4.6 * len(scores), 0.36 * len(levels) + 1.2)
+    figure, axes = plt.subplots(1, len(scores), figsize=size, **PANELS)
+    for axis, score in zip(axes[0], scores, strict=True):
+        for number, other in enumerate(others):
+            comparisons = [paired(these, ours, other, score) for these in levels.values()]
+            rows_at = np.arange(len(comparisons)) + 0.18 * (number - (len(others) - 1) / 2)
+            gain = np.array([(f.difference, f.low, f.high) for f in comparisons]) * BETTER[score]
+            band = np.abs(gain[:, 1:].T - gain[:, 0])[:: BETTER[score]]
+            axis.errorbar(gain[:, 0], rows_at, xerr=band, fmt="o", markersize=4, capsize=2, label=f"against {other}")
+        axis.axvline(0, color="black", linewidth=0.8)
+        axis.set_yticks(range(len(levels)), list(levels) if axis is axes[0][0] else [""] * len(levels))
+        axis.invert_yaxis()
+        axis.set_xlabel(f"gain in {score} of {ours} (right of 0: ours is better)")
+        axis.grid(alpha=0.3)
+    axes[0][0].legend(fontsize=7)
+    save(figure, out, 110)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

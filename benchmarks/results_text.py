@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import paper
 from brgm_med.pipelines.evaluation.comparison import Paired, best_baseline, mean, paired
 from brgm_med.pipelines.evaluation.evaluate import Evaluation
-from brgm_med.pipelines.evaluation.markdown import DIGITS, levels_of, report, scores_of
+from brgm_med.pipelines.evaluation.markdown import DIGITS, report, scores_of
 from brgm_med.pipelines.evaluation.methods import ALONE, BLEND, known
 from brgm_med.pipelines.evaluation.supervised import record_of
-from brgm_med.pipelines.evaluation.table import Row
+from brgm_med.pipelines.evaluation.table import Row, grouped
 from brgm_med.priors.bundle import load
 
 TITLES = {
@@ -73,7 +73,7 @@ def document(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evalua
     ]
     for name, these in rows.items():
         kind, task = name.rsplit(" ", 1)
-        titles = {level: f"{kind.capitalize()}: {TITLES[task].format(level)}" for level in levels_of(these)}
+        titles = {level: f"{kind.capitalize()}: {TITLES[task].format(level)}" for level in grouped(these, "level")}
         lines += [report(these, titles), ""]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -144,7 +144,7 @@ def _comparisons(rows: Mapping[str, Sequence[Row]], ours: str, score: str) -> di
     for name, these in rows.items():
         if not name.startswith("brains") or name.endswith("shift"):
             continue
-        for level, some in levels_of(these).items():
+        for level, some in grouped(these, "level").items():
             other = best_baseline(some, score)
             if other is not None:
                 comparisons[TITLES[name.rsplit(" ", 1)[1]].format(level)] = paired(some, ours, other, score)
@@ -231,7 +231,7 @@ def _levels(rows: Mapping[str, Sequence[Row]], task: str) -> list[tuple[str, str
     for name, these in rows.items():
         kind, of = name.rsplit(" ", 1)
         if of == task:
-            levels += [(kind, level, some) for level, some in levels_of(these).items()]
+            levels += [(kind, level, some) for level, some in grouped(these, "level").items()]
     return levels
 
 
@@ -258,7 +258,7 @@ def _shift(rows: Sequence[Row]) -> list[str]:
     for score in scores:
         lines += [f"| {score} | {' | '.join(methods)} | ours minus supervised (95 % interval) |"]
         lines += ["|---" * (len(methods) + 2) + "|"]
-        for level, these in levels_of(rows).items():
+        for level, these in grouped(rows, "level").items():
             d = DIGITS[score]
             means = [mean(these, method, score) for method in methods]
             cells = ["" if v is None else f"{v[0]:.{d}f}" for v in means]

@@ -57,9 +57,8 @@ def corruption_of(physics: Any, shape: Sequence[int]) -> nn.Module:
     if isinstance(mask, Tensor):
         known = mask.expand(1, *shape)[0] if mask.ndim <= 4 and (mask.ndim < 4 or len(mask) == 1) else None
         if known is not None and bool(((known == 0) | (known == 1)).all()) and bool((known == known[:1]).all()):
-            ones = torch.ones(1, *shape, dtype=mask.dtype, device=mask.device)
-            image = physics.A(ones)
-            if image.shape == ones.shape and torch.equal(image[0], known):
+            image = physics.A(torch.ones(1, *shape, dtype=mask.dtype, device=mask.device))
+            if torch.equal(image, known[None]):
                 return Mask(known[0] == 1)
     return PhysicsCorruption(physics)
 

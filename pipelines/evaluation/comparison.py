@@ -4,33 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from scipy.stats import wilcoxon
 
 from brgm_med.metrics import bootstrap_interval
-from brgm_med.pipelines.evaluation.table import Row
+from brgm_med.pipelines.evaluation.table import Row, grouped
 
-BETTER: dict[str, Literal[1, -1]] = {
-    "PSNR": 1,
-    "hole PSNR": 1,
-    "SSIM": 1,
-    "LPIPS": -1,
-    "LPIPS vgg": -1,
-    "RMSE": -1,
-    "MAE": -1,
-}
+HIGHER, LOWER = ("PSNR", "hole PSNR", "SSIM"), ("LPIPS", "LPIPS vgg", "RMSE", "MAE")
+BETTER = dict.fromkeys(HIGHER, 1) | dict.fromkeys(LOWER, -1)
 """Whether more (1) or less (-1) of a score is better."""
 
 
 def by_subject(rows: Sequence[Row], method: str, score: str) -> dict[str, float]:
     """A method's mean score of each subject, over its images; empty where the score was not taken."""
-    found: dict[str, list[float]] = {}
-    for row in rows:
-        if row["method"] == method and row[score]:
-            found.setdefault(row["subject"], []).append(float(row[score]))
-    return {subject: float(np.mean(values)) for subject, values in sorted(found.items())}
+    scored = grouped([row for row in rows if row["method"] == method and row[score]], "subject")
+    return {subject: float(np.mean([float(row[score]) for row in mine])) for subject, mine in sorted(scored.items())}
 
 
 def mean(rows: Sequence[Row], method: str, score: str) -> tuple[float, float, float] | None:
@@ -76,25 +65,14 @@ def paired(rows: Sequence[Row], ours: str, other: str, score: str) -> Paired:
 
 def best_baseline(rows: Sequence[Row], score: str) -> str | None:
     """The method with the best mean score that is not ours in any form; None where there is none."""
-    methods = [m for m in dict.fromkeys(row["method"] for row in rows) if not is_ours(m)]
-    means = {m: mean(rows, m, score) for m in methods}
+    means = {m: mean(these, m, score) for m, these in grouped(rows, "method").items() if m.split("+")[0] != "map"}
     ranked = {m: value[0] * BETTER[score] for m, value in means.items() if value is not None}
-    return max(ranked, key=lambda m: ranked[m]) if ranked else None
-
-
-def is_ours(method: str) -> bool:
-    """Whether it begins with the generator's MAP."""
-    return method.split("+")[0] == "map"
+    return max(ranked, key=lambda m: ranked[m], default=None)
 
 
 def below(rows: Sequence[Row], ours: str, other: str, score: str = "PSNR") -> list[tuple[str, str, float]]:
     """The images on which `ours` is worse than `other`: subject, position, difference, the worst first."""
     theirs = {(r["subject"], r["image"]): float(r[score]) for r in rows if r["method"] == other and r[score]}
-    worse = []
-    for row in rows:
-        key = row["subject"], row["image"]
-        if row["method"] == ours and row[score] and key in theirs:
-            difference = float(row[score]) - theirs[key]
-            if BETTER[score] * difference < 0:
-                worse.append((*key, difference))
-    return sorted(worse, key=lambda entry: BETTER[score] * entry[2])
+    mine = {(r["subject"], r["image"]): float(r[score]) for r in rows if r["method"] == ours and r[score]}
+    gains = [(*key, value - theirs[key]) for key, value in mine.items() if key in theirs]
+    return sorted((g for g in gains if BETTER[score] * g[2] < 0), key=lambda gain: BETTER[score] * gain[2])

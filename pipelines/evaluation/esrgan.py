@@ -44,8 +44,8 @@ def _enlarged(generator: Any, image: Tensor) -> Tensor:
     pixels = np.ascontiguousarray(image.expand(3, -1, -1).numpy())  # ncnn does not copy: it must outlive the work
     extractor = generator.create_extractor()
     extractor.input("data", ncnn.Mat(pixels))
-    _, found = extractor.extract("output")
-    enlarged = torch.from_numpy(np.array(found, dtype=np.float32, copy=True))
+    _, output = extractor.extract("output")
+    enlarged = torch.from_numpy(np.array(output, dtype=np.float32, copy=True))
     return enlarged.mean(0, keepdim=True) if len(image) == 1 else enlarged
 
 

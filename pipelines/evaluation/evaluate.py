@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,12 @@ def evaluate(asked: Evaluation) -> list[Row]:
     bundle = load(asked.prior)
     levels = asked.levels or tuple(default_levels(asked.task, bundle.image_shape))
     posed = [problem_of(asked.task, level, bundle, asked.trained) for level in levels]
-    alex, vgg = perceptual(asked.lpips_weights)
-    if alex is None and vgg is None:
+    models = perceptual(asked.lpips_weights)
+    if not models:
         if asked.lpips_weights is not None:
             raise PriorError(f"{asked.lpips_weights}: holds no weights of AlexNet or VGG16; give another file")
         say("warning: no weights for LPIPS here, which is left out (brgm-med doctor tells how to get them)")
-    methods = {p.level: _methods(asked, p, bundle, alex is not None) for p in posed}
+    methods = {p.level: _methods(asked, p, bundle, "LPIPS" in models) for p in posed}
     chains = {known(name) for names in methods.values() for name in names}
     out = asked.out
     make_folder(out)
@@ -55,8 +56,8 @@ def evaluate(asked: Evaluation) -> list[Row]:
     for problem in posed:
         for number, source in enumerate(sources):
             lacking = [m for m in methods[problem.level] if (problem.level, source.path.name, m) not in known_rows]
+            keep = images_folder(out, asked.task, problem.level) if number < asked.shown else None
             if lacking:
-                keep = images_folder(out, asked.task, problem.level) if number < asked.shown else None
                 jobs.append((Job(asked, source, problem.level, tuple(lacking), keep),))
     ranked = {level: number for number, level in enumerate(levels)}
     order = list(dict.fromkeys(m for names in methods.values() for m in names))
@@ -65,13 +66,9 @@ def evaluate(asked: Evaluation) -> list[Row]:
         method = order.index(row["method"]) if row["method"] in order else len(order)
         return ranked.get(row["level"], len(ranked)), row["level"], row["subject"], int(row["image"]), method
 
-    rows = table.completed(file, jobs, measure, rank, _summary, asked.workers)
+    rows = sorted(table.completed(file, jobs, measure, rank, _summary, asked.workers), key=rank)
     now = {source.path.name for source in sources}
-    rows = [
-        r
-        for r in sorted(rows, key=rank)
-        if r["level"] in ranked and r["subject"] in now and r["method"] in methods[r["level"]]
-    ]
+    rows = [r for r in rows if r["subject"] in now and r["method"] in methods.get(r["level"], ())]
     _write_report(asked, bundle, rows, sources)
     return rows
 
@@ -98,13 +95,10 @@ def _methods(asked: Evaluation, problem: Problem, bundle: PriorBundle, perceptua
 
 def _summary(new: list[Row]) -> str:
     """A line about the rows of one job: PSNR and LPIPS of each method."""
-    by_method: dict[str, list[Row]] = {}
-    for row in new:
-        by_method.setdefault(row["method"], []).append(row)
     parts = []
-    for method, rows in by_method.items():
-        pairs = [sum(float(r[s] or "nan") for r in rows) / len(rows) for s in ("PSNR", "LPIPS")]
-        parts.append(f"{method} {pairs[0]:.2f}/{pairs[1]:.3f}")
+    for method, rows in table.grouped(new, "method").items():
+        psnr, lpips = (sum(float(r[s] or "nan") for r in rows) / len(rows) for s in ("PSNR", "LPIPS"))
+        parts.append(f"{method} {psnr:.2f}/{lpips:.3f}")
     return f"{new[0]['subject']} {new[0]['level']}: {'  '.join(parts)}"
 
 
@@ -112,29 +106,23 @@ def _same_as_before(asked: Evaluation, bundle: PriorBundle) -> None:
     """Rows of another prior, spacing of slices or seed do not belong into one table. Raises UsageError for such."""
     file = asked.out / f"{asked.task}.json"
     record = {"prior": bundle.sha256, "every": asked.every, "seed": asked.seed, "software": f"brgm-med {__version__}"}
-    if file.is_file():
-        try:
-            before = json.loads(file.read_text())
-        except ValueError:
-            before = None
-        if before != record:
-            raise UsageError(
-                f"{file}: is of an evaluation of another prior, version, --every or --seed; give another --out"
-            )
-    else:
+    if not file.is_file():
         write_json(file, record, force=True)
+    with suppress(ValueError):
+        if json.loads(file.read_text()) == record:
+            return
+    problem = "is of an evaluation of another prior, version, --every or --seed"
+    raise UsageError(f"{file}: {problem}; give another --out")
 
 
 def _write_report(asked: Evaluation, bundle: PriorBundle, rows: Sequence[Row], sources: Sequence[Source]) -> None:
     """The tables as Markdown, a grid of pictures a level, and the scores along the levels."""
     out, task = asked.out, asked.task
-    levels = list(dict.fromkeys(row["level"] for row in rows))
-    methods = list(dict.fromkeys(row["method"] for row in rows))
+    levels, methods = (list(table.grouped(rows, column)) for column in ("level", "method"))
     titles = {level: f"{task} {level}" for level in levels}
-    text = f"# brgm-med evaluate --task {task}\n\nPrior {bundle.name} ({bundle.sha256[:12]}), {asked.data}. "
-    text += f"{STATEMENT}\n\n"
+    head = f"# brgm-med evaluate --task {task}\n\nPrior {bundle.name} ({bundle.sha256[:12]}), {asked.data}. {STATEMENT}"
     with replacing(out / f"{task}.md", force=True) as temporary:
-        temporary.write_text(text + report(rows, titles))
+        temporary.write_text(f"{head}\n\n{report(rows, titles)}")
     for level in levels:
         folder = images_folder(out, task, level)
         names = middle_pictures(folder, [source.path.name for source in sources[: asked.shown]])
@@ -150,7 +138,6 @@ def middle_pictures(folder: Path, subjects: Sequence[str]) -> list[str]:
     middle = []
     for subject in subjects:
         stem = subject.split(".")[0]
-        names = [p.name for p in (folder / "truth").glob(f"{stem}_*.png")]
-        names.sort(key=lambda name: int(name.rsplit("_", 1)[1].removesuffix(".png")))
-        middle += names[len(names) // 2 :][:1]
+        files = sorted((folder / "truth").glob(f"{stem}_*.png"), key=lambda file: int(file.stem.rpartition("_")[2]))
+        middle += [file.name for file in files[len(files) // 2 :][:1]]
     return middle

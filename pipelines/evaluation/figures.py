@@ -1,4 +1,4 @@
-"""Pictures of results: uncurated grids, scores along levels, and ours against the others where measurements shift."""
+"""Pictures of results: uncurated grids, and scores along levels."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from PIL import Image
 
 from brgm_med.errors import UsageError
 from brgm_med.files import replacing
-from brgm_med.pipelines.evaluation.comparison import BETTER, mean, paired
-from brgm_med.pipelines.evaluation.markdown import levels_of, scores_of
-from brgm_med.pipelines.evaluation.table import Row
+from brgm_med.pipelines.evaluation.comparison import BETTER, mean
+from brgm_med.pipelines.evaluation.markdown import scores_of
+from brgm_med.pipelines.evaluation.table import Row, grouped
 
 SIZE, COLUMNS = 1.35, 13
 """Inches that a picture is wide, and how many are side by side."""
+
+PANELS: dict[str, Any] = {"layout": "constrained", "squeeze": False}
 
 
 def pyplot() -> Any:
@@ -42,14 +44,8 @@ def grid(folder: Path, methods: Sequence[str], names: Sequence[str], out: Path, 
     blocks = -(-len(shown) // COLUMNS)
     columns = -(-len(shown) // blocks)
     height = SIZE * first.shape[0] / first.shape[1]
-    figure, axes = plt.subplots(
-        blocks * len(names),
-        columns,
-        figsize=(SIZE * columns, (height * len(names) + 0.35) * blocks + 0.25),
-        layout="constrained",
-        facecolor="black",
-        squeeze=False,
-    )
+    size = (SIZE * columns, (height * len(names) + 0.35) * blocks + 0.25)
+    figure, axes = plt.subplots(blocks * len(names), columns, figsize=size, facecolor="black", **PANELS)
     for axis in axes.flat:
         axis.set_axis_off()
     for number, method in enumerate(shown):
@@ -68,51 +64,24 @@ def along_levels(rows: Sequence[Row], methods: Sequence[str], out: Path, label: 
     those that were asked at every level."""
     plt = pyplot()
     scores = [score for score in ("PSNR", "SSIM", "LPIPS") if score in scores_of(rows)]
-    levels = levels_of(rows)
+    levels = grouped(rows, "level")
     methods = [m for m in methods if all(any(row["method"] == m for row in these) for these in levels.values())]
-    figure, axes = plt.subplots(1, len(scores), figsize=(4 * len(scores) + 2, 4), layout="constrained", squeeze=False)
+    figure, axes = plt.subplots(1, len(scores), figsize=(4 * len(scores) + 2, 4), **PANELS)
     colours = plt.get_cmap("tab20")
     for axis, score in zip(axes[0], scores, strict=True):
         for number, method in enumerate(methods):
-            places = {float(level): mean(these, method, score) for level, these in levels.items()}
-            points = sorted((x, v) for x, v in places.items() if v is not None)
+            means = ((float(level), mean(these, method, score)) for level, these in levels.items())
+            points = sorted((level, *value) for level, value in means if value is not None)
             if not points:
                 continue
-            x, y = [x for x, _ in points], np.array([v for _, v in points])
-            band = np.abs(y[:, 1:].T - y[:, 0])
+            x, y, *ends = np.array(points).T
             thick = 2.2 if method.startswith("map") else 1.1
             style = {"color": colours(number % 20), "linewidth": thick, "capsize": 2, "marker": "o", "markersize": 3}
-            axis.errorbar(x, y[:, 0], band, label=method, **style)
+            axis.errorbar(x, y, np.abs(ends - y), label=method, **style)
         axis.set(xlabel=label, ylabel=f"{score} ({'higher' if BETTER[score] > 0 else 'lower'} is better)")
         axis.set_xticks([float(level) for level in levels])
         axis.grid(alpha=0.3)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside right upper", fontsize=7)
-    save(figure, out, 110)
-
-
-def against(rows: Sequence[Row], ours: str, others: Sequence[str], out: Path) -> None:
-    """Ours minus each of the others at every level, paired over subjects, with 95 % intervals: right is better."""
-    plt = pyplot()
-    scores = [score for score in ("PSNR", "LPIPS") if score in scores_of(rows)]
-    levels = levels_of(rows)
-    figure, axes = plt.subplots(
-        1, len(scores), figsize=(4.6 * len(scores), 0.36 * len(levels) + 1.2), layout="constrained", squeeze=False
-    )
-    for axis, score in zip(axes[0], scores, strict=True):
-        for number, other in enumerate(others):
-            comparisons = [paired(these, ours, other, score) for these in levels.values()]
-            rows_at = np.arange(len(comparisons)) + 0.18 * (number - (len(others) - 1) / 2)
-            gain = np.array([(f.difference, f.low, f.high) for f in comparisons]) * BETTER[score]
-            band = np.abs(gain[:, 1:].T - gain[:, 0])
-            if BETTER[score] < 0:
-                band = band[::-1]
-            axis.errorbar(gain[:, 0], rows_at, xerr=band, fmt="o", markersize=4, capsize=2, label=f"against {other}")
-        axis.axvline(0, color="black", linewidth=0.8)
-        axis.set_yticks(range(len(levels)), list(levels) if axis is axes[0][0] else [""] * len(levels))
-        axis.invert_yaxis()
-        axis.set_xlabel(f"gain in {score} of {ours} (right of 0: ours is better)")
-        axis.grid(alpha=0.3)
-    axes[0][0].legend(fontsize=7)
     save(figure, out, 110)
 
 

@@ -14,7 +14,6 @@ from brgm_med.errors import UsageError
 from brgm_med.pipelines.evaluation.setting import Method, Setting
 
 Kernel = Literal["nearest", "cubic", "lanczos"]
-REACH = {"nearest": 1, "cubic": 2, "lanczos": 3}
 
 
 def interpolation_matrix(positions: Tensor, targets: Tensor, kernel: Kernel) -> Tensor:
@@ -28,7 +27,7 @@ def interpolation_matrix(positions: Tensor, targets: Tensor, kernel: Kernel) -> 
     if kernel == "nearest":
         nearest = (u - 1e-9).round().long().clamp(0, count - 1)
         return weights.scatter_(1, nearest[:, None], 1.0)
-    reach = REACH[kernel]
+    reach = 3 if kernel == "lanczos" else 2
     taps = u.floor().long()[:, None] + torch.arange(1 - reach, reach + 1)
     values = (kernels.lanczos if kernel == "lanczos" else kernels.keys_cubic)(u[:, None] - taps)
     return weights.scatter_add_(1, taps.clamp(0, count - 1), values / values.sum(1, keepdim=True))

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from brgm_med.errors import UsageError
+from brgm_med.pipelines.evaluation import untrained
 from brgm_med.pipelines.evaluation.esrgan import esrgan, network
 from brgm_med.pipelines.evaluation.generator import blended, generator_map, made_consistent, orthogonal
 from brgm_med.pipelines.evaluation.interpolation import cubic, lanczos, nearest
@@ -21,31 +22,22 @@ from brgm_med.pipelines.evaluation.problems import Problem
 from brgm_med.pipelines.evaluation.projections import ablation, pulse
 from brgm_med.pipelines.evaluation.setting import Method, Setting
 from brgm_med.pipelines.evaluation.supervised import supervised
-from brgm_med.pipelines.evaluation.untrained import (
-    biharmonic,
-    deep_image_prior,
-    deepinv_for,
-    inpainting_for,
-    navier_stokes,
-    telea,
-    total_variation,
-)
 
 METHODS: dict[str, Callable[[Setting], Method]] = {
     "map": generator_map,
     "nearest": nearest,
     "cubic": cubic,
     "lanczos": lanczos,
-    "tv": total_variation,
-    "dip": deep_image_prior,
+    "tv": untrained.total_variation,
+    "dip": untrained.deep_image_prior,
     "pca": principal_components,
     "pulse": pulse,
     **{f"projection-{step}": ablation(step) for step in "abcdef"},
     "supervised": supervised,
     "esrgan": esrgan,
-    "biharmonic": biharmonic,
-    "telea": telea,
-    "navier-stokes": navier_stokes,
+    "biharmonic": untrained.biharmonic,
+    "telea": untrained.telea,
+    "navier-stokes": untrained.navier_stokes,
 }
 FINISHES: dict[str, Callable[[Setting, Tensor, Tensor, nn.Module], Tensor]] = {
     "blend": blended,
@@ -58,7 +50,6 @@ OURS = (BLEND, ALONE, "map+blend", "map+blend+orthogonal")
 the blend, as `brgm-med sr` does, which is sharper; without the projection; and with the orthogonal one."""
 
 TRAINED = ("pca", "supervised")
-INTERPOLATED = ("nearest", "cubic", "lanczos")
 ONCE = "4"
 """The factor at which alone the slow ones and the one that has a single factor are asked, unless they are named."""
 
@@ -75,15 +66,13 @@ def known(name: str) -> str:
 def unavailable(name: str, perceptual: bool) -> str | None:
     """Why a method cannot be run on this machine, in a line; None if it can. `perceptual`: LPIPS has its weights."""
     method = known(name).split("+")[0]
+    if method.startswith("projection") and not perceptual:
+        return f"--methods {method}: needs weights for LPIPS (brgm-med doctor tells how to get them)"
     try:
         if method == "esrgan":
             network()
-        elif method in ("tv", "dip"):
-            deepinv_for(method)
-        elif method in ("biharmonic", "telea", "navier-stokes"):
-            inpainting_for(method)
-        elif method.startswith("projection") and not perceptual:
-            return f"--methods {method}: needs weights for LPIPS (brgm-med doctor tells how to get them)"
+        elif method in untrained.NEEDS:
+            untrained.needed(method)
     except UsageError as error:
         return str(error)
     return None
@@ -91,21 +80,22 @@ def unavailable(name: str, perceptual: bool) -> str | None:
 
 def default_methods(problem: Problem, channels: int = 1) -> list[str]:
     """The methods that are asked of a problem when none are named."""
-    own, learned = list(OURS), ["pca"] if channels == 1 else []
-    if problem.task != "inpaint":
-        learned += ["supervised"]
-    both = [name for method in learned for name in (method, f"{method}+consistency")]
-    if problem.task == "inpaint":
-        return [*own, "biharmonic", "telea", "navier-stokes", "tv", *both]
+    hole = problem.task == "inpaint"
+    learned = _and_consistent(*(["pca"] if channels == 1 else []), *([] if hole else ["supervised"]))
+    if hole:
+        return [*OURS, "biharmonic", "telea", "navier-stokes", "tv", *learned]
     if problem.task == "shift":
-        return [*own[:2], "cubic", "cubic+consistency", *both]
-    plain = [name for method in INTERPOLATED for name in (method, f"{method}+consistency")]
-    methods = [*own, *plain, "tv", *both]
+        return [*OURS[:2], *_and_consistent("cubic"), *learned]
+    methods = [*OURS, *_and_consistent("nearest", "cubic", "lanczos"), "tv", *learned]
     if problem.task == "sr" and problem.level in ("4", "8"):
         methods.append("pulse")
-        if problem.level == ONCE:
-            methods += ["esrgan", "esrgan+consistency", "dip", *(f"projection-{step}" for step in "abcdef")]
+    if problem.task == "sr" and problem.level == ONCE:
+        methods += [*_and_consistent("esrgan"), "dip", *(f"projection-{step}" for step in "abcdef")]
     return methods
+
+
+def _and_consistent(*methods: str) -> list[str]:
+    return [name for method in methods for name in (method, f"{method}+consistency")]
 
 
 @dataclass(frozen=True)

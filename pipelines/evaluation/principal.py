@@ -39,7 +39,7 @@ def fit(stacks: Sequence[Tensor], out: Path) -> None:
 
 def principal_components(setting: Setting) -> Method:
     """m + C A' (A C A' + s^2 I)^-1 (y - A m), with components of the baselines' own training."""
-    linear = loaded((setting.baselines or Path()) / FILE).at(setting.index)
+    linear = loaded(setting.baselines / FILE).at(setting.index)
 
     def reconstruct(y: Tensor, corruption: nn.Module) -> Tensor:
         if isinstance(corruption, Mask):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +22,10 @@ TASKS = ("sr", "slices", "inpaint", "shift")
 
 @dataclass(frozen=True)
 class Problem:
-    """One measurement of images [N, C, H, W] in [-1, 1]: y = corruption(change(x)) + noise n, n ~ N(0, 1).
+    """One measurement of images [N, C, H, W] in [-1, 1]: y = corruption(truth(x)) + noise n, n ~ N(0, 1).
 
     `block`: pixels that one sample averages, (rows, columns), (1, 1) for a hole. `trained_for`: for which problem a
-    trained baseline that meets it was trained. `change` makes the truth, where that is not the image as it is.
+    trained baseline that meets it was trained. `truth` makes of an image the one that is to be reconstructed.
     """
 
     task: str
@@ -33,11 +34,7 @@ class Problem:
     block: tuple[int, int] = (1, 1)
     trained_for: str = ""
     noise: float = 0.0
-    change: Callable[[Tensor], Tensor] | None = None
-
-    def truth(self, images: Tensor) -> Tensor:
-        """The images that are to be reconstructed."""
-        return images if self.change is None else self.change(images)
+    truth: Callable[[Tensor], Tensor] = lambda images: images
 
     def measure(self, truth: Tensor, seed: int) -> Tensor:
         """y, with the noise of this seed."""
@@ -47,34 +44,32 @@ class Problem:
         return y
 
 
-def problems(
-    task: str, levels: Sequence[str], shape: tuple[int, int], spacing: float | None, trained: str = "sr-4"
-) -> list[Problem]:
-    """The problems of a task for images of `shape` (rows, columns), pixels of `spacing` mm (None: not known).
+def problem_at(task: str, level: str, shape: tuple[int, int], spacing: float | None, trained: str = "sr-4") -> Problem:
+    """The problem of a task at a level for images of `shape` (rows, columns), pixels of `spacing` mm (None: not known).
 
     Levels: of "sr" whole factors; of "slices" thicknesses in mm; of "inpaint" names of `holes`; of "shift" names of
     `shifts`, which a trained baseline meets as the one for `trained`. Raises UsageError for another.
     """
-    posed = []
-    for level in levels:
-        if task == "sr":
-            factor = _whole(level, "a factor", min(shape))
-            posed.append(Problem(task, level, averages(shape, (factor, factor)), (factor, factor), f"sr-{level}"))
-        elif task == "slices":
-            if spacing is None:
-                raise UsageError("--task slices: is for heads; pictures have no slices")
-            rows = _number(level) / spacing
-            if not (rows == int(rows) and 1 < rows <= shape[0]):
-                raise UsageError(f"--levels {level}: give a thickness in mm that is a multiple of {spacing:g}")
-            posed.append(Problem(task, level, averages(shape, (int(rows), 1)), (int(rows), 1), f"slices-{level}"))
-        else:
-            known = shifts(shape, trained)
-            if task == "inpaint":
-                known = {name: Problem(task, name, Mask(~hole)) for name, hole in holes(*shape).items()}
-            if level not in known:
-                raise UsageError(f"--levels {level!r}: --task {task} has {', '.join(map(repr, known))}")
-            posed.append(known[level])
-    return posed
+    if task == "sr":
+        factor = _number(level)
+        if not (factor == int(factor) and 2 <= factor <= min(shape)):
+            raise UsageError(f"--levels {level}: give a factor that is a whole number from 2 to {min(shape)}")
+        block = (int(factor), int(factor))
+    elif task == "slices":
+        if spacing is None:
+            raise UsageError("--task slices: is for heads; pictures have no slices")
+        rows = _number(level) / spacing
+        if not (rows == int(rows) and 1 < rows <= shape[0]):
+            raise UsageError(f"--levels {level}: give a thickness in mm that is a multiple of {spacing:g}")
+        block = (int(rows), 1)
+    else:
+        named = shifts(shape, trained)
+        if task == "inpaint":
+            named = {name: Problem(task, name, Mask(~hole)) for name, hole in holes(*shape).items()}
+        if level not in named:
+            raise UsageError(f"--levels {level!r}: --task {task} has {', '.join(map(repr, named))}")
+        return named[level]
+    return Problem(task, level, averages(shape, block), block, f"{task}-{level}")
 
 
 def default_levels(task: str, shape: tuple[int, int]) -> list[str]:
@@ -123,16 +118,9 @@ def holes(rows: int, columns: int) -> dict[str, Tensor]:
 def shifts(shape: tuple[int, int], trained: str = "sr-4") -> dict[str, Problem]:
     """Measurements unlike the one that an baseline was trained for, averages of 4 x 4 pixels: by name."""
 
-    def problem(
-        name: str,
-        factor: int = 4,
-        profile: Profile = "box",
-        width: float = 1.0,
-        noise: float = 0.0,
-        change: Callable[[Tensor], Tensor] | None = None,
-    ) -> Problem:
+    def problem(name: str, factor: int = 4, profile: Profile = "box", width: float = 1.0, **more: Any) -> Problem:
         corruption = averages(shape, (factor, factor), profile, width)
-        return Problem("shift", name, corruption, (factor, factor), trained, noise, change)
+        return Problem("shift", name, corruption, (factor, factor), trained, **more)
 
     posed = (
         problem("as trained"),
@@ -145,12 +133,12 @@ def shifts(shape: tuple[int, int], trained: str = "sr-4") -> dict[str, Problem]:
         problem("noise 2 %", noise=0.04),
         problem("noise 5 %", noise=0.1),
         problem("noise 10 %", noise=0.2),
-        problem("turned 10 degrees", change=lambda x: turned(x, 10)),
-        problem("turned 30 degrees", change=lambda x: turned(x, 30)),
-        problem("upside down", change=lambda x: x.flip(2)),
-        problem("contrast flatter", change=lambda x: contrast(x, 0.5)),
-        problem("contrast steeper", change=lambda x: contrast(x, 2.0)),
-        problem("contrast inverted", change=inverted),
+        problem("turned 10 degrees", truth=lambda x: turned(x, 10)),
+        problem("turned 30 degrees", truth=lambda x: turned(x, 30)),
+        problem("upside down", truth=lambda x: x.flip(2)),
+        problem("contrast flatter", truth=lambda x: contrast(x, 0.5)),
+        problem("contrast steeper", truth=lambda x: contrast(x, 2.0)),
+        problem("contrast inverted", truth=inverted),
     )
     return {p.level: p for p in posed}
 
@@ -181,10 +169,3 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError:
         raise UsageError(f"--levels {text!r}: is not a number") from None
-
-
-def _whole(text: str, meaning: str, most: int) -> int:
-    value = _number(text)
-    if not (value == int(value) and 2 <= value <= most):
-        raise UsageError(f"--levels {text}: give {meaning} that is a whole number from 2 to {most}")
-    return int(value)

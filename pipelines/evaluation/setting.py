@@ -32,7 +32,7 @@ class Setting:
     shape: tuple[int, int, int]
     index: tuple[int, ...]
     trained_for: str = ""
-    baselines: Path | None = None
+    baselines: Path = Path()
     features: LPIPS | None = None
     noise: float = 0.0
     seed: int = 0

@@ -13,14 +13,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from brgm_med._version import __version__
 from brgm_med.corruptions import SliceProfile
 from brgm_med.errors import PriorError
 from brgm_med.files import replacing
-from brgm_med.pipelines.console import say
+from brgm_med.pipelines.console import progress
 from brgm_med.pipelines.evaluation.interpolation import interpolated, resampled, sample_positions
 from brgm_med.pipelines.evaluation.setting import Method, Setting
 
@@ -71,13 +71,7 @@ def enlarged(network: EDSR, y: Tensor, plain: Tensor) -> Tensor:
 
 
 def train(
-    stacks: Sequence[Tensor],
-    corruption: SliceProfile,
-    block: tuple[int, int],
-    out: Path,
-    *,
-    images: int,
-    seed: int = 0,
+    stacks: Sequence[Tensor], corruption: SliceProfile, block: tuple[int, int], out: Path, *, images: int, seed: int = 0
 ) -> None:
     """Train a network on pairs (A x, x) of slices x of `stacks` [Y, C, H, W] and their mirror images, and write it.
 
@@ -92,24 +86,21 @@ def train(
     network = network.to(memory_format=torch.channels_last)
     adam = torch.optim.Adam(network.parameters(), RATE)
     steps = max(1, round(images * min(MOST, block[0] * block[1] / STANDARD)) // BATCH)
-    begun = said = time.monotonic()
-    recent = 0.0
-    for step in range(steps):
-        x = slices[torch.randint(len(slices), (BATCH,), generator=random)].float()
-        flip = torch.rand(BATCH, generator=random) < 0.5
-        x = torch.where(flip[:, None, None, None], x.flip(3), x)
-        y = corruption(x)
-        for group in adam.param_groups:
-            group["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
-        loss = (enlarged(network, y, interpolated(y, corruption, tuple(x.shape), "cubic")) - x).abs().mean()
-        adam.zero_grad(set_to_none=True)
-        loss.backward()
-        adam.step()
-        recent = 0.98 * recent + 0.02 * float(loss.detach()) if step else float(loss.detach())
-        if time.monotonic() - said >= 10 or step == steps - 1:
-            said = time.monotonic()
-            left = (said - begun) / (step + 1) * (steps - step - 1) / 60
-            say(f"{out.name}: {(step + 1) * BATCH} of {steps * BATCH} images, error {recent:.4f}, {left:.1f} min left")
+    begun, recent = time.monotonic(), 0.0
+    with progress(out.name, steps) as advance:
+        for step in range(steps):
+            x = slices[torch.randint(len(slices), (BATCH,), generator=random)].float()
+            flip = torch.rand(BATCH, generator=random) < 0.5
+            x = torch.where(flip[:, None, None, None], x.flip(3), x)
+            y = corruption(x)
+            adam.param_groups[0]["lr"] = RATE * 0.5 * (1 + math.cos(math.pi * step / steps))
+            loss = (enlarged(network, y, interpolated(y, corruption, tuple(x.shape), "cubic")) - x).abs().mean()
+            adam.zero_grad(set_to_none=True)
+            loss.backward()
+            adam.step()
+            error = float(loss.detach())
+            recent = 0.98 * recent + 0.02 * error if step else error
+            advance(f"error {recent:.4f}")
     record = {
         "images": steps * BATCH,
         "seconds": time.monotonic() - begun,
@@ -130,7 +121,7 @@ def train(
 def supervised(setting: Setting) -> Method:
     """The network that `setting.trained_for` names. Another measurement is first resampled to the samples that it was
     trained on, as its users would do it."""
-    file = (setting.baselines or Path()) / f"supervised-{setting.trained_for}.safetensors"
+    file = setting.baselines / f"supervised-{setting.trained_for}.safetensors"
     network, record = loaded(file)
 
     @torch.no_grad()
@@ -170,8 +161,7 @@ def loaded(file: Path) -> tuple[EDSR, dict[str, Any]]:
     record = record_of(file)
     network = EDSR(record["channels"], tuple(record["block"]))
     try:
-        with safe_open(file, "pt") as opened:
-            network.load_state_dict({name: opened.get_tensor(name) for name in opened.keys()})  # noqa: SIM118
+        network.load_state_dict(load_file(file))
     except (RuntimeError, SafetensorError) as error:
         raise PriorError(f"{file}: is not a network of this version; remove it") from error
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last), record

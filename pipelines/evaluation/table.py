@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,14 @@ def write(table: Path, rows: Sequence[Row]) -> None:
         writer.writerows(rows)
 
 
+def grouped(rows: Sequence[Row], column: str) -> dict[str, list[Row]]:
+    """Rows by their entry in a column, in the table's order."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row[column], []).append(row)
+    return groups
+
+
 def completed(
     table: Path,
     jobs: Sequence[Sequence[Any]],
@@ -52,21 +61,16 @@ def completed(
     rows = read(table)
     if not jobs:
         return rows
-    done = 0
+    done = count(1)
 
     def add(new: list[Row]) -> None:
-        nonlocal rows, done
-        done += 1
-        rows = sorted(rows + new, key=order)
+        rows.extend(new)
+        rows.sort(key=order)
         write(table, rows)
-        print(f"{done} of {len(jobs)}: {tell(new)}", flush=True)
+        print(f"{next(done)} of {len(jobs)}: {tell(new)}", flush=True)
 
-    share(
-        jobs,
-        job,
-        min(workers, len(jobs)),
-        add,
-        broken="a process was ended from outside, perhaps for want of memory; run the same command again, with fewer "
-        "--workers",
+    ended = (
+        "a process was ended from outside, perhaps for want of memory; run the same command again, with fewer --workers"
     )
+    share(jobs, job, min(workers, len(jobs)), add, broken=ended)
     return rows

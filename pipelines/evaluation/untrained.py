@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -21,23 +23,29 @@ DIP_STEPS, DIP_CHANNELS, DIP_LAYERS, DIP_RATE = 200, 64, 6, 0.003
 """The deep image prior's steps, after which it is stopped, and its network. Chosen on one validation head."""
 
 
-def deepinv_for(method: str) -> Any:
-    """The package. Raises UsageError where it is missing."""
+FILLERS = ("biharmonic", "telea", "navier-stokes")
+NEEDS = {
+    **dict.fromkeys(("tv", "dip"), ("deepinv", ["deepinv"])),
+    **dict.fromkeys(FILLERS, ("scikit-image and OpenCV", ["cv2", "skimage.restoration"])),
+}
+"""The packages of each method, and their modules."""
+
+
+def needed(method: str) -> list[Any]:
+    """The modules that a method needs. Raises UsageError where one is missing."""
+    packages, modules = NEEDS[method]
     try:
-        import deepinv
+        return [import_module(name) for name in modules]
     except ImportError:
-        raise UsageError(f"--methods {method}: needs deepinv; pip install 'brgm-med[evaluate]'") from None
-    return deepinv
+        raise UsageError(f"--methods {method}: needs {packages}; pip install 'brgm-med[evaluate]'") from None
 
 
 def physics(corruption: nn.Module, shape: tuple[int, int, int]) -> Any:
     """A linear corruption of images [N, *shape] as deepinv's physics, its adjoint by autograd."""
-    deepinv = deepinv_for("tv, dip")
+    (deepinv,) = needed("tv")
 
     def adjoint(y: Tensor, **_: Any) -> Tensor:
-        x = torch.zeros(len(y), *shape, dtype=y.dtype, requires_grad=True)
-        with torch.enable_grad():
-            (back,) = torch.autograd.grad(corruption(x), x, y)
+        back: Tensor = torch.func.vjp(corruption, torch.zeros(len(y), *shape, dtype=y.dtype))[1](y)[0]
         return back
 
     return deepinv.physics.LinearPhysics(A=lambda x, **_: corruption(x), A_adjoint=adjoint, img_size=shape)
@@ -56,19 +64,14 @@ def largest_square(corruption: nn.Module, shape: tuple[int, int, int]) -> float:
 
 def total_variation(setting: Setting) -> Method:
     """argmin 1/2 |A x - y|^2 / |A|^2 + weight TV(x), by deepinv's FISTA from A'y / |A|^2."""
-    deepinv = deepinv_for("tv")
+    (deepinv,) = needed("tv")
 
     def reconstruct(y: Tensor, corruption: nn.Module) -> Tensor:
         top = largest_square(corruption, setting.shape)
         weight = TV_HOLES if isinstance(corruption, Mask) else TV_AVERAGES
-        prior = deepinv.optim.prior.TVPrior(n_it_max=TV_INNER)
-        solver = deepinv.optim.FISTA(
-            deepinv.optim.L2(),
-            prior,
-            lambda_reg=weight * top,
-            stepsize=1 / top,
-            max_iter=TV_STEPS,
-        )
+        fidelity, prior = deepinv.optim.L2(), deepinv.optim.prior.TVPrior(n_it_max=TV_INNER)
+        options = {"lambda_reg": weight * top, "stepsize": 1 / top, "max_iter": TV_STEPS}
+        solver = deepinv.optim.FISTA(fidelity, prior, **options)
         linear = physics(corruption, setting.shape)
         with torch.no_grad():
             start = linear.A_adjoint(y.float()) / top
@@ -80,7 +83,7 @@ def total_variation(setting: Setting) -> Method:
 
 def deep_image_prior(setting: Setting) -> Method:
     """deepinv's deep image prior with its convolutional decoder, each image on its own, stopped after `DIP_STEPS`."""
-    deepinv = deepinv_for("dip")
+    (deepinv,) = needed("dip")
 
     def reconstruct(y: Tensor, corruption: nn.Module) -> Tensor:
         linear, images = physics(corruption, setting.shape), []
@@ -88,9 +91,8 @@ def deep_image_prior(setting: Setting) -> Method:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(setting.seed)
                 network = deepinv.models.ConvDecoder(setting.shape, layers=DIP_LAYERS, channels=DIP_CHANNELS)
-                prior = deepinv.models.DeepImagePrior(
-                    network, (DIP_CHANNELS, 4, 4), iterations=DIP_STEPS, learning_rate=DIP_RATE
-                )
+                size, options = (DIP_CHANNELS, 4, 4), {"iterations": DIP_STEPS, "learning_rate": DIP_RATE}
+                prior = deepinv.models.DeepImagePrior(network, size, **options)
                 images.append(prior(one, linear).detach())
         return _known_kept(torch.cat(images), y, corruption)
 
@@ -101,28 +103,16 @@ def _known_kept(image: Tensor, y: Tensor, corruption: nn.Module) -> Tensor:
     return torch.where(corruption.mask, y, image) if isinstance(corruption, Mask) else image
 
 
-def inpainting_for(method: str) -> tuple[Any, Any]:
-    """OpenCV, and scikit-image's biharmonic inpainting. Raises UsageError where one is missing."""
-    try:
-        import cv2
-        from skimage.restoration import inpaint_biharmonic
-    except ImportError:
-        raise UsageError(
-            f"--methods {method}: needs scikit-image and OpenCV; pip install 'brgm-med[evaluate]'"
-        ) from None
-    return cv2, inpaint_biharmonic
-
-
 def filled(y: Tensor, corruption: nn.Module, method: str) -> Tensor:
     """Each slice with its hole filled by a method that knows nothing but its rim; of images in colour, each channel."""
     if not isinstance(corruption, Mask):
         raise UsageError(f"{method}: fills holes; for averages name another method")
-    cv2, inpaint_biharmonic = inpainting_for(method)
+    cv2, restoration = needed(method)
     hole: NDArray[np.bool_] = ~corruption.mask.numpy()
     done = []
     for one in y.flatten(0, 1).double().numpy():
         if method == "biharmonic":
-            done.append(inpaint_biharmonic(np.where(hole, 0, one), hole))
+            done.append(restoration.inpaint_biharmonic(np.where(hole, 0, one), hole))
             continue
         low, high = one[~hole].min(), one[~hole].max()
         levels = np.rint(np.where(hole, 0, (one - low) / max(high - low, 1e-12) * 255)).astype(np.uint8)
@@ -132,16 +122,10 @@ def filled(y: Tensor, corruption: nn.Module, method: str) -> Tensor:
     return torch.from_numpy(np.stack(done)).reshape(y.shape).to(y)
 
 
-def biharmonic(_setting: Setting) -> Method:
-    """scikit-image's biharmonic inpainting."""
-    return lambda y, corruption: filled(y, corruption, "biharmonic")
+def _method(name: str) -> Callable[[Setting], Method]:
+    return lambda _setting: lambda y, corruption: filled(y, corruption, name)
 
 
-def telea(_setting: Setting) -> Method:
-    """OpenCV's fast marching inpainting, in 8 bits, as it takes them (Telea 2004)."""
-    return lambda y, corruption: filled(y, corruption, "telea")
-
-
-def navier_stokes(_setting: Setting) -> Method:
-    """OpenCV's Navier-Stokes inpainting, in 8 bits, as it takes them (Bertalmio et al. 2001)."""
-    return lambda y, corruption: filled(y, corruption, "navier-stokes")
+biharmonic, telea, navier_stokes = map(_method, FILLERS)
+"""scikit-image's biharmonic inpainting; OpenCV's fast marching (Telea 2004) and Navier-Stokes inpainting (Bertalmio et
+al. 2001), in 8 bits, as it takes them."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from brgm_med.errors import InputRefusedError, refuse
+from brgm_med.errors import refuse
 
 LETTERS = "ABCDEF"
 MAX_BYTES = 64 << 20
@@ -47,15 +47,14 @@ def read_key(path: Path) -> Key:
         orders = tuple(tuple(methods.index(name) for name in image["methods"]) for image in images)
         names = tuple(image["image"] for image in images)
         key = Key(content["study"], content["question"], methods, names, orders)
-        whole = (
+        if not (
             all(isinstance(text, str) for text in (key.study, key.question, *methods, *names))
             and 2 <= len(set(methods)) == len(methods) <= len(LETTERS)
             and all(sorted(order) == list(range(len(methods))) for order in orders)
             and len(images) > 0
-        )
+        ):
+            raise ValueError
     except (LookupError, TypeError, ValueError):
-        whole = False
-    if not whole:
         refuse(path, "is no key of a study, or is damaged", "give the one that was written beside the study's page")
     return key
 
@@ -80,13 +79,12 @@ def _ballot(path: Path, key: Key) -> Ballot:
         refuse(path, f"is of the study {study[:32]!r}, and the key is of {key.study}", "name its own key with --key")
     letters = LETTERS[: len(key.methods)]
     try:
-        asked = [answer["question"] for answer in answers]
         choices = tuple(None if a["choice"] is None else tuple(letters).index(a["choice"]) for a in answers)
+        if [answer["question"] for answer in answers] != list(range(1, len(key.images) + 1)):
+            raise ValueError
     except (LookupError, TypeError, ValueError):
-        asked, choices = [], ()
-    if asked != list(range(1, len(key.images) + 1)):
-        what = f"does not hold the answers A to {letters[-1]} of the study's {len(key.images)} images, so it is damaged"
-        refuse(path, what, "ask the rater to save it again")
+        problem = f"does not hold the answers A to {letters[-1]} of the study's {len(key.images)} images, so is damaged"
+        refuse(path, problem, "ask the rater to save it again")
     return Ballot(path, rater, choices)
 
 
@@ -95,8 +93,6 @@ def _json(path: Path, advice: str) -> dict[str, Any]:
         if path.stat().st_size > MAX_BYTES:
             refuse(path, "is far too large", advice)
         content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except InputRefusedError:
-        raise
     except FileNotFoundError:
         refuse(path, "no such file", advice)
     except OSError as error:

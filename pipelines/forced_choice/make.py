@@ -7,20 +7,19 @@ import hashlib
 import json
 import secrets
 from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
 from string import Template
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brgm_med._version import __version__
 from brgm_med.errors import UsageError, refuse
 from brgm_med.files import check_output, replacing
 from brgm_med.pipelines.console import say
 from brgm_med.pipelines.forced_choice.key import LETTERS, key_of
-from brgm_med.pipelines.report.page import data_block, document, e
+from brgm_med.pipelines.report.images import bytes_of
+from brgm_med.pipelines.report.page import asset, data_block, document, e
 from brgm_med.transforms.formats import for_reading, pictures_in
 from brgm_med.transforms.formats.picture import Picture
 from brgm_med.transforms.formats.picture_encode import encode
@@ -89,7 +88,7 @@ def make(
     question = question or QUESTION.format(letters=f"{letters[0]}-{letters[-1]}")
     content = {"question": question, "letters": list(letters), "images": images}
     study = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-    page = _page({"study": study, "page": f"brgm-med {__version__}", **content}, question)
+    page = _page({"study": study, "page": f"brgm-med {__version__}", **content})
     key = {
         "statement": STATEMENT,
         "keep": "Whoever rates must not see this file. Without it, nothing can be tallied.",
@@ -114,37 +113,30 @@ def _inlined(truth: Path, results: list[Path]) -> dict[str, Any]:
     pictures: list[Picture] = [for_reading(path, "picture").read(path) for path in (truth, *results)]
     true = pictures[0]
     for picture in pictures[1:]:
-        for what, a, b in (
-            ("{1} x {0} pixels", picture.shape, true.shape),
-            ("{} channels", (picture.channels,), (true.channels,)),
-            ("{} bits", (picture.bits,), (true.bits,)),
-        ):
-            if a != b:
-                problem = f"has {what.format(*a)} and the true image {truth} {what.format(*b)}"
+        for own, wanted in zip(_form(picture), _form(true), strict=True):
+            if own != wanted:
+                problem = f"has {own} and the true image {truth} {wanted}"
                 refuse(picture.path, problem, "give pictures that differ in content only")
     low, high = true.window or true.range
-    png = [encode(_bytes(p.array, low, high), "PNG", None, None, None) for p in pictures]
+    png = [encode(bytes_of(p.array.astype(np.float64), low, high), "PNG", None, None, None) for p in pictures]
     height, width = true.shape
     return {"width": width, "height": height, "png": [base64.b64encode(data).decode("ascii") for data in png]}
 
 
-def _bytes(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
-    """0 at or below `low`, 255 at or above `high`, linear between; pictures of 8 bits keep what they hold."""
-    return np.rint(np.clip((values.astype(np.float64) - low) / (high - low), 0, 1) * 255).astype(np.uint8)
+def _form(picture: Picture) -> tuple[str, str, str]:
+    rows, columns = picture.shape
+    return f"{columns} x {rows} pixels", f"{picture.channels} channels", f"{picture.bits} bits"
 
 
-def _page(content: dict[str, object], question: str) -> str:
-    text = {
-        name: (resources.files(__package__) / name).read_text("utf-8") for name in ("page.html", "page.css", "page.js")
-    }
-    images = content["images"]
-    assert isinstance(images, list)
-    body = Template(text["page.html"]).substitute(
-        question=e(question),
+def _page(content: dict[str, Any]) -> str:
+    html, css, js = (asset(f"page.{kind}", "brgm_med.pipelines.forced_choice") for kind in ("html", "css", "js"))
+    letters = content["letters"]
+    body = Template(html).substitute(
+        question=e(content["question"]),
         statement=e(STATEMENT),
-        count=len(images),
-        last=LETTERS[len(images[0]["png"]) - 2],
-        digit=len(images[0]["png"]) - 1,
+        count=len(content["images"]),
+        last=letters[-1],
+        digit=len(letters),
         data=data_block("study", content),
     )
-    return document("Which image is most like the true one?", body, [text["page.js"]], text["page.css"], 2 * MAX_BYTES)
+    return document("Which image is most like the true one?", body, [js], css, 2 * MAX_BYTES)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
-from brgm_med.files import check_output, replacing
+from brgm_med.files import replacing
 from brgm_med.pipelines.forced_choice.key import LETTERS, Ballot, Key, read_ballots, read_key
 from brgm_med.pipelines.forced_choice.votes import Share, against_equal_choice, fleiss_kappa, shares
 
@@ -24,20 +25,18 @@ def tally(results: list[Path], *, key: Path | None = None, out: Path | None = No
     """Print the tally of the raters' files as Markdown, and write its table to `out` as CSV.
 
     `key`: of the study, by default forced_choice_key.json beside the first of `results`. Raises InputRefusedError as
-    `read_key` and `read_ballots` do, and where nobody chose anything; and as `check_output` does.
+    `read_key` and `read_ballots` do, and where nobody chose anything; and as `replacing` does.
     """
-    if out is not None:
-        check_output(out, force)
-    found = read_key(key or results[0].with_name("forced_choice_key.json"))
-    ballots = read_ballots(results, found)
-    votes = counted(ballots, found)
+    study = read_key(key or results[0].with_name("forced_choice_key.json"))
+    ballots = read_ballots(results, study)
+    votes = counted(ballots, study)
     if not votes.any():
         refuse(results[0], "holds no answer, nor does any other file", "ask the raters to choose")
-    table = shares(votes, found.methods)
+    table = shares(votes, study.methods)
     if out is not None:
         with replacing(out, force) as temporary:
             temporary.write_text(_csv(table, votes), encoding="utf-8")
-    print(_markdown(table, votes, ballots, found))
+    print(_markdown(table, votes, ballots, study))
 
 
 def counted(ballots: list[Ballot], key: Key) -> NDArray[np.int64]:
@@ -82,10 +81,8 @@ def _markdown(table: list[Share], votes: NDArray[np.int64], ballots: list[Ballot
     missing = [(b.rater, b.choices.count(None)) for b in ballots]
     of = ", ".join(f"{_plain(rater)}: {count}" for rater, count in missing if count)
     lines.append(f"- Unanswered: {raters * images - answered} of {raters * images}{f' ({of})' if of else ''}.")
-    letters = np.zeros(methods, int)
-    for ballot in ballots:
-        np.add.at(letters, [choice for choice in ballot.choices if choice is not None], 1)
-    by = ", ".join(f"{letter} {count}" for letter, count in zip(LETTERS, letters, strict=False))
+    letters = Counter(choice for ballot in ballots for choice in ballot.choices)
+    by = ", ".join(f"{letter} {letters[i]}" for i, letter in enumerate(LETTERS[:methods]))
     lines.append(f"- By letter, which were shuffled: {by}.")
     return "\n".join(lines)
 
@@ -106,10 +103,8 @@ def _agreement(votes: NDArray[np.int64]) -> str:
 def _csv(table: list[Share], votes: NDArray[np.int64]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    ends = ("low", "high")
-    head = ["method", "votes", "share", *(f"share_{end}" for end in ends)]
-    head += ["minus_other", *(f"minus_other_{end}" for end in ends), "raters", "images", "unanswered", "p_equal_choice"]
-    writer.writerow(head)
+    head = ["method", "votes", "share", "share_low", "share_high", "minus_other", "minus_other_low", "minus_other_high"]
+    writer.writerow([*head, "raters", "images", "unanswered", "p_equal_choice"])
     raters, images, _ = votes.shape
     common = [raters, images, raters * images - int(votes.sum()), repr(against_equal_choice(votes)[2])]
     for row in table:
@@ -123,8 +118,8 @@ def _with(value: float, interval: tuple[float, float]) -> str:
     return f"{value:.2f} ({interval[0]:.2f} to {interval[1]:.2f})"
 
 
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _plain(text: str) -> str:

@@ -27,12 +27,12 @@ def shares(votes: NDArray[np.int64], methods: tuple[str, ...]) -> list[Share]:
     """Per method, in their order. The intervals are percentiles of `resampled`."""
     totals = votes.sum((0, 1))
     share, drawn = totals / totals.sum(), resampled(votes)
-    made = []
+    result = []
     for m, method in enumerate(methods):
         other = max((n for n in range(len(methods)) if n != m), key=lambda n: totals[n])
         ahead = _interval(drawn[:, m] - drawn[:, other])
-        made.append(Share(method, int(totals[m]), share[m], _interval(drawn[:, m]), share[m] - share[other], ahead))
-    return made
+        result.append(Share(method, int(totals[m]), share[m], _interval(drawn[:, m]), share[m] - share[other], ahead))
+    return result
 
 
 def resampled(votes: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -1,7 +1,6 @@
 """What a person reads of a result: one page per subject, one per study. Files in, HTML that needs nothing else out."""
 
-from brgm_med.pipelines.report.outcome import Outcome
-from brgm_med.pipelines.report.study import study_report
+from brgm_med.pipelines.report.study import Outcome, study_report
 from brgm_med.pipelines.report.subject import subject_report
 
 __all__ = ["Outcome", "study_report", "subject_report"]

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,6 +21,7 @@ from brgm_med.transforms.formats import for_reading
 from brgm_med.transforms.formats.affine import RAS_LPS
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.register import head_centre, resample_cubic
+from brgm_med.transforms.template import Template
 
 HEAD_LEVEL = 0.25
 """Of the brain's mean: what is brighter than this in a template is drawn as the head."""
@@ -92,21 +92,12 @@ def gather(
         focus = pose[:3, 3] if pose is not None else head_centre(after[0].numpy(), grid)
         reach = np.full(3, 24.0)
 
-    def turned(image: torch.Tensor | None, on: Grid = grid) -> Volume | None:
+    def turned(image: torch.Tensor | None, on: Grid = grid) -> Any:
         return None if image is None else Volume.turned(image[0].numpy(), on)
 
-    return Evidence(
-        Volume.turned(scan_image[0].numpy(), scan_grid),
-        Volume.turned(before[0].numpy(), grid),
-        Volume.turned(after[0].numpy(), grid),
-        focus,
-        reach,
-        turned(residual, scan_grid),
-        turned(inferred),
-        turned(head),
-        turned(brain),
-        missing,
-    )
+    images = (turned(scan_image, scan_grid), turned(before), turned(after))
+    maps = (turned(residual, scan_grid), turned(inferred), turned(head), turned(brain))
+    return Evidence(*images, focus, reach, *maps, missing)
 
 
 def same(path: Path, sha256: str, certificate: dict[str, Any], key: str) -> None:
@@ -178,25 +169,20 @@ def _backwards(one: Grid, other: Grid) -> bool:
 
 def _parametric_map(folder: Path) -> tuple[torch.Tensor, Grid]:
     """[1, columns, rows, frames] and the grid of a DICOM parametric map (PS3.3 A.75) of floats, alone in `folder`."""
-    import pydicom
+    import highdicom
+    from pydicom.errors import InvalidDicomError
 
     try:
         (file,) = folder.iterdir()
-        held = pydicom.dcmread(file)
-        shape = int(held.NumberOfFrames), int(held.Rows), int(held.Columns)
-        values = np.frombuffer(held.FloatPixelData, "<f4").reshape(shape).transpose(2, 1, 0)
-        shared = held.SharedFunctionalGroupsSequence[0]
-        frames = held.PerFrameFunctionalGroupsSequence
-        places = [np.array(f.PlanePositionSequence[0].ImagePositionPatient, np.float64) for f in frames]
-        along = np.array(shared.PlaneOrientationSequence[0].ImageOrientationPatient, np.float64).reshape(2, 3)
-        down, right = (float(v) for v in shared.PixelMeasuresSequence[0].PixelSpacing)
-    except (OSError, ValueError, AttributeError, IndexError, pydicom.errors.InvalidDicomError) as error:
+        image = highdicom.imread(file)
+        if "FloatPixelData" not in image:
+            raise ValueError("its pixels are no floating point numbers")
+        volume = image.get_volume(dtype=np.float32, apply_real_world_transform=False)
+    except (OSError, ValueError, AttributeError, LookupError, RuntimeError, InvalidDicomError) as error:
         raise InputRefusedError(f"{folder}: is no map of what was measured ({error}); give the one written") from error
-    step = (places[-1] - places[0]) / max(len(places) - 1, 1)
-    lps = np.eye(4)
-    lps[:3] = np.stack([along[0] * right, along[1] * down, step, places[0]], 1)
+    values = np.ascontiguousarray(volume.array.T)  # from [frames, rows, columns]
     x, y, z = values.shape
-    return torch.from_numpy(values.copy())[None], Grid((x, y, z), RAS_LPS @ lps)
+    return torch.from_numpy(values)[None], Grid((x, y, z), RAS_LPS @ volume.affine[:, [2, 1, 0, 3]])
 
 
 def _pose(certificate: dict[str, Any]) -> NDArray[np.float64] | None:
@@ -225,12 +211,10 @@ def _template(
         if at(certificate, "prior", "sha256") not in (None, digest(folder / "configs" / "metadata.json")):
             missing["registration"] = "the prior here is not the one that the certificate names (SHA-256 differs)"
             return None, None
-        images = [nib.nifti1.load(folder / f"{part}.nii.gz") for part in ("template", "mask")]
-        values = [torch.from_numpy(i.get_fdata(dtype=np.float32))[None] for i in images]
-    except (PriorError, OSError, nib.filebasedimages.ImageFileError):
+        template = Template.load(folder, grid)
+    except (PriorError, OSError):
         missing["registration"] = "the template of the prior that the certificate names cannot be read here"
         return None, None
-    x, y, z = images[0].shape
-    source, back = Grid((x, y, z), np.asarray(images[0].affine, np.float64)), np.linalg.inv(pose).astype(np.float64)
-    image, mask = (resample(v, source, grid, back) for v in values)
+    back = np.linalg.inv(pose).astype(np.float64)
+    image, mask = (resample(v, template.grid, grid, back) for v in (template.image, template.mask))
     return image, mask

@@ -20,8 +20,9 @@ LARGEST = 512
 OUTLINE = 400
 """A picture with outlines has at least so many pixels along its longer side, so that they are thin."""
 
-ORANGE = (255, 150, 40)
-BLUE = (70, 190, 255)
+Colour = tuple[int, int, int]
+ORANGE: Colour = (255, 150, 40)
+BLUE: Colour = (70, 190, 255)
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,9 @@ class Volume:
     @classmethod
     def turned(cls, values: NDArray[np.generic], grid: Grid) -> Volume:
         """Of any order and direction of the index axes; no voxel is interpolated."""
-        orientation = nib.orientations.io_orientation(grid.affine)
-        values = nib.orientations.apply_orientation(values, orientation)
-        affine = grid.affine @ nib.orientations.inv_ornt_aff(orientation, grid.shape)
-        x, y, z = values.shape
-        return cls(np.ascontiguousarray(values, np.float32), Grid((x, y, z), affine))
+        image = nib.as_closest_canonical(nib.nifti1.Nifti1Image(np.asarray(values, np.float32), grid.affine))
+        x, y, z = image.shape
+        return cls(np.ascontiguousarray(image.dataobj, np.float32), Grid((x, y, z), image.affine))
 
     def index(self, point: NDArray[np.float64]) -> NDArray[np.int_]:
         """The voxel nearest to a world point (RAS mm), [3]; at the edge where the point lies outside."""
@@ -64,10 +63,14 @@ class Volume:
         """The plane of `view` through the voxel nearest to `point`: [rows, columns], as it is looked at."""
         return self.values.take(self.index(point)[view.across], axis=view.across)[::-1, ::-1].T
 
-    def millimetres(self, view: View) -> tuple[float, float]:
-        """Width and height of the planes of `view`."""
-        size = np.asarray(self.grid.shape) * self.grid.spacing
-        return float(size[view.horizontal]), float(size[view.vertical])
+
+@dataclass(frozen=True, eq=False)
+class Spot:
+    """A plane to look at: through `point` (RAS mm), called `where`."""
+
+    view: View
+    point: NDArray[np.float64]
+    where: str
 
 
 def tilt(grid: Grid) -> float:
@@ -94,47 +97,43 @@ def pixels(volume: Volume, view: View, least: int = 1) -> tuple[int, int]:
 
     The longer side has `least` at least.
     """
-    width, height = volume.millimetres(view)
+    spacing = np.asarray(volume.grid.spacing)[[view.horizontal, view.vertical]]
+    width, height = spacing * np.asarray(volume.grid.shape)[[view.horizontal, view.vertical]]
     longer = max(width, height)
-    spacing = np.asarray(volume.grid.spacing)
-    side = min(spacing[view.horizontal], spacing[view.vertical])
-    count = min(max(longer / side, least), LARGEST)
+    count = min(max(longer / min(spacing), least), LARGEST)
     return max(1, round(width / longer * count)), max(1, round(height / longer * count))
 
 
-def grey(
-    volume: Volume, view: View, point: NDArray[np.float64], low: float, high: float, least: int = 1
-) -> Image.Image:
+def grey(volume: Volume, spot: Spot, low: float, high: float, least: int = 1) -> Image.Image:
     """A plane in grey; pixels between voxels are interpolated (bicubic)."""
-    picture = Image.fromarray(bytes_of(volume.plane(view, point), low, high))
-    return picture.resize(pixels(volume, view, least), Image.Resampling.BICUBIC)
+    picture = Image.fromarray(bytes_of(volume.plane(spot.view, spot.point), low, high))
+    return picture.resize(pixels(volume, spot.view, least), Image.Resampling.BICUBIC)
 
 
-def heat(volume: Volume, view: View, point: NDArray[np.float64], high: float) -> Image.Image:
+def heat(volume: Volume, spot: Spot, high: float) -> Image.Image:
     """A plane from black (0) over red to white (`high`); voxels stay squares."""
-    t = bytes_of(volume.plane(view, point), 0.0, high) / 255.0
+    t = bytes_of(volume.plane(spot.view, spot.point), 0.0, high) / 255.0
     ramps = [
         np.interp(t, (0, 0.4, 0.75, 1), levels) for levels in ((0, 190, 255, 255), (0, 20, 170, 255), (0, 60, 0, 255))
     ]
     picture = Image.fromarray(np.rint(np.stack(ramps, -1)).astype(np.uint8))
-    return picture.resize(pixels(volume, view), Image.Resampling.NEAREST)
+    return picture.resize(pixels(volume, spot.view), Image.Resampling.NEAREST)
 
 
-def tinted(below: Image.Image, volume: Volume, view: View, point: NDArray[np.float64]) -> Image.Image:
+def tinted(below: Image.Image, volume: Volume, spot: Spot) -> Image.Image:
     """`below`, grey, turned orange as far as the values of `volume` in [0, 1] say."""
-    share = Image.fromarray(bytes_of(volume.plane(view, point), 0.0, 1.0)).resize(below.size, Image.Resampling.NEAREST)
+    plane = bytes_of(volume.plane(spot.view, spot.point), 0.0, 1.0)
+    share = Image.fromarray(plane).resize(below.size, Image.Resampling.NEAREST)
     a = np.asarray(share, np.float32)[..., None] / 255 * 0.55
     base = np.asarray(below.convert("RGB"), np.float32)
     return Image.fromarray(np.rint(base * (1 - a) + np.asarray(ORANGE, np.float32) * a).astype(np.uint8))
 
 
-def outlined(
-    below: Image.Image, shapes: list[tuple[Volume, float, tuple[int, int, int]]], view: View, point: NDArray[np.float64]
-) -> Image.Image:
+def outlined(below: Image.Image, shapes: list[tuple[Volume, float, Colour]], spot: Spot) -> Image.Image:
     """`below`, grey, with the level lines of volumes on its grid: each (volume, level, colour)."""
     picture = np.array(below.convert("RGB"))
     for volume, level, colour in shapes:
-        plane = Image.fromarray(np.ascontiguousarray(volume.plane(view, point)))
+        plane = Image.fromarray(np.ascontiguousarray(volume.plane(spot.view, spot.point)))
         inside = np.asarray(plane.resize(below.size, Image.Resampling.BICUBIC)) > level
         picture[inside & ~ndi.binary_erosion(inside, border_value=1)] = colour
     return Image.fromarray(picture)

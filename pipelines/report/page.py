@@ -15,9 +15,9 @@ from brgm_med.errors import BrgmError
 MAX_BYTES = 8_000_000
 
 
-def asset(name: str) -> str:
-    """A file of this package, as text."""
-    return (resources.files(__package__) / name).read_text(encoding="utf-8")
+def asset(name: str, package: str = "brgm_med.pipelines.report") -> str:
+    """A file of a package, by default of this one, as text."""
+    return (resources.files(package) / name).read_text(encoding="utf-8")
 
 
 def e(value: object) -> str:

@@ -7,15 +7,15 @@ import io
 import math
 import os
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import quote
 
 from brgm_med._version import __version__
-from brgm_med.files import check_output, replacing
-from brgm_med.pipelines.report.outcome import Outcome
+from brgm_med.files import replacing
 from brgm_med.pipelines.report.page import asset, banner, document, e, table
 from brgm_med.pipelines.report.words import at, number
 from brgm_med.pipelines.results.certificate import STATEMENT
@@ -25,6 +25,18 @@ FEWEST = 5
 
 FAR = 3.5
 """A robust z beyond this is marked (Iglewicz and Hoaglin 1993, How to detect and handle outliers)."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`name` of a scan, its status (failed: a step crashed, or was not run yet), the `reason` why it was refused or
+    failed, and, where it is done, its `certificate` and the page that reports on it."""
+
+    name: str
+    status: Literal["done", "refused", "failed"]
+    reason: str = ""
+    certificate: Mapping[str, Any] = field(default_factory=dict)
+    report: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -55,25 +67,25 @@ COLUMNS = (
 )
 
 
+Cell = tuple[float | None, float]
+"""A number, None where the certificate has none, and its robust z among the subjects that have one (else 0)."""
+
+Row = tuple[Outcome, list[Cell]]
+
+
 def study_report(out: Path, subjects: Sequence[Outcome], *, title: str = "Study", force: bool = False) -> Path:
     """Write the table of `subjects`, in their order, to `out` (HTML) and beside it, ending in .csv, as CSV.
 
     Columns that no certificate fills are left out. Links to the subjects' reports are relative to `out`. Raises as
-    `files.check_output` does.
+    `files.replacing` does.
     """
     sheet = out.with_suffix(".csv")
-    check_output(out, force)
-    check_output(sheet, force)
-    values = [[_finite(at(subject.certificate, *column.where)) for column in COLUMNS] for subject in subjects]
-    filled = [i for i in range(len(COLUMNS)) if any(row[i] is not None for row in values)]
-    columns = [COLUMNS[i] for i in filled]
-    values = [[row[i] for i in filled] for row in values]
-    scores = _scores(columns, values)
-    with replacing(sheet, force) as temporary:
-        temporary.write_text(_csv(subjects, columns, values, scores), encoding="utf-8")
-    page = _page(title, out, sheet, subjects, columns, values, scores)
-    with replacing(out, force) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    cells = {column: _cells(column, subjects) for column in COLUMNS}
+    columns = [column for column in COLUMNS if any(value is not None for value, _ in cells[column])]
+    rows = [(subject, [cells[column][i] for column in columns]) for i, subject in enumerate(subjects)]
+    with replacing(out, force) as new_page, replacing(sheet, force) as new_sheet:
+        new_page.write_text(_page(title, out, sheet, columns, rows), encoding="utf-8")
+        new_sheet.write_text(_csv(columns, rows), encoding="utf-8")
     return out
 
 
@@ -92,38 +104,26 @@ def robust_z(values: Sequence[float]) -> list[float]:
     return [(v - middle) / spread for v in values]
 
 
-def _finite(value: Any) -> float | int | None:
-    return value if number(value) is not None and math.isfinite(value) else None
+def _cells(column: Column, subjects: Sequence[Outcome]) -> list[Cell]:
+    entries = [at(subject.certificate, *column.where) for subject in subjects]
+    values = [v if number(v) is not None and math.isfinite(v) else None for v in entries]
+    scores = iter(robust_z([column.scale(value) for value in values if value is not None]))
+    return [(value, 0.0 if value is None else next(scores)) for value in values]
 
 
-def _scores(columns: Sequence[Column], values: Sequence[Sequence[float | None]]) -> list[list[float]]:
-    """Robust z of every value among the subjects that have one; 0 where there is none."""
-    scores = [[0.0] * len(columns) for _ in values]
-    for c, column in enumerate(columns):
-        filled = [i for i, row in enumerate(values) if row[c] is not None]
-        for i, z in zip(filled, robust_z([column.scale(float(values[i][c] or 0)) for i in filled]), strict=True):
-            scores[i][c] = z
-    return scores
+def _marked(columns: Sequence[Column], cells: Sequence[Cell]) -> list[str]:
+    return [column.key for column, (_, z) in zip(columns, cells, strict=True) if abs(z) > FAR]
 
 
-def _marked(columns: Sequence[Column], scores: Sequence[float]) -> list[str]:
-    return [column.key for column, z in zip(columns, scores, strict=True) if abs(z) > FAR]
-
-
-def _csv(
-    subjects: Sequence[Outcome],
-    columns: Sequence[Column],
-    values: Sequence[Sequence[float | None]],
-    scores: Sequence[Sequence[float]],
-) -> str:
+def _csv(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     """Numbers in full. Text that a spreadsheet would run as a formula gets an apostrophe before it."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["subject", "status", "reason", *(c.key for c in columns), "outlier_in"])
-    for subject, row, z in zip(subjects, values, scores, strict=True):
-        numbers = ["" if v is None else repr(v) for v in row]
+    for subject, cells in rows:
+        numbers = ["" if value is None else repr(value) for value, _ in cells]
         text = [_harmless(t) for t in (subject.name, subject.status, subject.reason)]
-        writer.writerow([*text, *numbers, " ".join(_marked(columns, z))])
+        writer.writerow([*text, *numbers, " ".join(_marked(columns, cells))])
     return file.getvalue()
 
 
@@ -131,29 +131,20 @@ def _harmless(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def _page(
-    title: str,
-    out: Path,
-    sheet: Path,
-    subjects: Sequence[Outcome],
-    columns: Sequence[Column],
-    values: Sequence[Sequence[float | None]],
-    scores: Sequence[Sequence[float]],
-) -> str:
+def _page(title: str, out: Path, sheet: Path, columns: Sequence[Column], rows: Sequence[Row]) -> str:
     lines = []
-    for subject, row, z in zip(subjects, values, scores, strict=True):
-        name = e(subject.name)
+    for subject, cells in rows:
+        name, status = e(subject.name), e(subject.status)
         if subject.report is not None:
             link = os.path.relpath(subject.report, out.parent).replace(os.sep, "/")
             name = f'<a href="{e(quote("./" + link))}">{name}</a>'
-        status = (
-            e(subject.status) if subject.status == "done" else f'<strong class="outlier">{e(subject.status)}</strong>'
-        )
-        lines.append([name, status, *(_cell(v, s) for v, s in zip(row, z, strict=True)), e(subject.reason)])
-    counts = {s: sum(x.status == s for x in subjects) for s in ("done", "refused", "failed")}
-    unusual = sum(bool(_marked(columns, z)) for z in scores)
+        if subject.status != "done":
+            status = f'<strong class="outlier">{status}</strong>'
+        lines.append([name, status, *(_cell(value, z) for value, z in cells), e(subject.reason)])
+    counts = Counter(subject.status for subject, _ in rows)
+    unusual = sum(bool(_marked(columns, cells)) for _, cells in rows)
     summary = (
-        f"{len(subjects)} subjects: {counts['done']} done, {counts['refused']} refused, {counts['failed']} failed. "
+        f"{len(rows)} subjects: {counts['done']} done, {counts['refused']} refused, {counts['failed']} failed. "
         f"{unusual} with an unusual value."
     )
     method = (

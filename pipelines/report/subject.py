@@ -50,22 +50,25 @@ def subject_report(
     from brgm_med.pipelines.report import sections
     from brgm_med.pipelines.report.evidence import gather
 
-    found = gather(scan, result, content, measured=measured, mask=mask, prior=prior, series=series)
+    evidence = gather(scan, result, content, measured=measured, mask=mask, prior=prior, series=series)
     name, kind = title or stem(result), "inpainting" if "hole" in content else "super-resolution"
     scripts = [asset(script) for script in SCRIPTS]
+    cells = ([e(entry), f"<code>{e(value)}</code>"] for entry, value in rows(content))
+    entries = table(["entry", "value"], cells, "Certificate")
+    entries = f"<p>All that the certificate holds, as it is written there.</p>{entries}"
     parts = [
         banner(STATEMENT),
         f"<header><h1>{e(name)}</h1><p>Report of {kind} by {e(content.get('software', 'brgm-med'))}</p></header><main>",
         section("words", "In words", "".join(f"<p>{e(text)}</p>" for text in paragraphs(content))),
-        sections.compare(found),
-        sections.maps(found),
-        sections.registration(found),
-        _tables(content),
+        sections.compare(evidence),
+        sections.maps(evidence),
+        sections.registration(evidence),
+        section("certificate", "Certificate, parameters and provenance", entries),
         f"</main><footer><p>{e(STATEMENT)}</p><p>Report written by brgm-med {__version__}. This file asks for nothing "
         "outside of itself. The interactive view is drawn by niivue 0.69.0 (BSD-2-Clause).</p></footer>",
     ]
     used = sum(len(part.encode()) for part in (*parts, *scripts))
-    parts.insert(-2, sections.view(found, MAX_BYTES - used - SPARE))
+    parts.insert(-2, sections.view(evidence, MAX_BYTES - used - SPARE))
     page = document(f"{name}: {kind} report", "\n".join(parts), scripts)
     with replacing(out, force) as temporary:
         temporary.write_text(page, encoding="utf-8")
@@ -81,10 +84,3 @@ def read_certificate(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputRefusedError(f"{path}: is no certificate (a JSON object); give the JSON of a result")
     return content
-
-
-def _tables(content: dict[str, Any]) -> str:
-    cells = ([e(name), f"<code>{e(value)}</code>"] for name, value in rows(content))
-    text = "<p>All that the certificate holds, as it is written there.</p>"
-    table_of = table(["entry", "value"], cells, "Certificate")
-    return section("certificate", "Certificate, parameters and provenance", text + table_of)

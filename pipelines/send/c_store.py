@@ -55,15 +55,11 @@ def _send_kinds(peer: Peer, kinds: Sequence[tuple[str, str]], instances: Sequenc
 
     _config.STORE_SEND_CHUNKED_DATASET = True  # the file's own bytes, never decoded
     association = _associate(peer, kinds)
-    if not association.is_established:  # it was, but no context was accepted
-        for instance in instances:
-            yield instance, _not_accepted()
-        return
     accepted = {(str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in association.accepted_contexts}
     try:
         for instance in instances:
             if (instance.sop_class, instance.syntax) not in accepted:
-                yield instance, _not_accepted()
+                yield instance, Answer(False, "refused (its SOP class or transfer syntax is not accepted)")
                 continue
             if not association.is_established:
                 raise UnreachableError("cut off by the archive", later=True)
@@ -79,10 +75,6 @@ def _send_kinds(peer: Peer, kinds: Sequence[tuple[str, str]], instances: Sequenc
     finally:
         if association.is_established:
             association.abort()
-
-
-def _not_accepted() -> Answer:
-    return Answer(False, "refused (its SOP class or transfer syntax is not accepted)")
 
 
 def _associate(peer: Peer, kinds: Sequence[tuple[str, str]]) -> Association:

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from brgm_med.errors import CannotWriteError, UsageError
-from brgm_med.pipelines.console import progress
-from brgm_med.pipelines.send.protocol import Answer, Instance, Sender, UnreachableError, instances_in
+from brgm_med.pipelines.console import progress, say
+from brgm_med.pipelines.send.protocol import Sender, UnreachableError, instances_in
 
 RETRIES = 3
 
@@ -34,8 +34,6 @@ def send(path: Path, target: str, *, calling: str = "BRGM-MED", retries: int = R
     One line for each on stdout, once what became of it is settled. What may succeed later is tried `retries` times
     more, after `pause` seconds, four times as many, and so on. Raises CannotWriteError unless all are stored.
     """
-    from brgm_med.pipelines.console import say
-
     if retries < 0:
         raise UsageError("--retries: must not be negative")
     sender = sender_to(target, calling)
@@ -44,11 +42,6 @@ def send(path: Path, target: str, *, calling: str = "BRGM-MED", retries: int = R
     say(f"{count} to send to {target}" + (f", {skipped} skipped (no DICOM instances)" if skipped else ""))
     lost: Counter[str] = Counter()
     with progress("sent", count) as advance:
-
-        def settle(instance: Instance, result: Answer) -> None:
-            print(f"{instance.uid}: {result.text}", flush=True)
-            advance("" if not lost.total() else f"{lost.total()} not stored")
-
         for attempt in range(retries + 1):
             last = attempt == retries
             if attempt:
@@ -62,7 +55,8 @@ def send(path: Path, target: str, *, calling: str = "BRGM-MED", retries: int = R
                         answered[instance] = result
                         if result.stored or last or not result.later:
                             lost.update([] if result.stored else [result.text])
-                            settle(instance, result)
+                            print(f"{instance.uid}: {result.text}", flush=True)
+                            advance(f"{lost.total()} not stored" if lost else "")
             except UnreachableError as error:
                 unreachable = error
             silent = [i for i in waiting if i not in answered]

@@ -28,11 +28,12 @@ from brgm_med.pipelines.evaluation.problems import (
     default_levels,
     holes,
     inverted,
-    problems,
+    problem_at,
     shifts,
     turned,
 )
 from brgm_med.pipelines.evaluation.setting import Setting
+from brgm_med.pipelines.evaluation.subjects import Subject
 from brgm_med.priors.bundle import load
 from tests.squares import by_number, line, square
 
@@ -52,7 +53,7 @@ def setting(count: int = 2) -> Setting:
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_measures_its_images(task: str) -> None:
-    for problem in problems(task, default_levels(task, SHAPE), SHAPE, 2.0):
+    for problem in (problem_at(task, level, SHAPE, 2.0) for level in default_levels(task, SHAPE)):
         truth = problem.truth(images())
         y = problem.measure(truth, seed=1)
         assert truth.shape == (2, 1, *SHAPE)
@@ -66,7 +67,7 @@ def test_averages_are_means_over_blocks_and_rows_that_are_left_over_are_not_meas
     expected = x[..., :78, :].reshape(2, 1, 26, 3, 32, 3).mean((3, 5))
     torch.testing.assert_close(averages(SHAPE, (3, 3))(x), expected)
     assert averages(SHAPE, (3, 1))(x).shape == (2, 1, 26, 96)
-    assert problems("slices", ["6"], SHAPE, 2.0)[0].block == (3, 1)
+    assert problem_at("slices", "6", SHAPE, 2.0).block == (3, 1)
 
 
 def test_seven_holes_from_lesion_to_half_a_head() -> None:
@@ -93,12 +94,12 @@ def test_seven_holes_from_lesion_to_half_a_head() -> None:
 )
 def test_unknown_levels_are_refused(task: str, level: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        problems(task, [level], SHAPE, 2.0)
+        problem_at(task, level, SHAPE, 2.0)
 
 
 def test_pictures_have_no_slices() -> None:
     with pytest.raises(UsageError, match="heads"):
-        problems("slices", ["4"], SHAPE, None)
+        problem_at("slices", "4", SHAPE, None)
 
 
 def test_changes_of_the_truth() -> None:
@@ -144,11 +145,11 @@ def test_names_of_methods() -> None:
         with pytest.raises(UsageError, match="--methods"):
             known(name)
     for task in TASKS:
-        for problem in problems(task, default_levels(task, SHAPE), SHAPE, 2.0):
+        for problem in (problem_at(task, level, SHAPE, 2.0) for level in default_levels(task, SHAPE)):
             asked = default_methods(problem)
             assert len(set(asked)) == len(asked)
             assert all(known(name) for name in asked)
-    factor_4 = problems("sr", ["4"], SHAPE, 2.0)[0]
+    factor_4 = problem_at("sr", "4", SHAPE, 2.0)
     assert {"dip", "esrgan", "projection-a", "projection-f", "supervised"} <= set(default_methods(factor_4))
 
 
@@ -256,6 +257,6 @@ def test_a_table_goes_on_where_it_stopped(tmp_path: Path, capfd: pytest.CaptureF
 
 def test_kept_pictures_show_the_window(tmp_path: Path) -> None:
     stack = torch.tensor([[[[-2.0, -1.0], [0.0, 1.0]]]])
-    keep(tmp_path, "head.nii.gz", (30,), {BLEND: stack}, (-1.0, 1.0))
+    keep(tmp_path, Subject("head.nii.gz", stack, (30,), (-1.0, 1.0)), {BLEND: stack})
     found = np.asarray(Image.open(tmp_path / BLEND / "head_30.png"))
     np.testing.assert_array_equal(found, [[0, 0], [128, 255]])

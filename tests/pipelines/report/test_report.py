@@ -21,7 +21,7 @@ import torch
 
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.pipelines.report import evidence, study_report, subject_report
-from brgm_med.pipelines.report.images import VIEWS, Volume, grey
+from brgm_med.pipelines.report.images import VIEWS, Spot, Volume, grey
 from brgm_med.pipelines.report.page import MAX_BYTES, document
 from brgm_med.pipelines.report.study import FAR, robust_z
 from brgm_med.pipelines.report.viewer import small_nifti
@@ -273,7 +273,7 @@ def test_planes_are_radiological_whatever_the_order_of_axes(order: str) -> None:
         assert plane.sum() == 1
         assert view.letters[0] in "RA"
         assert view.letters[2] in "AS"
-        assert grey(volume, view, np.array([6.0, 8.0, 10.0]), 0, 1).size == plane.shape[::-1]
+        assert grey(volume, Spot(view, np.array([6.0, 8.0, 10.0]), ""), 0, 1).size == plane.shape[::-1]
 
 
 def test_the_viewers_volume_fits_its_budget_and_stays_in_place() -> None:
