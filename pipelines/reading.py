@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from brgm_med.errors import InputRefusedError
+from brgm_med.files import read_json
 from brgm_med.pipelines.console import say
 from brgm_med.transforms.formats import for_reading, stem
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
@@ -42,14 +41,9 @@ def acquisition_of(
         return AcquisitionModel.from_flags(grid, thickness, gap, profile or "box"), "stated on the command line"
     sidecar = sidecar_of(scan, stem(scan))
     if sidecar.is_file():
-        try:
-            content = json.loads(sidecar.read_text())
-        except (OSError, ValueError) as error:
-            raise InputRefusedError(f"{sidecar}: is no readable JSON ({error}); mend or remove it") from error
-        if isinstance(content, dict):
-            model = AcquisitionModel.from_sidecar(content, grid, str(sidecar))
-            if model is not None:
-                return model, "stated in the JSON file beside the scan"
+        model = AcquisitionModel.from_sidecar(read_json(sidecar), grid, str(sidecar))
+        if model is not None:
+            return model, "stated in the JSON file beside the scan"
     stated = stated_by(series, grid)
     if stated is not None:
         return stated, "stated in the DICOM header"

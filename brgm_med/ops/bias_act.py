@@ -234,25 +234,11 @@ def _derive_second(context: Any, _: Tensor) -> tuple[Tensor | None, ...]:
     raise NotImplementedError(f"bias_act has two derivatives; a third, of {context.act}, was asked for")
 
 
-_HOW = "str act, float gain, float? clamp) -> Tensor"
-_bias_act = register(
-    f"bias_act(Tensor x, Tensor? bias, {_HOW}",
-    body=_forward,
-    cuda=_forward_cuda,
-    save=_save_forward,
-    backward=_derive_forward,
-)
+_REST = "Tensor? bias, str act, float gain, float? clamp) -> Tensor"
+_bias_act = register(f"bias_act(Tensor x, {_REST}", _forward, _forward_cuda, _save_forward, _derive_forward)
 _bias_act_backward = register(
-    f"bias_act_backward(Tensor dy, Tensor saved, Tensor? bias, {_HOW}",
-    body=_backward,
-    cuda=_backward_cuda,
-    save=_save_backward,
-    backward=_derive_backward,
+    f"bias_act_backward(Tensor dy, Tensor saved, {_REST}", _backward, _backward_cuda, _save_backward, _derive_backward
 )
 _bias_act_second = register(
-    f"bias_act_second(Tensor ddx, Tensor dy, Tensor saved, Tensor? bias, {_HOW}",
-    body=_second,
-    cuda=_second_cuda,
-    save=_save_second,
-    backward=_derive_second,
+    f"bias_act_second(Tensor ddx, Tensor dy, Tensor saved, {_REST}", _second, _second_cuda, _save_second, _derive_second
 )

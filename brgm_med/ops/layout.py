@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_SCALARS = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "BFloat16", torch.float64: "double"}
+SCALARS = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "BFloat16", torch.float64: "double"}
 
 
 def is_channels_last(x: Tensor) -> bool:
@@ -33,7 +33,7 @@ def elements_a_thread(count: int, itemsize: int, *addresses: int) -> int:
 
 def macros(x: Tensor, pack: int, **others: str) -> tuple[tuple[str, str], ...]:
     """The macros of a kernel over the elements of `x`, `pack` a thread. Raises TypeError for other scalars."""
-    scalar = _SCALARS.get(x.dtype)
+    scalar = SCALARS.get(x.dtype)
     if scalar is None:
         raise TypeError(f"expected a floating-point tensor, not {x.dtype}")
     return (("SCALAR", scalar), ("INDEX", index_type(x.numel())), ("PACK", str(pack)), *others.items())

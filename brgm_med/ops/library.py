@@ -10,6 +10,7 @@ differentiated, by torch: there an operation would silently have tangents of 0.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -29,9 +30,13 @@ def plain(x: Tensor) -> bool:
     return type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling() and not transformed()
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Computation in the types of the operands."""
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
+
+
 def register(
     schema: str,
-    *,
     body: Callable[..., Tensor],
     cuda: Callable[..., Tensor],
     save: Callable[[Any, tuple[Any, ...], Tensor], None],

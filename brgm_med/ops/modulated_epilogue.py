@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brgm_med.ops import layout, nvrtc
-from brgm_med.ops.library import plain, register
+from brgm_med.ops.library import plain, register, without_autocast
 
 
 def modulated_epilogue(
@@ -63,16 +62,11 @@ def _check(x: Tensor, coefficients: Tensor, noise: Tensor | None) -> None:
         raise ValueError(f"noise of {list(noise.shape)} for images of {list(x.shape)}")
 
 
-def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Products in the types of their factors."""
-    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
-
-
 def _forward(x: Tensor, coefficients: Tensor, noise: Tensor | None) -> Tensor:
     """The specification: x + coefficients * (1, noise), a matrix product of rank 1 or 2, and the rectifier."""
     _check(x, coefficients, noise)
     columns = _columns(noise, x)
-    with _without_autocast(x.device):
+    with without_autocast(x.device):
         if x.is_contiguous():
             y = torch.baddbmm(x.flatten(2), coefficients.transpose(1, 2), columns.transpose(1, 2)).view(x.shape)
         else:
@@ -124,7 +118,7 @@ def _derive(context: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     y, coefficients, noise = context.saved_tensors
     dx = torch.ops.aten.leaky_relu_backward(dy, y.detach(), 0.2, True)
     by_coefficients = by_noise = None
-    with _without_autocast(dx.device):
+    with without_autocast(dx.device):
         if context.needs_input_grad[1]:
             if context.noises is not None:
                 by_coefficients = torch.bmm(_columns(noise, dx).transpose(1, 2), _rows(dx))
@@ -136,13 +130,8 @@ def _derive(context: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
     return dx, by_coefficients, by_noise
 
 
-_modulated_epilogue = register(
-    "modulated_epilogue(Tensor x, Tensor coefficients, Tensor? noise) -> Tensor",
-    body=_forward,
-    cuda=_forward_cuda,
-    save=_save,
-    backward=_derive,
-)
+_SCHEMA = "modulated_epilogue(Tensor x, Tensor coefficients, Tensor? noise) -> Tensor"
+_modulated_epilogue = register(_SCHEMA, _forward, _forward_cuda, _save, _derive)
 
 
 class _Overwriting(torch.autograd.Function):
@@ -150,7 +139,7 @@ class _Overwriting(torch.autograd.Function):
 
     @staticmethod
     def forward(context: Any, x: Tensor, coefficients: Tensor, noise: Tensor | None) -> Tensor:
-        with _without_autocast(x.device):
+        with without_autocast(x.device):
             _rows(x).baddbmm_(_columns(noise, x), coefficients)
         y = F.leaky_relu_(x, 0.2)
         context.mark_dirty(y)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from brgm_med.ops import upfirdn2d_cuda
-from brgm_med.ops.library import plain, register
+from brgm_med.ops.library import plain, register, without_autocast
 from brgm_med.ops.resample import Pair, Sides, layout, resample
 
 
@@ -77,10 +77,8 @@ def _compute(x: Tensor, filter: Tensor, up: Pair, down: Pair, padding: Sides, fl
     """Without kernels."""
     up, down, padding = tuple(up), tuple(down), tuple(padding)  # type: ignore[assignment]
     results = result_shape(x, filter, up, down, padding)
-    if torch.is_autocast_enabled(x.device.type):
-        with torch.autocast(x.device.type, enabled=False):
-            return resample(x, filter, up, down, padding, flip, gain, results)
-    return resample(x, filter, up, down, padding, flip, gain, results)
+    with without_autocast(x.device):
+        return resample(x, filter, up, down, padding, flip, gain, results)
 
 
 def _compute_cuda(x: Tensor, filter: Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float) -> Tensor:
@@ -108,15 +106,8 @@ def _derive(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     return _apply(gradient, filter, down, up, padding, not flip, gain), None, None, None, None, None, None
 
 
-_upfirdn2d = register(
-    "upfirdn2d(Tensor x, Tensor filter, SymInt[2] up, SymInt[2] down, SymInt[4] padding, bool flip, float gain)"
-    " -> Tensor",
-    body=_compute,
-    cuda=_compute_cuda,
-    save=_save,
-    backward=_derive,
-    fake=_fake,
-)
+_ARGUMENTS = "Tensor x, Tensor filter, SymInt[2] up, SymInt[2] down, SymInt[4] padding, bool flip, float gain"
+_upfirdn2d = register(f"upfirdn2d({_ARGUMENTS}) -> Tensor", _compute, _compute_cuda, _save, _derive, _fake)
 
 
 class _Direct(torch.autograd.Function):

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from brgm_med.ops import nvrtc
+from brgm_med.ops.layout import SCALARS
 from brgm_med.ops.nvrtc import Kernel
 from brgm_med.ops.resample import Pair, Sides, layout
 
-SCALARS = {torch.float32: "float", torch.float64: "double", torch.float16: "Half", torch.bfloat16: "BFloat16"}
 # (up, down) -> (rows, columns) of the tile of results that a thread makes, where the filter has 4 x 4 taps.
 TILES = {(1, 1): (4, 1), (2, 1): (2, 2), (1, 2): (2, 1)}
 

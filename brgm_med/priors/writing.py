@@ -75,8 +75,18 @@ def data_format(generator: StyleGAN2, pixels: str, modality: str) -> dict[str, A
     return {"inputs": {"image": latent}, "outputs": {"pred": image}}
 
 
-def seal(folder: Path, metadata: dict[str, Any]) -> None:
-    """Write `configs/metadata.json`, with the SHA-256 of every file that is in the bundle `folder` by now."""
+def describe_pictures(name: str, description: str) -> dict[str, Any]:
+    """`describe`, of a prior of pictures."""
+    metadata = describe(name, description)
+    metadata["required_packages_version"].pop("nibabel")
+    return metadata | {"task": "Prior of pictures, for their Bayesian reconstruction", "data_type": "tensor"}
+
+
+def seal(folder: Path, card: str, config: dict[str, Any], metadata: dict[str, Any]) -> None:
+    """Write the model card, `configs/inference.json`, and `configs/metadata.json` with the SHA-256 of every other file
+    that is in the bundle `folder` by now."""
+    (folder / "docs" / "README.md").write_text(card)
+    (folder / "configs" / "inference.json").write_text(json.dumps(config, indent=2) + "\n")
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     hashes = {p.relative_to(folder).as_posix(): digest(p) for p in files}
     (folder / "configs" / "metadata.json").write_text(json.dumps(metadata | {"sha256": hashes}, indent=2) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from brgm_med.gaussian import LinearGaussian
 from brgm_med.networks.condition import position_code
@@ -184,20 +183,6 @@ def new_bundle(out: Path) -> Iterator[Path]:
     shutil.rmtree(replaced, ignore_errors=True)
 
 
-def save_models(folder: Path, state: TrainState, statistics: WPlusStatistics) -> None:
-    """The averaged generator, the discriminator and `statistics`, in half precision, into a bundle's `folder`."""
-
-    def half(tensors: dict[str, Tensor], name: str) -> None:
-        save_file({k: v.half().contiguous() for k, v in tensors.items()}, folder / "models" / name)
-
-    def weights(module: nn.Module) -> dict[str, Tensor]:
-        return {k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in module.state_dict().items()}
-
-    half(weights(state.average), "model.safetensors")
-    half(weights(state.discriminator), "discriminator.safetensors")
-    half(vars(statistics), "w_statistics.safetensors")
-
-
 def export_bundle(
     state: TrainState,
     architecture: Architecture,
@@ -229,13 +214,14 @@ def export_bundle(
         config = inference_config(architecture)
         form = data_format(state.average, "coronal slice, air -1, brain 0", "MR")
     with new_bundle(out) as folder:
-        save_models(folder, state, statistics)
+        networks = {"model": state.average.state_dict(), "discriminator": state.discriminator.state_dict()}
+        for name, tensors in {**networks, "w_statistics": vars(statistics)}.items():
+            half = {key: tensor.half().contiguous() for key, tensor in tensors.items()}
+            save_file(half, folder / "models" / f"{name}.safetensors")
         if space is not None:
             save_file(stored(LinearGaussian.fit(stacks, LINEAR_RANK)), folder / "models" / "linear.safetensors")
             for file, name in zip(space, ("template.nii.gz", "mask.nii.gz"), strict=True):
                 shutil.copyfile(file, folder / name)
-        (folder / "docs" / "README.md").write_text(card)
         (folder / "LICENSE").write_text(licence)
-        (folder / "configs" / "inference.json").write_text(json.dumps(config, indent=2) + "\n")
         training = {"images": state.images, **state.record}
-        seal(folder, {**metadata, "network_data_format": form, "training": training})
+        seal(folder, card, config, {**metadata, "network_data_format": form, "training": training})

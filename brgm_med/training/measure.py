@@ -31,7 +31,6 @@ def invert(
     *,
     start: Tensor,
     steps: int = STEPS,
-    noise: str = "none",
     batch: int = 32,
     seen: Callable[[Tensor, slice], Tensor] | None = None,
 ) -> Estimate:
@@ -46,7 +45,7 @@ def invert(
     for first in range(0, len(images), batch):
         rows = slice(first, first + batch)
         f = nn.Identity() if seen is None else _Seen(seen, slice(first, min(first + batch, len(images))))
-        posterior = Posterior(generator, f, images[rows], (Pixel(1.0),), (), noise=noise)
+        posterior = Posterior(generator, f, images[rows], (Pixel(1.0),), (), noise="none")
         parts.append(fit_lbfgs(posterior, start[rows], steps=steps))
     return Estimate(
         torch.cat([p.ws for p in parts]),
@@ -173,6 +172,7 @@ def measure_sources(
     `score` is the mean over the sources of inversion - 10 log10(LPIPS), see `score`. Deterministic.
     """
     numbers: dict[str, float] = {}
+    scores = []
     for source in sources.sources:
         if source.tissue is not None:
             continue
@@ -186,17 +186,12 @@ def measure_sources(
         for name, image in (("encoded", answer), ("wplus", drawn.seen(wplus)), ("inversion", inversion)):
             error = (image - drawn.image).square().sum((1, 2, 3)) / drawn.known.sum((1, 2, 3))
             numbers[f"{source.name}_{name}"] = float((10 * (4 / error).log10()).mean())
+        reach = {"inversion_psnr": numbers[f"{source.name}_inversion"]}
         if features is not None:
-            numbers[f"{source.name}_lpips"] = float(lpips(inversion, drawn.image, (-1.0, 1.0), features).mean())
-    parts = [
-        score(
-            {"inversion_psnr": value}
-            | ({"inversion_lpips": numbers[lp]} if (lp := f"{name[:-10]}_lpips") in numbers else {})
-        )
-        for name, value in numbers.items()
-        if name.endswith("_inversion")
-    ]
-    return numbers | {"score": sum(parts) / len(parts)}
+            distance = float(lpips(inversion, drawn.image, (-1.0, 1.0), features).mean())
+            numbers[f"{source.name}_lpips"] = reach["inversion_lpips"] = distance
+        scores.append(score(reach))
+    return numbers | {"score": sum(scores) / len(scores)}
 
 
 def score(measured: dict[str, float]) -> float:

@@ -124,11 +124,14 @@ class Record:
         self._reported, self._losses = self._seconds, {}
 
     def _snapshot(self) -> None:
+        from torchvision.utils import save_image
+
         images, past = self.state.images, self.state.record["snapshots"]
         self._measured = self._seconds
         if self.shown is not None:
             picture = pictures(self.state, *self.shown)
-            _save_picture(picture, self.out / "pictures" / f"{images // 1000:06d}.png")
+            (self.out / "pictures").mkdir(exist_ok=True)
+            save_image(picture, self.out / "pictures" / f"{images // 1000:06d}.png")
             self._board.add_image("pictures", picture, images)
         if self.measure is not None:
             numbers = {key: float(value) for key, value in self.measure(self.state).items()}
@@ -158,13 +161,6 @@ def pictures(state: TrainState, slices: Tensor, positions: Tensor, samples: int 
         ws, maps = state.average_encoder(slices)
         rows = [slices, g.synthesis(ws, maps or "none"), g.synthesis(ws, "none"), *(g(row, code) for row in z)]
     return make_grid((torch.cat(rows).cpu() + 1) / 2, nrow=len(slices)).clamp(0, 1)
-
-
-def _save_picture(picture: Tensor, path: Path) -> None:
-    from torchvision.utils import save_image
-
-    path.parent.mkdir(exist_ok=True)
-    save_image(picture, path)
 
 
 def _append(path: Path, row: dict[str, float]) -> None:

@@ -44,15 +44,6 @@ class Architecture:
     def _shared_arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("c_dim", "base_shape", "image_channels", "mapping_layers")}
 
-    def generator(self) -> StyleGAN2:
-        return StyleGAN2(**self.generator_arguments())
-
-    def discriminator(self) -> Discriminator:
-        return Discriminator(**self.discriminator_arguments())
-
-    def encoder(self, num_ws: int) -> Encoder:
-        return Encoder(num_ws, self.w_dim, self.base_shape, self.encoder_channels, self.image_channels)
-
 
 _FACTS = ("iteration", "images", "probability", "sign", "path_mean", "identity", "record")
 
@@ -86,8 +77,9 @@ class TrainState:
     ) -> TrainState:
         """Untrained networks on `device`, drawn from `seed` (the same ones on every device)."""
         torch.manual_seed(seed)
-        g, d = architecture.generator(), architecture.discriminator()
-        e = architecture.encoder(g.num_ws)
+        g, d = StyleGAN2(**architecture.generator_arguments()), Discriminator(**architecture.discriminator_arguments())
+        channels = architecture.encoder_channels
+        e = Encoder(g.num_ws, g.w_dim, architecture.base_shape, channels, architecture.image_channels)
         modules: list[nn.Module] = [g, d, e]
         for module in modules:
             module.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]

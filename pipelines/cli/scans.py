@@ -81,8 +81,8 @@ def _inpaint(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.steps.picture_folder import mask_of
     from brgm_med.pipelines.steps.pictures import inpaint_picture
 
-    def one(scan: Path, out: Path | None, **choices: Any) -> object:
-        return inpaint_picture(scan, mask_of(a.mask, scan), out, mask_known=a.mask_known, **choices)
+    def one(scan: Path, out: Path | None, options: Any) -> object:
+        return inpaint_picture(scan, mask_of(a.mask, scan), out, options, mask_known=a.mask_known)
 
     if _on_pictures(a, ("like", "affine", "series"), one):
         return
@@ -157,11 +157,12 @@ def _choices(a: argparse.Namespace) -> Any:
 
 
 def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Callable[..., object]) -> bool:
-    """Whether `a.scan` is a picture or a folder of pictures; `work(picture, out, **options)` is then done for each.
+    """Whether `a.scan` is a picture or a folder of pictures; `work(picture, out, options)` is then done for each.
 
     Raises UsageError for options that only mean volumes.
     """
     from brgm_med.pipelines.steps.picture_folder import each
+    from brgm_med.pipelines.steps.pictures import Options
     from brgm_med.transforms.formats import kind_of
 
     folder = a.scan.is_dir()
@@ -174,7 +175,7 @@ def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Calla
         raise UsageError(f"--certificate: {a.scan} is a folder, and every result has one of its own; leave it out")
     if a.deidentify and (folder or a.out is None or a.out.suffix.lower() != ".dcm"):
         raise UsageError("--deidentify: of pictures, takes one at a time, to an --out whose name ends in .dcm")
-    one = partial(work, choices=_choices(a), **options(a, *EVERY))
+    one = partial(work, options=Options(choices=_choices(a), **options(a, *EVERY)))
     if folder:
         each(a.scan, a.out, one)
     else:

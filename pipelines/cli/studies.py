@@ -48,12 +48,12 @@ def run(parser: argparse.ArgumentParser) -> Handler:
 
 def _run(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.dataset.run import run
-    from brgm_med.pipelines.dataset.settings import Settings
+    from brgm_med.pipelines.dataset.settings import Selection, Settings
 
     settings = Settings(a.task, a.prior, a.steps, a.random_seed, a.threads, a.kimg)
-    scans = options(a, "layout", "series", "mask_pattern", "dry_run")
-    work = options(a, "work", "nprocs", "mem_gb", "stop_on_first_crash", "reports_only")
-    run(a.folder, a.out, a.level, settings, labels=a.participant_label, plugin=a.use_plugin, **scans, **work)
+    selection = Selection(a.participant_label, a.layout, a.series, a.mask_pattern)
+    work = options(a, "work", "nprocs", "mem_gb", "stop_on_first_crash", "reports_only", "dry_run")
+    run(a.folder, a.out, a.level, settings, selection, plugin=a.use_plugin, **work)
 
 
 def evaluate(parser: argparse.ArgumentParser) -> Handler:

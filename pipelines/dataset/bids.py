@@ -10,14 +10,14 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError, UsageError
-from brgm_med.files import replacing
+from brgm_med.files import read_json, replacing
 from brgm_med.pipelines.results.certificate import STATEMENT
 from brgm_med.transforms.formats import stem
 
@@ -83,12 +83,7 @@ def metadata_of(root: Path, scan: Path) -> dict[str, Any]:
             if all(own.get(key) == value for key, value in pairs.items()):
                 matching.append((len(pairs), file.name, file))
         for *_, file in sorted(matching):
-            try:
-                entries = json.loads(file.read_text())
-            except (OSError, ValueError) as error:
-                raise InputRefusedError(f"{file}: is no readable JSON ({error}); mend or remove it") from error
-            if isinstance(entries, dict):
-                content |= entries
+            content |= read_json(file)
     return content
 
 
@@ -189,14 +184,13 @@ def finest_of(scan: Path, spacing: float) -> float:
     return min(spacing, *(math.dist(column, (0, 0, 0)) for column in affine[:3, :3].T))
 
 
-def _each_once(scans: Iterable[Scan]) -> list[Scan]:
+def _each_once(scans: Sequence[Scan]) -> list[Scan]:
     """Of scans that would have one derivative (.nii and .nii.gz of one name), none: nobody knows which is meant."""
-    listed = list(scans)
-    names = [scan.destination for scan in listed]
+    names = [scan.destination for scan in scans]
     text = "another scan has this name too, with another ending; rename one"
     return [
         scan if names.count(scan.destination) == 1 else replace(scan, problem=f"{scan.path.name}: {text}")
-        for scan in listed
+        for scan in scans
     ]
 
 
@@ -246,7 +240,7 @@ def find_plain(
                 sources.append(mask.relative_to(root).as_posix())
             metadata = json_beside(file)
         except InputRefusedError as error:
-            problem = str(error)
+            problem = str(error).replace(f"{root}/", "")
         sidecar: dict[str, Any] = {"Description": STATEMENT, "Sources": sources}
         chosen = (series or "") if file in others else ""
         scans.append(Scan(file, destination, destination, sidecar, chosen, metadata, mask, problem))
@@ -258,13 +252,7 @@ def find_plain(
 def json_beside(scan: Path) -> dict[str, Any]:
     """The content of the JSON file beside a NIfTI file. Raises InputRefusedError for one that is damaged."""
     beside = scan.with_name(f"{stem(scan)}.json")
-    if not (scan.is_file() and beside.is_file()):
-        return {}
-    try:
-        content = json.loads(beside.read_text())
-    except (OSError, ValueError) as error:
-        raise InputRefusedError(f"{beside.name}: is no readable JSON ({error}); mend or remove it") from error
-    return content if isinstance(content, dict) else {}
+    return read_json(beside) if scan.is_file() and beside.is_file() else {}
 
 
 def describe_dataset(out: Path, root: Path, name: str) -> None:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from brgm_med.errors import BrgmError, CannotWriteError, UsageError
 from brgm_med.files import make_folder
@@ -18,7 +18,7 @@ from brgm_med.pipelines.console import say
 from brgm_med.pipelines.dataset import bids
 from brgm_med.pipelines.dataset.bids import Scan
 from brgm_med.pipelines.dataset.outcomes import cite, outcome_of, renew_report
-from brgm_med.pipelines.dataset.settings import Level, Settings
+from brgm_med.pipelines.dataset.settings import Level, Selection, Settings
 from brgm_med.pipelines.report import study_report
 from brgm_med.pipelines.workflow import engines
 from brgm_med.pipelines.workflow.refusals import write_refusal
@@ -34,11 +34,8 @@ def run(
     out: Path,
     level: Level,
     settings: Settings,
+    selection: Selection,
     *,
-    labels: Sequence[str] = (),
-    layout: Literal["bids", "plain"] = "bids",
-    series: str | None = None,
-    mask_pattern: str | None = None,
     work: Path | None = None,
     nprocs: int = 1,
     mem_gb: float | None = None,
@@ -58,8 +55,7 @@ def run(
     root, out = root.resolve(), out.resolve()
     work = (work or out.with_name(f"{out.name}_work")).resolve()
     check_places(root, out, work)
-    choice: dict[str, Any] = {"labels": labels, "layout": layout, "series": series, "mask_pattern": mask_pattern}
-    scans = find(root, settings, **choice, without=(out, work))
+    scans = find(root, settings, selection, without=(out, work))
     if dry_run:
         for scan in scans:
             print(f"{scan.path.relative_to(root)}: {scan.problem or scan.destination}")
@@ -77,7 +73,7 @@ def run(
             if good and workflow is not None:
                 crashed = engines.run(workflow, work, chosen, stop_on_first_crash=stop_on_first_crash, report=say)
         title = f"{settings.task} of {root.name}"
-        if layout == "bids":
+        if selection.layout == "bids":
             bids.describe_dataset(out, root, f"brgm-med {title}")
         outcomes = [outcome_of(scan, out, settings.task) for scan in scans]
         cite(out, settings, outcomes)
@@ -108,20 +104,12 @@ def check_places(root: Path, out: Path, work: Path) -> None:
             raise UsageError(f"{work}: the work directory and {other} must not lie in one another; give another -w")
 
 
-def find(
-    root: Path,
-    settings: Settings,
-    *,
-    labels: Sequence[str] = (),
-    layout: str = "bids",
-    series: str | None = None,
-    mask_pattern: str | None = None,
-    without: Sequence[Path] = (),
-) -> list[Scan]:
+def find(root: Path, settings: Settings, selection: Selection, *, without: Sequence[Path]) -> list[Scan]:
     """The scans of the study, see `bids`. Raises UsageError for options that do not go together."""
+    labels, series, mask_pattern = selection.labels, selection.series, selection.mask_pattern
     if mask_pattern is not None and settings.task != "inpaint":
         raise UsageError("--mask-pattern: is for --task inpaint; leave it out")
-    if layout == "plain":
+    if selection.layout == "plain":
         if labels:
             raise UsageError("--participant-label: is for BIDS; with --layout plain all scans are taken")
         return bids.find_plain(root, task=settings.task, series=series, mask_pattern=mask_pattern, without=without)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -21,3 +22,14 @@ class Settings:
     seed: int = 0
     threads: int = 1
     kimg: float = 100.0
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The scans of a study. `labels`: only these subjects of BIDS (empty: all). `series`: which DICOM series, where a
+    folder of the plain layout holds several. `mask_pattern`: see `bids.masks_of` and `bids.find_plain`."""
+
+    labels: Sequence[str] = ()
+    layout: Literal["bids", "plain"] = "bids"
+    series: str | None = None
+    mask_pattern: str | None = None

@@ -29,18 +29,14 @@ def set_up_torch(threads: int | None = None) -> None:
 
 
 def set_up(device: str, seed: int, threads: int | None) -> torch.device:
-    """Set up torch for one reconstruction, whose random numbers follow from `seed`; returns its device."""
+    """Set up torch for one reconstruction, whose random numbers follow from `seed`; returns its device.
+
+    `device`: auto (CUDA where there is one), cpu or cuda. Raises UsageError for cuda without one.
+    """
     import torch
 
     set_up_torch(threads)
     torch.manual_seed(seed)
-    return choose_device(device)
-
-
-def choose_device(device: str) -> torch.device:
-    """auto (CUDA where there is one), cpu or cuda -> torch.device. Raises UsageError for cuda without one."""
-    import torch
-
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu (see brgm-med doctor)")
     return torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))

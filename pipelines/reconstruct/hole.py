@@ -43,8 +43,9 @@ def inpaint_volume(
 
     Outside the hole the result is bit for bit the scan, whose noise therefore does not count. The scan's values inside
     the hole, NaN included, never enter: for registration and intensities the hole is interpolated from its rim, and the
-    likelihood masks it. Where the prior does not reach, the interpolation stays. Deterministic. Raises
-    InputRefusedError for a scan that cannot be registered, and as `infer_hole` does; both name the scan.
+    likelihood masks it. The slices of the prior's box through the hole and `MARGIN` on either side are searched
+    together. Where the prior does not reach, the interpolation stays. Deterministic. Raises InputRefusedError, which
+    names the scan, where that cannot be registered, and for a hole that lies wholly outside the box.
     """
     values, template = scan.values, load_template(prior)
     interpolated = blend_seamless(values, torch.zeros_like(values), hole, scan.grid.spacing)
@@ -53,18 +54,25 @@ def inpaint_volume(
     box = template.box
     stack, seen = registered_stack(registration, box)
     known = coronal_stack(resample((~hole).float()[None], scan.grid, box, registration.pose)) > 0.999
-    profile = approximate_corruption(registration, box)
-    try:
-        stack, slices = infer_hole(
-            stack, seen & known, seen & ~known, profile, prior, search=search, device=device, progress=progress
+    through = (seen & ~known).flatten(1).any(1).nonzero()[:, 0].tolist()
+    if not through:
+        raise InputRefusedError(
+            f"{scan.name}: the hole lies wholly outside what the prior covers; nothing can be inferred there"
         )
-    except InputRefusedError as error:
-        raise InputRefusedError(f"{scan.name}: {error}") from error
+    first, last = max(0, through[0] - MARGIN), min(len(stack) - 1, through[-1] + MARGIN)
+    searched, mask = slice(first, last + 1), Mask((seen & known)[first : last + 1])
+    whitened = prior.whitened(device)
+    whitened = dataclasses.replace(whitened, mean=whitened.mean[searched])
+    measured = mask(stack[searched]).to(device)
+    corruption = nn.Sequential(approximate_corruption(registration, box), mask).to(device)
+    posterior = whitened_posterior(whitened, corruption, measured, None, search)
+    start = torch.zeros(last + 1 - first, 1, whitened.w_dim, device=device)
+    stack[searched] = solve(posterior, start, search, whitened.curvature, progress).image.cpu()
     volume, weight = (registration.operator(v.double()) for v in from_box(registration, stack, box))
     guess = interpolated.lerp(volume.to(interpolated.dtype), weight.to(interpolated.dtype))
     image = blend_seamless(values, guess, hole, scan.grid.spacing)
     measurement = LinearMeasurement(Mask(~hole), values, ~hole, 0.0)
-    return Reconstruction(image, guess, weight, (~hole).float()[None], 0.0, (measurement,), registration, slices)
+    return Reconstruction(image, guess, weight, (~hole).float()[None], 0.0, (measurement,), registration, (first, last))
 
 
 def hole_on(mask: NDArray[np.generic], mask_grid: Grid, grid: Grid, known: bool = False) -> tuple[Tensor, bool]:
@@ -108,39 +116,6 @@ def _indices(index: NDArray[np.int64], source: Grid, target: Grid) -> NDArray[np
 
 def _within(index: NDArray[np.int64], shape: tuple[int, int, int]) -> NDArray[np.bool_]:
     return np.asarray(((index >= 0) & (index < np.asarray(shape))).all(1), dtype=np.bool_)
-
-
-def infer_hole(
-    stack: Tensor,
-    known: Tensor,
-    hidden: Tensor,
-    profile: nn.Module,
-    prior: PriorBundle,
-    *,
-    search: Search = HOLE,
-    device: torch.device | str = "cpu",
-    progress: Progress | None = None,
-) -> tuple[Tensor, tuple[int, int]]:
-    """The MAP of the slices of the prior's box through a hole: `stack` with those replaced, and their first and last.
-
-    `stack` [Y, 1, Z, X], normalised; `known` and `hidden` of its shape, bool: where the likelihood holds, and the hole
-    (the rest lies outside the scan). `profile`: of the scanner's averaging, see `approximate_corruption`. The slices
-    through the hole and `MARGIN` on either side are searched together. Raises InputRefusedError for a hole that lies
-    wholly outside the box.
-    """
-    through = hidden.flatten(1).any(1).nonzero()[:, 0].tolist()
-    if not through:
-        raise InputRefusedError("the hole lies wholly outside what the prior covers; nothing can be inferred there")
-    first, last = max(0, through[0] - MARGIN), min(len(stack) - 1, through[-1] + MARGIN)
-    searched, mask = slice(first, last + 1), Mask(known[first : last + 1])
-    whitened = prior.whitened(device)
-    whitened = dataclasses.replace(whitened, mean=whitened.mean[searched])
-    measured = mask(stack[searched]).to(device)
-    posterior = whitened_posterior(whitened, nn.Sequential(profile, mask).to(device), measured, None, search)
-    start = torch.zeros(last + 1 - first, 1, whitened.w_dim, device=device)
-    whole = stack.clone()
-    whole[searched] = solve(posterior, start, search, whitened.curvature, progress).image.cpu()
-    return whole, (first, last)
 
 
 def approximate_corruption(registration: Registration, box: Grid) -> AxisBlur:

@@ -60,10 +60,19 @@ def reconstruct_volume(
     registration = register(scans, grid, template, search.correlation)
     if registered is not None:
         registered(registration)
-    stack, registration, fits = infer_stack(
-        registration, prior, template.box, search, torch.device(device), features, progress
-    )
-    return combine(registration, stack, template.box, fits, search)
+    box, whitened = template.box, prior.whitened(device)
+    coordinates = torch.zeros(box.shape[1], 1, whitened.w_dim, device=device)
+    ends = [*(n for n in search.refined_after if n < search.iterations), search.iterations]
+    fits: tuple[Refined, ...] = ()
+    for first, last in zip([0, *ends], ends, strict=False):
+        posterior = stack_posterior(registration, prior, box, search, torch.device(device), features)
+        counted = None if progress is None else _counted_from(first, progress)
+        estimate = solve(posterior, coordinates, search.limited_to(last - first), whitened.curvature, counted)
+        coordinates, stack = estimate.ws, estimate.image.cpu()
+        if last < search.iterations:
+            fits = tuple(fit(posed, stack, box, search.misfit) for posed in registration.scans)
+            registration = registration.refined(fits)
+    return combine(registration, stack, box, fits, search)
 
 
 def deviation_of(posed: PosedScan, box: Grid, misfit: float) -> float:
@@ -100,32 +109,6 @@ def stack_posterior(
     corruption = nn.Sequential(StackAsVolume(), whole).to(device)
     innovations = GaussMarkov(whitened.correlation, search.prior_weight)
     return Posterior(whitened, corruption, measured, likelihood, (innovations,), noise="none", coupled=True)
-
-
-def infer_stack(
-    registration: Registration,
-    prior: PriorBundle,
-    box: Grid,
-    search: Search,
-    device: torch.device,
-    features: PerceptualFeatures | None = None,
-    progress: Progress | None = None,
-) -> tuple[Tensor, Registration, tuple[Refined, ...]]:
-    """MAP of all coronal slices of the prior's box at once, normalised [Y, 1, Z, X]; the registration with the poses
-    and bias fields that were fitted on the way; and these fits, for each scan."""
-    whitened = prior.whitened(device)
-    coordinates = torch.zeros(box.shape[1], 1, whitened.w_dim, device=device)
-    ends = [*(n for n in search.refined_after if n < search.iterations), search.iterations]
-    fits: tuple[Refined, ...] = ()
-    for first, last in zip([0, *ends], ends, strict=False):
-        posterior = stack_posterior(registration, prior, box, search, device, features)
-        counted = None if progress is None else _counted_from(first, progress)
-        estimate = solve(posterior, coordinates, search.limited_to(last - first), whitened.curvature, counted)
-        coordinates = estimate.ws
-        if last < search.iterations:
-            fits = tuple(fit(posed, estimate.image.cpu(), box, search.misfit) for posed in registration.scans)
-            registration = registration.refined(fits)
-    return estimate.image.cpu(), registration, fits
 
 
 def _counted_from(first: int, progress: Progress) -> Progress:

@@ -13,12 +13,11 @@ from brgm_med.errors import BrgmError
 from brgm_med.pipelines.reading import ScanFile
 from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, Reconstruction
 from brgm_med.pipelines.results.certificate import Certificate, Entry
-from brgm_med.pipelines.results.records import prior_record, source_record
+from brgm_med.pipelines.results.records import prior_record, registration_record, source_record
 from brgm_med.pipelines.results.target import ReadBack
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.transforms.bias_field import TERMS
 from brgm_med.transforms.refine import Refined
-from brgm_med.transforms.register import scale_of
 
 ALONE = "one scan does not tell its pose and shading from the head's own shape and brightness"
 
@@ -36,9 +35,7 @@ def super_resolved(
         acquisition=first.acquisition,
         parameters=parameters,
         registration={
-            "correlation": registration.correlation,
-            "scale": scale_of(registration.pose),
-            "template_to_scan": registration.pose.tolist(),
+            **registration_record(registration.correlation, registration.pose),
             "refined": [_refined(f) for f in result.refined],
             "not_identified": [ALONE] if len(registration.scans) == 1 else [],
         },

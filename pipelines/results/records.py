@@ -12,11 +12,19 @@ from brgm_med.files import digest
 if TYPE_CHECKING:
     from brgm_med.priors.bundle import PriorBundle
     from brgm_med.transforms.formats.header import Header
+    from brgm_med.transforms.template import Pose
 
 
 def prior_record(bundle: PriorBundle, **finest_detail: float) -> dict[str, Any]:
     """Record of a prior, and its pixel size under a name that ends in the unit."""
     return {"name": bundle.name, "sha256": bundle.sha256, **finest_detail}
+
+
+def registration_record(correlation: float, pose: Pose) -> dict[str, Any]:
+    """Record of a registration: correlation with the template, and the pose in it with its scale."""
+    from brgm_med.transforms.register import scale_of
+
+    return {"correlation": correlation, "scale": scale_of(pose), "template_to_scan": pose.tolist()}
 
 
 def file_record(path: Path, files: Sequence[Path] | None = None) -> dict[str, Any]:

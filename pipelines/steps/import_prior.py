@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from brgm_med._version import __version__
 from brgm_med.files import check_new_folder, new_folder
-from brgm_med.priors.writing import describe
+from brgm_med.priors.writing import data_format, describe_pictures, seal
 
 if TYPE_CHECKING:
     from brgm_med.priors.foreign import Foreign
@@ -45,13 +45,10 @@ def import_prior(file: Path, out: Path, name: str | None = None) -> Path:
     """
     check_new_folder(out)
 
-    import json
-
     from safetensors.torch import save
 
     from brgm_med.files import digest
     from brgm_med.priors import foreign
-    from brgm_med.priors.writing import seal
 
     networks = foreign.load(file)
     name = " ".join((name or file.stem).split())
@@ -63,9 +60,7 @@ def import_prior(file: Path, out: Path, name: str | None = None) -> Path:
             if network is not None:
                 tensors = {key: tensor.contiguous() for key, tensor in network.state_dict().items()}
                 (folder / "models" / f"{weights}.safetensors").write_bytes(save(tensors))
-        (folder / "docs" / "README.md").write_text(card(name, source, networks))
-        (folder / "configs" / "inference.json").write_text(json.dumps(inference_config(networks), indent=2) + "\n")
-        seal(folder, metadata(name, source, networks))
+        seal(folder, card(name, source, networks), inference_config(networks), metadata(name, source, networks))
     print(f"wrote {out}, a prior of pictures; see brgm-med prior show {out}")
     return out
 
@@ -87,15 +82,10 @@ def inference_config(networks: Foreign) -> dict[str, Any]:
 
 def metadata(name: str, source: dict[str, str], networks: Foreign) -> dict[str, Any]:
     """The bundle's metadata, as MONAI's schema has them, with where the weights come from."""
-    from brgm_med.priors.writing import data_format
-
-    described = describe(name, f"Pictures; imported from {source['file']}. Licence of the source, research only.")
-    described["required_packages_version"].pop("nibabel")
-    return described | {
-        "task": "Prior of pictures, for their Bayesian reconstruction",
+    text = f"Pictures; imported from {source['file']}. Licence of the source, research only."
+    return describe_pictures(name, text) | {
         "authors": f"the source's; imported by brgm-med {__version__}",
         "copyright": "that of the source",
-        "data_type": "tensor",
         "image_classes": "pictures, about [-1, 1]",
         "source": source,
         "network_data_format": data_format(networks.generator, "pixels, about [-1, 1]", "n/a"),

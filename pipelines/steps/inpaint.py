@@ -16,7 +16,7 @@ from brgm_med.pipelines.reconstruct.compute import computed_by, set_up
 from brgm_med.pipelines.results.certificate import Certificate, Entry
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.publish import announce, check, publish
-from brgm_med.pipelines.results.records import file_record, prior_record, source_record
+from brgm_med.pipelines.results.records import file_record, prior_record, registration_record, source_record
 from brgm_med.priors import DEFAULT
 from brgm_med.transforms.formats import for_reading
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
@@ -131,18 +131,9 @@ def read_back(
     stored: NDArray[np.generic], outside: NDArray[np.bool_], registration: Registration, written: NDArray[np.generic]
 ) -> Entry:
     """Entries of a certificate that Image Comments do not carry. Raises BrgmError where a voxel `outside` changed."""
-    from brgm_med.transforms.register import scale_of
-
     if not same_bits(written[outside].astype(stored.dtype), stored[outside]):
         raise BrgmError("voxels outside the hole changed; this is a defect, please report it")
-    pose = registration.pose
-    return {
-        "registration": {
-            "correlation": registration.correlation,
-            "scale": scale_of(pose),
-            "template_to_scan": pose.tolist(),
-        }
-    }
+    return {"registration": registration_record(registration.correlation, registration.pose)}
 
 
 def check_known(scan: Path, values: NDArray[np.float32], hole: NDArray[np.bool_]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,17 +28,32 @@ if TYPE_CHECKING:
     from brgm_med.priors.bundle import PriorBundle
 
 
-def _read(
-    inputs: Sequence[Path], out: Path | None, certificate: Path | None, choices: Choices, force: bool
-) -> tuple[Picture, PictureTarget, Path]:
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options of every picture's reconstruction: its prior, its search, where torch computes, and the result's files.
+
+    `certificate`: by default beside the output; `choices`: of DICOM output.
+    """
+
+    prior: str
+    steps: int | None
+    seed: int
+    device: str
+    threads: int | None
+    force: bool
+    certificate: Path | None
+    choices: Choices = NO_CHOICES
+
+
+def _read(inputs: Sequence[Path], out: Path | None, options: Options) -> tuple[Picture, PictureTarget, Path]:
     """The picture at the first of `inputs`, and its result's files, which can be written."""
     scan = inputs[0]
     picture: Picture = for_reading(scan, "picture").read(scan)
-    target = PictureTarget(out or default_output(scan), choices, force, picture)
-    certificate = check(target, inputs, certificate)
+    target = PictureTarget(out or default_output(scan), options.choices, options.force, picture)
+    certificate = check(target, inputs, options.certificate)
     if is_dicom(scan) and picture.dpi is None:
         clause = "says no pixel spacing (or 0); its size in millimetres is unknown, pixels are used"
-        say(f"warning: {called(scan, choices)} {clause}")
+        say(f"warning: {called(scan, options.choices)} {clause}")
     return picture, target, certificate
 
 
@@ -71,27 +87,14 @@ def _loaded(prior: str, picture: Picture) -> PriorBundle:
     return bundle
 
 
-def super_resolve_picture(
-    scan: Path,
-    out: Path | None = None,
-    *,
-    prior: str,
-    factor: int | None = None,
-    force: bool = False,
-    steps: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    threads: int | None = None,
-    certificate: Path | None = None,
-    choices: Choices = NO_CHOICES,
-) -> Path:
+def super_resolve_picture(scan: Path, out: Path | None, options: Options, *, factor: int | None = None) -> Path:
     """Enlarge the picture at `scan` by a whole `factor` (default: as often as it fits into the prior's frame).
 
     Each of its pixels is taken as the average of factor x factor pixels of the result, and these averages are kept:
     exactly before the result is rounded to the picture's bits, to half a step after. Format and bits are kept, but for
     a JPEG, whose result is PNG unless `out` says otherwise. Raises as the exit codes of `brgm_med.errors` say.
     """
-    picture, target, certificate = _read((scan,), out, certificate, choices, force)
+    picture, target, certificate = _read((scan,), out, options)
 
     import torch
 
@@ -100,7 +103,7 @@ def super_resolve_picture(
     from brgm_med.transforms.frame import Frame
     from brgm_med.transforms.intensity import Normalisation
 
-    bundle = _loaded(prior, picture)
+    bundle = _loaded(options.prior, picture)
     fits = min(n // m for n, m in zip(bundle.image_shape, picture.shape, strict=True))
     if factor is None and fits < 2:
         height, width = bundle.image_shape
@@ -108,7 +111,8 @@ def super_resolve_picture(
             f"{scan}: is as fine as the prior's {width} x {height} pixels already; give a --factor to enlarge it"
         )
     factor = factor or fits
-    where, search = set_up(device, seed, threads), PICTURE.limited_to(steps)
+    where = set_up(options.device, options.seed, options.threads)
+    search = PICTURE.limited_to(options.steps)
     normalise = Normalisation.of_range(*picture.range)
     measured = normalise.forward(torch.from_numpy(picture.array)[None])
     with search_progress(search.iterations) as progress:
@@ -116,7 +120,7 @@ def super_resolve_picture(
     scale = Frame.fit(picture.shape, bundle.image_shape).scale
     entries = Certificate(
         prior=prior_record(bundle, finest_detail_pixels=1 / (scale / factor)),
-        parameters={"factor": factor, "steps": search.iterations, "seed": seed, **computed_by(where, result)},
+        parameters={"factor": factor, "steps": search.iterations, "seed": options.seed, **computed_by(where, result)},
         source=file_record(scan),
     )
 
@@ -136,27 +140,13 @@ def super_resolve_picture(
     return target.path
 
 
-def inpaint_picture(
-    scan: Path,
-    mask: Path,
-    out: Path | None = None,
-    *,
-    prior: str,
-    mask_known: bool = False,
-    force: bool = False,
-    steps: int | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    threads: int | None = None,
-    certificate: Path | None = None,
-    choices: Choices = NO_CHOICES,
-) -> Path:
+def inpaint_picture(scan: Path, mask: Path, out: Path | None, options: Options, *, mask_known: bool = False) -> Path:
     """Fill the pixels of the picture at `scan` that are not 0 (0, if `mask_known`) in `mask`, a picture of its size.
 
     All other pixels, and the picture's bits, keep the integers they have. A JPEG's result is PNG unless `out` says
     otherwise, and then nothing is exact. Raises as the exit codes of `brgm_med.errors` say.
     """
-    picture, target, certificate = _read((scan, mask), out, certificate, choices, force)
+    picture, target, certificate = _read((scan, mask), out, options)
     marked = _hole(mask, picture, mask_known)
 
     import torch
@@ -167,8 +157,9 @@ def inpaint_picture(
     from brgm_med.transforms.intensity import Normalisation
 
     hole = torch.from_numpy(marked)
-    bundle = _loaded(prior, picture)
-    where, search = set_up(device, seed, threads), PICTURE.limited_to(steps)
+    bundle = _loaded(options.prior, picture)
+    where = set_up(options.device, options.seed, options.threads)
+    search = PICTURE.limited_to(options.steps)
     normalise = Normalisation.of_range(*picture.range)
     known = normalise.forward(torch.from_numpy(picture.array)[None])
     with search_progress(search.iterations) as progress:
@@ -176,10 +167,10 @@ def inpaint_picture(
     blended = normalise.inverse(result)[0].numpy()
     values = np.where(hole.numpy(), blended, picture.array)
     scale = Frame.fit(picture.shape, bundle.image_shape).scale
-    pixels = int(hole.sum())
+    pixels, settings = int(hole.sum()), {"steps": search.iterations, "noise": search.misfit}
     entries = Certificate(
         prior=prior_record(bundle, finest_detail_pixels=1 / scale),
-        parameters={"steps": search.iterations, "noise": search.misfit, "seed": seed, **computed_by(where, result)},
+        parameters={**settings, "seed": options.seed, **computed_by(where, result)},
         hole={"pixels": pixels},
         source=file_record(scan),
         mask={**file_record(mask), "known": mask_known},

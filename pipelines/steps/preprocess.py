@@ -8,7 +8,7 @@ from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
 from brgm_med.files import check_output, replacing, write_json
 from brgm_med.pipelines.results.certificate import STATEMENT
-from brgm_med.pipelines.results.records import prior_record, source_record
+from brgm_med.pipelines.results.records import prior_record, registration_record, source_record
 from brgm_med.priors import DEFAULT
 from brgm_med.transforms.formats import for_reading, stem
 
@@ -30,7 +30,6 @@ def preprocess(
     from brgm_med.pipelines.reconstruct.compute import set_up_torch
     from brgm_med.priors.bundle import load
     from brgm_med.transforms import LoadScan, SaveScan
-    from brgm_med.transforms.register import scale_of
     from brgm_med.transforms.rigid import RegisterNormalised
     from brgm_med.transforms.template import load_template
 
@@ -41,16 +40,13 @@ def preprocess(
         image = RegisterNormalised(load_template(bundle))(image)
     except InputRefusedError as error:
         raise InputRefusedError(f"{scan}: {error}") from error
-    matrix = image.meta["pose"].numpy()
     text = f"brgm-med {__version__}: registered head, research only"
     SaveScan(registered, description=text, force=force)(image)
     content = {
         "statement": STATEMENT,
         "source": source_record(scan, header),
         "prior": prior_record(bundle),
-        "correlation": image.meta["registration_correlation"],
-        "scale": scale_of(matrix),
-        "template_to_scan": matrix.tolist(),
+        **registration_record(image.meta["registration_correlation"], image.meta["pose"].numpy()),
     }
     write_json(pose, content, force)
     return registered, pose

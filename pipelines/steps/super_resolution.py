@@ -10,12 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from brgm_med.errors import UsageError
 from brgm_med.pipelines.console import say, search_progress
 from brgm_med.pipelines.reading import Profile, called, doubtful, read_scan
-from brgm_med.pipelines.reconstruct.compute import (
-    Network,
-    computed_by,
-    perceptual_features,
-    set_up,
-)
+from brgm_med.pipelines.reconstruct.compute import Network, computed_by, perceptual_features, set_up
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.publish import announce, check, publish
 from brgm_med.priors import DEFAULT

@@ -12,10 +12,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from brgm_med.files import make_folder
+from brgm_med.pipelines.console import announce
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.training import heads as volumes
 from brgm_med.pipelines.training import pictures
-from brgm_med.pipelines.training.run import Material, train_prior
+from brgm_med.pipelines.training.run import Material, run
+from brgm_med.training import distributed
 from brgm_med.transforms.prepare import heads_in
 
 
@@ -36,10 +38,20 @@ def train(
     `out/state.pt` where there is one, else goes on from `out/snapshot.safetensors` (such as the repository's
     `resume/`), without the optimisers' moments. At the end the prior is written to `out/prior`, a bundle that
     `brgm-med sr --prior` takes.
+
+    Of processes that train together the first one prepares and writes, and the others wait.
     """
     material: Material = pictures if pictures.holds_pictures(data, out) else volumes
     if material is volumes:
         heads_in(data, without=out)  # refuses before anything is made
     make_folder(out)
     set_up_torch(threads)
-    train_prior(material, data, out, kimg=kimg, count=heads, held_out=held_out, seed=seed, lpips_weights=lpips_weights)
+    with distributed.process_group():
+        if distributed.rank() == 0:
+            material.prepare(data, out, heads, held_out)
+        distributed.anyone(False, distributed.device())  # the others wait
+        run(out, material.training_set(out, seed), kimg=kimg, lpips_weights=lpips_weights)
+        if distributed.rank() == 0:
+            announce("writing the prior")
+            material.finish(data, out)
+            announce(f"wrote {out / 'prior'}; use it with brgm-med sr --prior {out / 'prior'}")

@@ -15,7 +15,7 @@ from brgm_med.errors import InputRefusedError, PriorError
 from brgm_med.files import digest, overwriting, write_json
 from brgm_med.pipelines.console import announce
 from brgm_med.pipelines.training.run import LICENCE, TrainingSet, finished_state, prepared, refuse_others, split
-from brgm_med.priors.writing import describe
+from brgm_med.priors.writing import describe_pictures
 from brgm_med.training.export import export_bundle
 from brgm_med.training.loop import Recipe
 from brgm_med.training.state import Architecture
@@ -133,11 +133,7 @@ def finish(data: Path, run: Path) -> None:
     state, metrics = finished_state(run, networks)
     count = len(record["pictures"])
     text = f"Trained by brgm-med {__version__} on {count} pictures of {data.name}. Research only."
-    described = describe(run.name, text)
-    described["required_packages_version"].pop("nibabel")
-    metadata = described | {
-        "task": "Prior of pictures, for their Bayesian reconstruction",
-        "data_type": "tensor",
+    metadata = describe_pictures(run.name, text) | {
         "image_classes": "pictures, -1 to 1",
         "normalisation": "-1 and 1 are the ends of each picture's own range",
         "pictures": [one["name"] for one in record["pictures"]],

@@ -55,32 +55,6 @@ class Material(Protocol):
         """Write the prior of the run into `run/prior`, with a card that says what is known of it."""
 
 
-def train_prior(
-    material: Material,
-    data: Path,
-    out: Path,
-    *,
-    kimg: float,
-    count: int | None,
-    held_out: int | None,
-    seed: int,
-    lpips_weights: Path | None,
-) -> None:
-    """Prepare the first `count` heads (or pictures) of `data` in `out`, train on them, and write the prior.
-
-    Of processes that train together the first one prepares and writes, and the others wait.
-    """
-    with distributed.process_group():
-        if distributed.rank() == 0:
-            material.prepare(data, out, count, held_out)
-        distributed.anyone(False, distributed.device())  # the others wait
-        run(out, material.training_set(out, seed), kimg=kimg, lpips_weights=lpips_weights)
-        if distributed.rank() == 0:
-            announce("writing the prior")
-            material.finish(data, out)
-            announce(f"wrote {out / 'prior'}; use it with brgm-med sr --prior {out / 'prior'}")
-
-
 def prepared(run: Path, kind: Kind) -> dict[str, Any]:
     """A run's `prepared.json`: lists `kind` (trained on) and `held_out`. Raises PriorError where there is none, or a
     damaged one, or one of another kind."""

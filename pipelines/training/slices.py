@@ -55,7 +55,8 @@ def train_on_slices(
     if first < 2:
         raise UsageError(f"{first} head to train on: a prior takes two or more")
     try:
-        networks = replace(Architecture(), **{k: _frozen(v) for k, v in (architecture or {}).items()})
+        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in (architecture or {}).items()}
+        networks = replace(Architecture(), **fields)
     except TypeError as error:
         raise UsageError(f"architecture: {error}") from error
     bundle = load(template)
@@ -104,10 +105,6 @@ def _stack(path: Path, bundle: PriorBundle) -> Tensor:
         shape = " x ".join(str(n) for n in stack.shape)
         raise InputRefusedError(f"{path}: {shape} voxels are not those of {bundle.name}'s box; register it to that")
     return stack
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
 
 
 def _timeless(value: Any) -> Any:

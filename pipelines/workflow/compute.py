@@ -11,14 +11,18 @@ from typing import Any
 
 from nipype.interfaces.base import Directory, File, TraitedSpec, traits
 
+from brgm_med.errors import UsageError
+from brgm_med.pipelines.results.publish import default_certificate
+from brgm_med.pipelines.steps import super_resolve
 from brgm_med.pipelines.steps.compare import evaluate
 from brgm_med.pipelines.steps.convert import convert
+from brgm_med.pipelines.steps.inpaint import inpaint
 from brgm_med.pipelines.steps.preprocess import cut_slices, preprocess
-from brgm_med.pipelines.steps.reconstruct import reconstruct
 from brgm_med.pipelines.training.slices import train_on_slices
 from brgm_med.pipelines.workflow.refusals import is_refusal
 from brgm_med.pipelines.workflow.step import InputSpec, Step
 from brgm_med.priors import DEFAULT
+from brgm_med.transforms.formats import stem
 
 
 def scan_trait(desc: str) -> Any:
@@ -125,11 +129,16 @@ class Reconstruct(Step):
         certificate = File(exists=True, desc="JSON: what was done, and how exactly the result gives back the scan")
 
     def work(self, cwd: Path) -> dict[str, Any]:
-        options = self.arguments("task", "mask", "name", "prior", "steps", "seed", "threads", "device")
-        if "name" in options:
-            options["name"] = options["name"].rsplit("/", 1)[-1]
-        result, certificate = reconstruct(Path(self.inputs.scan), cwd, **options)
-        return {"result": result, "certificate": certificate}
+        scan, task, mask = Path(self.inputs.scan), self.inputs.task, self.arguments("mask").get("mask")
+        name = self.arguments("name").get("name", "").rsplit("/", 1)[-1] or f"{stem(scan)}_{task}"
+        out, options = cwd / f"{name}.nii.gz", self.arguments("prior", "steps", "seed", "threads", "device")
+        if task == "sr":
+            super_resolve(scan, out, **options)
+        elif mask is None:
+            raise UsageError(f"{scan}: to inpaint it, a mask is needed")
+        else:
+            inpaint(scan, mask, out, **options)
+        return {"result": out, "certificate": default_certificate(out)}
 
 
 class Evaluate(Step):

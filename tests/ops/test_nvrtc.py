@@ -17,6 +17,7 @@ from brgm_med.ops import kernel_cache, layout, nvrtc
 from brgm_med.ops.bias_act import ACTIVATIONS, _backward, _backward_cuda, _forward, _forward_cuda
 from brgm_med.ops.nvrtc import Kernel
 from tests.host_kernels import ARCHITECTURES, STRICT, usage
+from tests.host_kernels import installed as installed
 from tests.house import ROOT
 
 SCALARS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]

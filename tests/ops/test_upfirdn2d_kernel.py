@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from brgm_med.ops import fir_filter, nvrtc, upfirdn2d, upfirdn2d_cuda
-from brgm_med.ops.upfirdn2d_cuda import SCALARS, TILES, Memory, axis, index_type, instance, launched, pack, unrolled
+from brgm_med.ops.layout import SCALARS
+from brgm_med.ops.upfirdn2d_cuda import TILES, Memory, axis, index_type, instance, launched, pack, unrolled
 from tests.host_kernels import ARCHITECTURES, STRICT, host_launch, installed, usage
 from tests.ops_cases import DEVICE_SHAPE, ORDERS, ROUNDING, check_resampling, definition, filters, images
 from tests.ops_cases import RESAMPLED_SHAPES as SHAPES
