@@ -8,12 +8,12 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.ndimage import map_coordinates
 from torch import Tensor
 
 from brgm_med.corruptions import Profile, SliceProfile, along, profile_inside, profile_matrix
 from brgm_med.errors import InputRefusedError, UsageError
+from brgm_med.transforms.formats.affine import make_affine
 from brgm_med.transforms.geometry import Grid
 
 WORLD = "RAS"
@@ -28,11 +28,9 @@ Lengths = tuple[float, float, float]
 def respaced(grid: Grid, spacing: Sequence[float], shape: Sequence[int]) -> Grid:
     """A grid with the axes and the first edges of `grid`, but that `spacing` (mm, index axes) and `shape`."""
     columns = grid.affine[:3, :3] / np.asarray(grid.spacing) * np.asarray(spacing)
-    affine: NDArray[np.float64] = np.eye(4)
-    affine[:3, :3] = columns
-    affine[:3, 3] = grid.affine[:3, 3] + 0.5 * (columns - grid.affine[:3, :3]).sum(1)
+    origin = grid.affine[:3, 3] + 0.5 * (columns - grid.affine[:3, :3]).sum(1)
     x, y, z = shape
-    return Grid((x, y, z), affine)
+    return Grid((x, y, z), make_affine(columns, origin))
 
 
 def replaced(lengths: Lengths, axis: int, length: float) -> Lengths:

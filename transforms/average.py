@@ -10,6 +10,7 @@ from scipy.linalg import sqrtm
 from torch import Tensor
 
 from brgm_med.errors import InputRefusedError
+from brgm_med.transforms.formats.affine import make_affine
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.register import find_pose, head_centre, shrink
 from brgm_med.transforms.template import TEMPLATE_SHAPE, Pose, Template, centred, centred_grid
@@ -51,11 +52,9 @@ def build_template(
         raise InputRefusedError(f"{len(heads)} heads are too few for a template; give at least {FEWEST_HEADS}")
     every = range(len(heads))
     rough = every[:: -(-len(heads) // ROUGH_HEADS)]
-    poses = []
-    for i in rough:
-        image, grid = heads[i]
-        poses.append(np.eye(4))
-        poses[-1][:3, 3] = head_centre(*shrink(image[0].numpy(), grid, 4.0, 3.0))
+    pairs = (heads[i] for i in rough)
+    centres = (head_centre(*shrink(image[0].numpy(), grid, 4.0, 3.0)) for image, grid in pairs)
+    poses = [make_affine(np.eye(3), centre) for centre in centres]
     target = centred_grid(TEMPLATE_SHAPE, 2.0, (0.0, 0.0, 0.0))
     template, shift = centred(mean_image((heads[i] for i in rough), poses, target), target)
     for number in range(rounds + 1):

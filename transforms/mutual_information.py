@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from brgm_med.transforms.formats.affine import RAS_LPS
+from brgm_med.transforms.formats.affine import RAS_LPS, make_affine
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.template import Pose
 
@@ -66,9 +66,7 @@ def optimise(
 
 def to_pose(transform: sitk.Euler3DTransform) -> Pose:
     """A SimpleITK transform (LPS) as a pose (RAS)."""
-    lps = np.eye(4)
-    lps[:3, :3] = np.reshape(transform.GetMatrix(), (3, 3))
-    lps[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
+    lps = make_affine(np.reshape(transform.GetMatrix(), (3, 3)), transform.TransformPoint((0.0, 0.0, 0.0)))
     return RAS_LPS @ lps @ RAS_LPS
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from brgm_med.corruptions import ObliqueProfile, profile_nodes, profile_reach
 from brgm_med.transforms.acquire import AcquisitionModel
+from brgm_med.transforms.formats.affine import make_affine
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.slices import stack_affine
 
@@ -54,8 +55,8 @@ def acquire_turned(volume: Tensor, grid: Grid, scan: Grid, model: AcquisitionMod
     pad = [math.ceil((reach + BEYOND_MM) / s) for s in grid.spacing]
     around = [p for axis in (2, 1, 0) for p in (pad[axis], pad[axis])]
     wider = torch.nn.functional.pad(volume[None].float(), around, mode="replicate")[0]
-    affine = grid.affine.copy()
-    affine[:3, 3] -= affine[:3, :3] @ np.asarray(pad)
+    linear, origin = grid.affine[:3, :3], grid.affine[:3, 3]
+    affine = make_affine(linear, origin - linear @ np.asarray(pad))
     return oblique_profile(model, scan, Grid.of(wider, affine))(wider).to(volume.dtype)
 
 
@@ -67,8 +68,5 @@ def stack_grid(box: Grid) -> Grid:
 
 def turned(grid: Grid, degrees: Sequence[float]) -> Grid:
     """`grid` turned about its middle: about world R, then A, then S, by three angles in degrees (right-handed)."""
-    turn = np.eye(4)
-    turn[:3, :3] = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix()
-    middle = grid.corners().mean(0)
-    turn[:3, 3] = middle - turn[:3, :3] @ middle
-    return Grid(grid.shape, turn @ grid.affine)
+    rotation, middle = Rotation.from_euler("xyz", degrees, degrees=True).as_matrix(), grid.corners().mean(0)
+    return Grid(grid.shape, make_affine(rotation, middle - rotation @ middle) @ grid.affine)

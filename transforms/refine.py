@@ -12,6 +12,7 @@ from torch import Tensor
 
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.bias_field import TERMS, LogBiasField, terms
+from brgm_med.transforms.formats.affine import make_affine
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.oblique import oblique_profile, stack_grid
 from brgm_med.transforms.template import Pose
@@ -113,7 +114,4 @@ def refine(
 
 def moved(x: NDArray[np.float64]) -> Pose:
     """A rigid change of the pose on the template's side: shifts (mm), then a rotation vector (degrees), [6]."""
-    change = np.eye(4)
-    change[:3, :3] = Rotation.from_rotvec(x[3:6], degrees=True).as_matrix()
-    change[:3, 3] = x[:3]
-    return change
+    return make_affine(Rotation.from_rotvec(x[3:6], degrees=True).as_matrix(), x[:3])

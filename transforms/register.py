@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brgm_med.errors import InputRefusedError
-from brgm_med.transforms.formats.affine import RAS_LPS
+from brgm_med.transforms.formats.affine import RAS_LPS, make_affine
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.mutual_information import one_thread, optimise, to_affine_transform, to_pose, to_sitk
 from brgm_med.transforms.template import Pose, Template
@@ -40,8 +40,7 @@ def shrink(values: NDArray[np.float32], grid: Grid, spacing: float, sigma: float
         n = values.shape[axis] // f
         values = np.moveaxis(values, axis, 0)[: n * f]
         values = np.moveaxis(values.reshape(n, f, *values.shape[1:]).mean(1), 0, axis)
-    scale = np.diag([*factors, 1.0])
-    scale[:3, 3] = (np.asarray(factors) - 1) / 2
+    scale = make_affine(np.diag(factors), (np.asarray(factors) - 1) / 2)
     small = Grid.of(values, grid.affine @ scale)
     return ndi.gaussian_filter(values, sigma / np.asarray(small.spacing), mode="nearest"), small
 
@@ -76,7 +75,7 @@ def find_pose(image: Tensor, grid: Grid, template: Template) -> Pose:
     middle = head_centre(*shrink(template.image[0].numpy(), template.grid, 4.0, 3.0))
     offset = RAS_LPS[:3, :3] @ (head_centre(scan, scan_grid) - middle)
     starts = [
-        sitk.Euler3DTransform((0.0, 0.0, 0.0), np.deg2rad(pitch), 0.0, 0.0, (offset + (0, 0, height)).tolist())
+        sitk.Euler3DTransform((0.0, 0.0, 0.0), np.deg2rad(pitch), 0.0, 0.0, np.add(offset, (0, 0, height)).tolist())
         for pitch, height in STARTS
     ]
     best, _ = min((optimise(fixed, moving, start, None, 8.0, 12) for start in starts), key=lambda item: item[1])

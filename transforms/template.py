@@ -15,6 +15,7 @@ from torch import Tensor
 
 from brgm_med.errors import PriorError
 from brgm_med.priors.bundle import PriorBundle
+from brgm_med.transforms.formats.affine import make_affine
 from brgm_med.transforms.geometry import Grid
 
 Pose = NDArray[np.float64]
@@ -30,9 +31,8 @@ AIR_LEVEL, AIR_MARGIN = 0.03, 8.0
 
 def centred_grid(shape: tuple[int, int, int], spacing: float, centre: tuple[float, float, float]) -> Grid:
     """The RAS+ grid of `shape` voxels of `spacing` mm whose middle lies at world `centre` (mm)."""
-    affine = np.diag([spacing, spacing, spacing, 1.0])
-    affine[:3, 3] = np.asarray(centre) - spacing * (np.asarray(shape) - 1) / 2
-    return Grid(shape, affine)
+    first = np.asarray(centre) - spacing * (np.asarray(shape) - 1) / 2
+    return Grid(shape, make_affine(spacing * np.eye(3), first))
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,8 +86,7 @@ class Template:
             first = min(used[0] - margin, int(np.floor(corners[:, axis].min())))
             last = max(used[-1] + margin, int(np.ceil(corners[:, axis].max())))
             cut.append(slice(max(0, int(first)), min(self.image.shape[axis + 1], int(last) + 1)))
-        start = np.eye(4)
-        start[:3, 3] = [c.start for c in cut[1:]]
+        start = make_affine(np.eye(3), [c.start for c in cut[1:]])
         image, mask = (t[tuple(cut)].contiguous() for t in (self.image, self.mask))
         return Template(image, mask, Grid.of(image, self.grid.affine @ start), self.box)
 
@@ -128,8 +127,7 @@ def centred(image: Tensor, grid: Grid) -> tuple[Template, Pose]:
     along = np.nonzero(mask.any((0, 2)))[0]
     middle = grid.affine[1, 3] + grid.spacing[1] * (along[0] + along[-1]) / 2
     upper = grid.affine[2, 3] + grid.spacing[2] * (top + 0.5) + VERTEX_BELOW_EDGE
-    shift = np.eye(4)
-    shift[:3, 3] = 0.0, middle, upper - SPACING * BOX_SHAPE[2] / 2
+    shift = make_affine(np.eye(3), (0.0, middle, upper - SPACING * BOX_SHAPE[2] / 2))
     moved = Grid(grid.shape, np.linalg.inv(shift) @ grid.affine)
     inside = torch.from_numpy(mask.astype(np.float32))[None]
     scaled = image / image[inside > 0].mean()

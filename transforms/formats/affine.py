@@ -6,7 +6,7 @@ Needs numpy only, so that a refusal comes at once.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 Affine = NDArray[np.float64]
 
@@ -22,6 +22,13 @@ SMALLEST_MM, LARGEST_MM = 1e-3, 1e3
 
 class AffineProblem(ValueError):
     """The problem with an affine, as the end of the sentence "its sform ..."."""
+
+
+def make_affine(linear: ArrayLike, origin: ArrayLike) -> Affine:
+    """The affine [4, 4] of a linear map [3, 3] and the image [3] of index 0."""
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = linear, origin
+    return affine
 
 
 def corners(affine: Affine, shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -14,6 +14,7 @@ from brgm_med.transforms.formats.affine import (
     AffineProblem,
     check,
     corner_distance,
+    make_affine,
     without_shear,
 )
 from brgm_med.transforms.formats.nifti_record import Record
@@ -24,9 +25,8 @@ HALF_TURN = 1e-7
 
 def sform(record: Record, unit: float) -> Affine:
     """The sform, index -> world RAS mm. `unit` is the length of the header's unit in mm."""
-    affine = np.eye(4)
-    affine[:3] = np.asarray(record["srow"], np.float64) * unit
-    return affine
+    rows = np.asarray(record["srow"], np.float64) * unit
+    return make_affine(rows[:, :3], rows[:, 3])
 
 
 def qform(record: Record, unit: float) -> Affine:
@@ -48,10 +48,8 @@ def qform(record: Record, unit: float) -> Affine:
         ]
     )
     handedness = -1.0 if record["pixdim"][0] < 0 else 1.0
-    affine = np.eye(4)
-    affine[:3, :3] = rotation * size * [1.0, 1.0, handedness] * unit
-    affine[:3, 3] = np.asarray(record["qoffset"], np.float64) * unit
-    return affine
+    offset = np.asarray(record["qoffset"], np.float64)
+    return make_affine(rotation * size * [1.0, 1.0, handedness] * unit, offset * unit)
 
 
 def choose(record: Record, unit: float, shape: tuple[int, ...], choice: str) -> tuple[Affine, str, bool]:

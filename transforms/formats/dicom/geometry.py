@@ -67,11 +67,8 @@ def affine_of(slices: Sequence[Slice]) -> tuple[list[Slice], NDArray[np.float64]
         if first.thickness is None:
             refuse(first.where, "is a single slice of unknown thickness", "give the folder of its series")
         step = normal * first.thickness
-    lps = np.eye(4)
-    lps[:3, 0] = first.directions[0] * first.spacing[1]
-    lps[:3, 1] = first.directions[1] * first.spacing[0]
-    lps[:3, 2], lps[:3, 3] = step, places[0]
-    affine = RAS_LPS @ lps
+    rows, columns = first.directions * first.spacing[::-1, None]
+    affine = RAS_LPS @ affines.make_affine(np.column_stack([rows, columns, step]), places[0])
     shape = int(first.header.Columns), int(first.header.Rows), len(ordered)
     try:
         affines.check(affine, shape)
