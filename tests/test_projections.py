@@ -16,6 +16,7 @@ from brgm_med.energies import Perceptual, Uncorrelated
 from brgm_med.errors import UsageError
 from brgm_med.networks.condition import position_code
 from brgm_med.networks.noise import join_maps, unit_maps
+from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.perceptual import LPIPS
 from brgm_med.pipelines.evaluation import projections
 from brgm_med.pipelines.evaluation.projections import ablation, conditions, projection, pulse, statistics_of
@@ -206,7 +207,8 @@ def test_methods_take_a_prior_without_condition(
     monkeypatch.setattr(projections, "PULSE_STEPS", 2)
     torch.manual_seed(0)
     bundle = dataclasses.replace(setting.bundle)
-    generator = dataclasses.replace(tiny.ARCHITECTURE, c_dim=0).generator().eval().requires_grad_(False)
+    arguments = dataclasses.replace(tiny.ARCHITECTURE, c_dim=0).generator_arguments()
+    generator = StyleGAN2(**arguments).eval().requires_grad_(False)
     monkeypatch.setitem(bundle.__dict__, "generator", generator)
     plain = dataclasses.replace(setting, bundle=bundle)
     assert conditions(plain) is None
