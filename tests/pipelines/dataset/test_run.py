@@ -333,7 +333,8 @@ from pathlib import Path
 
 import psutil
 from nipype import Node, Workflow
-from brgm_med.pipelines import Reconstruct, engines
+from brgm_med.pipelines import Reconstruct
+from brgm_med.pipelines.workflow import engines
 from tests.small_heads import small_head, truncated
 
 folder = Path(sys.argv[1])
