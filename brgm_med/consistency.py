@@ -122,7 +122,7 @@ def certificate(
     inside: Tensor | None = None,
     step: float | None = None,
 ) -> dict[str, Any]:
-    """What an image as stored has to say about its measurement; a plain dict for JSON.
+    """Residuals of an image as stored against its measurement; a plain dict for JSON.
 
     `result`: the values read back from the file; `inside` (bool, broadcastable to y): the samples that lie
     wholly inside the grid, None for all. Gives `relative_residual` = |A x - y| / |y - mean(y)| and

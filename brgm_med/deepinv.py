@@ -41,7 +41,7 @@ class PhysicsCorruption(nn.Module):
         return y.to(x.dtype)
 
     def measured(self, y: Tensor, shape: Sequence[int]) -> Tensor:
-        """What deepinv measured of images in [0, 1], `y`, as the measurement of the same in [-1, 1]: 2 y - A 1.
+        """Measurement `y` that deepinv made of images in [0, 1], as the measurement of the same in [-1, 1]: 2 y - A 1.
 
         `shape` (C, H, W): of the images.
         """

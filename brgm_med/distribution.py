@@ -1,4 +1,4 @@
-"""How far two sets of images are apart as samples of two distributions: one feature vector [K] per image.
+"""Distances of two sets of images as samples of two distributions: one feature vector [K] per image.
 
 All take real first, generated second, and compute in float64. With N images and K features, N about K or less, the
 Frechet distance is biased upwards (its covariances have rank N - 1), so it compares sets of one size only; the kernel

@@ -1,4 +1,4 @@
-"""How far a reconstruction is from the truth, per image: [N, ...] and [N, ...] -> [N], in float64.
+"""Errors of a reconstruction against the truth, per image: [N, ...] and [N, ...] -> [N], in float64.
 
 `data_range` is the width of the intensity window in which images are judged (highest - lowest grey value,
 255 for 8-bit pictures); it is always given, never guessed, and pixels are not clipped to it.

@@ -193,7 +193,7 @@ class SlicesAsPictures:
         self.inner, self.shapes, self.weights, self.axes, self.size = features, shapes, weights, axes, size
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """Of joined scans [1, M]: maps [slices, channels, h, w]."""
+        """Features of joined scans [1, M]: maps [slices, channels, h, w]."""
         parts = images[0].split([shape[0] * shape[1] * shape[2] for shape in self.shapes])
         pictures = []
         for part, shape, weight, axis in zip(parts, self.shapes, self.weights, self.axes, strict=True):

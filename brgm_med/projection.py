@@ -47,7 +47,7 @@ class OneW(Wrapping):
 
 
 def wander(statistics: WStatistics, shape: tuple[int, int], steps: int, seed: int = 0) -> Iterator[Tensor]:
-    """What StyleGAN2's projection adds to w while it searches (`fit_map`'s `wander`): normal noise that dies out.
+    """Noise that StyleGAN2's projection adds to w while it searches (`fit_map`'s `wander`): normal noise that dies out.
 
     Its deviation is 0.05 sigma t^2, sigma that of `statistics`, and t falls from 1 to 0 over the first three quarters
     of the `steps`. `shape` (num_ws, K) is that of coordinates whose first w_dim are w, and only they wander; all images

@@ -66,7 +66,7 @@ def whitened_generator(
 def independent_posterior(
     generator: Whitened | WhitenedLayers, corruption: nn.Module, measured: Tensor, deviation: float
 ) -> Posterior:
-    """Of every image on its own: Gaussian noise of standard `deviation`, N(0, 1) on whitened coordinates."""
+    """Posterior of every image on its own: Gaussian noise of standard `deviation`, N(0, 1) on whitened coordinates."""
     normal = Gaussian(torch.zeros(generator.w_dim, device=measured.device), torch.ones((), device=measured.device), 0.5)
     return Posterior(generator, corruption, measured, (Pixel(0.5 / deviation**2),), (normal,), noise="none")
 

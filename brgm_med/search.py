@@ -13,7 +13,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Search:
-    """How a reconstruction is searched for, and how its answer is made consistent with what was measured.
+    """Settings of the search for a reconstruction, and of making its answer consistent with what was measured.
 
     `iterations`: evaluations of energy and gradient, at most. `misfit`: standard deviation of what the generator leaves
     unexplained of a measurement, in units of the [-1, 1] range. `correlation`: length over which the error that the

@@ -184,7 +184,7 @@ def read_flax(stream: Any, net: Net) -> dict[str, Tensor]:
 
 
 def cache_folder() -> Path:
-    """Where fetched weights are kept: `$XDG_CACHE_HOME/brgm-med`, else `~/.cache/brgm-med`."""
+    """Folder of fetched weights: `$XDG_CACHE_HOME/brgm-med`, else `~/.cache/brgm-med`."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "brgm-med"
 
 

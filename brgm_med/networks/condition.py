@@ -1,4 +1,4 @@
-"""Where a slice lies, as the condition of a network."""
+"""Position of a slice, as the condition of a network."""
 
 from __future__ import annotations
 

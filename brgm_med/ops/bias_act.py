@@ -127,7 +127,7 @@ def _inside(y: Tensor, clamp: float) -> Tensor:
 def _reckoned(
     saved: Tensor, bias: Tensor | None, act: str, gain: float, clamp: float | None
 ) -> tuple[Tensor, Tensor | float]:
-    """What the curves are functions of, in float32 at least, and 1 where the result was not clipped."""
+    """Argument of the curves, in float32 at least, and 1 where the result was not clipped."""
     wide = saved.to(torch.promote_types(saved.dtype, torch.float32))
     at = _added(wide, bias) if act == "swish" else wide / gain
     if clamp is None:
@@ -149,7 +149,7 @@ class _Arguments(ctypes.Structure):
 def _launched(
     name: str, bias: Tensor | None, act: str, gain: float, clamp: float | None, like: Tensor, **given: Tensor
 ) -> Tensor | None:
-    """What kernel `name` makes of the tensors `given`, in memory as `torch.empty_like(like)`; None if refused."""
+    """Output of kernel `name` for the tensors `given`, in memory as `torch.empty_like(like)`; None if refused."""
     if bias is not None:
         _check(like, bias)
     layout.same_kind(like, *given.values(), *(() if bias is None else (bias,)))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def folder() -> Path:
-    """Where compiled kernels lie: `$XDG_CACHE_HOME/brgm-med/kernels`, by default under ~/.cache."""
+    """Folder of compiled kernels: `$XDG_CACHE_HOME/brgm-med/kernels`, by default under ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "brgm-med" / "kernels"
 
 
@@ -21,7 +21,7 @@ def digest(*parts: str) -> str:
 
 
 def read(key: str) -> bytes | None:
-    """What was written under `key`; None where there is nothing, or where it is not what was written."""
+    """Content written under `key`; None where there is nothing, or where it is not what was written."""
     try:
         if not _private(folder()):
             return None

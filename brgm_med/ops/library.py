@@ -1,4 +1,4 @@
-"""How an operation is registered with torch: `torch.ops.brgm_med.<name>`.
+"""Registration of an operation with torch: `torch.ops.brgm_med.<name>`.
 
 The body that holds for every device is the specification; CUDA has its kernel; shapes, types and memory orders are
 those of the body (or of `fake`) run without values, so torch.compile traces through; derivatives are operations

@@ -47,7 +47,7 @@ def _rows(images: Tensor) -> Tensor:
 
 
 def _columns(noise: Tensor | None, like: Tensor) -> Tensor:
-    """What the coefficients are multiplied by at every pixel, 1 and the noise: [N, H W, 1 or 2]."""
+    """Factors of the coefficients at every pixel, 1 and the noise: [N, H W, 1 or 2]."""
     n, _, height, width = like.shape
     ones = like.new_ones(1, height * width)
     columns = ones[:, :, None] if noise is None else torch.stack([ones.expand(len(noise), -1), noise.flatten(1)], 2)

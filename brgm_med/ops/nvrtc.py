@@ -82,7 +82,7 @@ def architecture(capability: tuple[int, int]) -> str:
 
 
 def options(kernel: Kernel, arch: str) -> list[str]:
-    """What NVRTC is asked, beside the sources."""
+    """Options of NVRTC, beside the sources."""
     macros = [f"--define-macro={name}={value}" for name, value in kernel.macros]
     return ["--std=c++17", f"--gpu-architecture={arch}", *macros]
 
@@ -197,7 +197,7 @@ def _refuse(reason: str) -> None:
 
 
 def blocks(threads: int) -> int:
-    """How many blocks hold `threads` threads. Raises ValueError beyond CUDA's 2^31 - 1."""
+    """Number of blocks that hold `threads` threads. Raises ValueError beyond CUDA's 2^31 - 1."""
     count = -(-threads // BLOCK)
     if count >= 2**31:
         raise ValueError(f"{threads} threads are more than one launch holds")

@@ -43,7 +43,7 @@ class Arguments(ctypes.Structure):
 
 
 class Memory(NamedTuple):
-    """Where a tensor [N, C, H, W] lies."""
+    """Memory layout of a tensor [N, C, H, W]."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -58,7 +58,7 @@ def axis(size: int, results: int, taps: int, up: int, down: int, before: int, ti
 
 
 def pack(channels: int, itemsize: int, *memories: Memory) -> int:
-    """How many neighbouring channels are moved in one access, of which all addresses must be whole multiples: at most
+    """Number of neighbouring channels moved in one access, of which all addresses must be whole multiples: at most
     4, and at most 16 bytes. (Twice as many of 16 bits make the unrolled instances spill registers.)"""
     count = min(4, 16 // itemsize)
     while count > 1 and not (

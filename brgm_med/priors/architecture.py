@@ -65,7 +65,7 @@ def discriminator_of(state: State, generator: Arguments, group: Any) -> tuple[Di
 
 
 def depth_of(state: State) -> int:
-    """How many layers the mapping has."""
+    """Number of layers of the mapping."""
     return sum(re.fullmatch(r"mapping\.fc\d+\.weight", name) is not None for name in state)
 
 

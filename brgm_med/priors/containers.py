@@ -34,8 +34,8 @@ UNREADABLE = (
 
 
 def parse(data: bytes) -> Any:
-    """What a file with the content `data` describes: plain numbers, texts, lists and dictionaries, and the records of
-    `records`. Runs nothing of it. Raises one of `UNREADABLE`."""
+    """Values that a file with the content `data` describes: plain numbers, texts, lists and dictionaries, and the
+    records of `records`. Runs nothing of it. Raises one of `UNREADABLE`."""
     if data.startswith(b"PK\x03\x04"):
         return archive(data)
     if data.startswith(MAGIC):
@@ -46,7 +46,7 @@ def parse(data: bytes) -> Any:
 
 
 def archive(data: bytes) -> Any:
-    """What a file of torch.save since version 1.6 holds: a zip archive, of one folder, of a pickle and storages."""
+    """Content of a file of torch.save since version 1.6: a zip archive, of one folder, of a pickle and storages."""
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         entries = archive.infolist()
         root = _root(entries)
@@ -100,7 +100,7 @@ def storage_of(pid: Any) -> tuple[Storage, str]:
 
 
 def legacy(data: bytes, rules: Mapping[tuple[str, str], Rule]) -> Any:
-    """What a file of torch.save before version 1.6 holds: four pickles and then the numbers of every storage."""
+    """Content of a file of torch.save before version 1.6: four pickles and then the numbers of every storage."""
     stream = io.BytesIO(data)
     if stream.read(len(MAGIC)) != MAGIC or interpret(stream, {}) != 1001:
         raise MalformedError("holds numbers in a way that torch does not")

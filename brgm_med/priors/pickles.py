@@ -23,7 +23,7 @@ Pid = Callable[[Any], Any]
 
 
 def interpret(stream: BinaryIO, rules: Mapping[tuple[str, str], Rule], persistent: Pid | None = None) -> Any:
-    """What the pickle at the position of `stream` describes; leaves the position behind it.
+    """Value that the pickle at the position of `stream` describes; leaves the position behind it.
 
     `rules` says of (module, name) what a call of it means, None for a name that is only named; `persistent` what a
     persistent id stands for. Raises MalformedError, or one of the errors of a container for what is no such pickle.

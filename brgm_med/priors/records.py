@@ -1,4 +1,4 @@
-"""What a file of networks holds, as plain values: names, numbers that still lie in the file, kept objects."""
+"""Content of a file of networks, as plain values: names, numbers that still lie in the file, kept objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every bundle folder has, however its prior was made."""
+"""Files that every bundle folder has, however its prior was made."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/downlo
 
 
 def describe(name: str, description: str) -> dict[str, Any]:
-    """What MONAI's schema of a bundle's metadata asks for, but for `network_data_format`."""
+    """Entries that MONAI's schema of a bundle's metadata requires, but for `network_data_format`."""
     version = importlib.metadata.version
     return {
         "schema": SCHEMA,

@@ -23,7 +23,7 @@ CONDITIONS = 4
 
 
 def condition(axis: ThickAxis, noise: float, plane: float) -> Tensor:
-    """What a plane's acquisition is, [CONDITIONS]: the step, the profile's width, the noise, the plane's own thickness.
+    """Acquisition of a plane, [CONDITIONS]: the step, the profile's width, the noise, the plane's own thickness.
 
     `noise`: standard deviation over the mean of tissue; `plane`: pixels across the plane over which it is a mean.
     """

@@ -70,7 +70,7 @@ class SelfPrior:
         return self.acquisition.base(scan.float())
 
     def detail(self, scan: Tensor) -> Tensor:
-        """What the base lacks, [X, Y, Z] in the scan's intensities, gain 1: nothing of it is in what was measured.
+        """Detail that the base lacks, [X, Y, Z] in the scan's intensities, gain 1; none of it was measured.
 
         Predicted in the planes of both views through the slices and under mirror images, and averaged.
         """

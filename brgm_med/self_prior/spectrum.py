@@ -1,4 +1,4 @@
-"""How much smoother a scan is through plane than in plane, from the spectra of doubly thick data."""
+"""Extra blur of a scan through plane against in plane, from the spectra of doubly thick data."""
 
 from __future__ import annotations
 

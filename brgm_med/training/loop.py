@@ -200,7 +200,7 @@ def train_iteration(
 
 
 def _group(state: TrainState) -> int:
-    """So many images share a minibatch deviation."""
+    """Number of images that share a minibatch deviation."""
     return getattr(state.discriminator, state.discriminator.epilogue).group
 
 

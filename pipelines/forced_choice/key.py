@@ -15,7 +15,7 @@ MAX_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Key:
-    """What the page does not say. `orders[q]`: for question q, the index in `methods` of each letter, A first."""
+    """Answers that the page lacks. `orders[q]`: for question q, the index in `methods` of each letter, A first."""
 
     study: str
     question: str
@@ -34,7 +34,7 @@ class Ballot:
 
 
 def key_of(page: Path) -> Path:
-    """Where the key of a study's page lies: forced_choice.html -> forced_choice_key.json."""
+    """Path of the key of a study's page: forced_choice.html -> forced_choice_key.json."""
     return page.with_name(f"{page.stem}_key.json")
 
 

@@ -53,7 +53,7 @@ def resampled(votes: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _weights(rng: np.random.Generator, size: int) -> NDArray[np.float64]:
-    """How often each of `size` things is drawn, [draws, size]."""
+    """Counts of draws of each of `size` things, [draws, size]."""
     drawn = rng.integers(size, size=(DRAWS, size)) + size * np.arange(DRAWS)[:, None]
     return np.bincount(drawn.ravel(), minlength=DRAWS * size).reshape(DRAWS, size).astype(np.float64)
 

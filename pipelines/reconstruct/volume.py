@@ -92,7 +92,7 @@ def stack_posterior(
     device: torch.device,
     features: PerceptualFeatures | None = None,
 ) -> Posterior:
-    """Of all slices of the prior's box together, given the scans where and as they were measured."""
+    """Posterior of all slices of the prior's box together, given the scans where and as they were measured."""
     scans = registration.scans
     profiles = [oblique_profile(s.scan.acquisition, s.scan.grid, stack_grid(box), s.pose) for s in scans]
     whole = Together(profiles, [1 / deviation_of(s, box, search.misfit) for s in scans])

@@ -1,4 +1,4 @@
-"""What a person reads of a result: one page per subject, one per study. Files in, HTML that needs nothing else out."""
+"""Reports of results for a reader: one page per subject, one per study. Files in, HTML that needs nothing else out."""
 
 from brgm_med.pipelines.report.study import Outcome, study_report
 from brgm_med.pipelines.report.subject import subject_report

@@ -1,4 +1,4 @@
-"""What a report shows of one result, worked out again from the files: nothing is taken from the run that made them."""
+"""Evidence of a report, worked out again from the files of one result: nothing is taken from the run that made them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HEAD_LEVEL = 0.25
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """What could not be worked out is None, and `missing` says why.
+    """Evidence that could not be worked out is None, and `missing` says why.
 
     All but `scan` and `residual` are on the result's grid. `before` is the scan by cubic B-splines; `residual` is
     |A x - y| on the scan's grid, in its units; `inferred` in [0, 1], 1 where nothing was measured; `head` and `brain`
@@ -134,7 +134,7 @@ def _residual(after: torch.Tensor, grid: Grid, scan: torch.Tensor, scan_grid: Gr
 def inferred_on(
     grid: Grid, measured: Path | None, mask: Path | None, certificate: dict[str, Any], missing: dict[str, str]
 ) -> torch.Tensor | None:
-    """How far each voxel of `grid` was inferred, [1, X, Y, Z] in [0, 1]: from the map of what was measured, or from the
+    """Inferred part of each voxel of `grid`, [1, X, Y, Z] in [0, 1]: from the map of what was measured, or from the
     mask that was inpainted. None, and why in `missing`, where there is neither. Raises InputRefusedError for files that
     are not what they should be.
     """

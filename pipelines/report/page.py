@@ -26,7 +26,7 @@ def e(value: object) -> str:
 
 
 def banner(text: str) -> str:
-    """What stays on top of a page."""
+    """Bar that stays on top of a page."""
     return f'<p class="banner" role="note"><strong>{e(text)}</strong></p>'
 
 

@@ -71,7 +71,7 @@ def compare(evidence: Evidence) -> str:
 
 
 def maps(evidence: Evidence) -> str:
-    """What was measured and what inferred, and how far the result is from the scan."""
+    """Measured and inferred parts, and residuals of the result against the scan."""
     low, high = images.window(evidence.scan.values)
     parts = ["<h3>Measured and inferred</h3>"]
     if evidence.inferred is None:

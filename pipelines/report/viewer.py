@@ -33,7 +33,7 @@ def small_nifti(volume: Volume, low: float, high: float, budget: int) -> tuple[s
 
 
 def entry(label: str, volume: Volume, low: float, high: float, budget: int, colours: str = "gray") -> dict[str, Any]:
-    """What viewer.js needs of one volume; `colours` is one of niivue's colour maps."""
+    """Input of viewer.js for one volume; `colours` is one of niivue's colour maps."""
     packed, grid = small_nifti(volume, low, high, budget)
     same = np.allclose(grid.spacing, volume.grid.spacing)
     size = " x ".join(f"{s:.3g}" for s in grid.spacing)

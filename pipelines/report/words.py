@@ -46,7 +46,7 @@ def axes(record: Any) -> str | None:
 
 
 def paragraphs(certificate: dict[str, Any]) -> list[str]:
-    """What the certificate says, for a reader who knows scans but not this program. Plain text."""
+    """Sentences of the certificate, for a reader who knows scans but not this program. Plain text."""
     filled = "hole" in certificate
     told = [_filling(certificate), _outside(certificate)] if filled else [_doing(certificate), _keeping(certificate)]
     told += [

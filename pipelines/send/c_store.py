@@ -22,7 +22,7 @@ AE_TITLE = r"[ -\[\]-~]{1,16}"  # VR AE: no backslash, no control character (PS3
 
 @dataclass(frozen=True)
 class Peer:
-    """Where an archive listens, its application entity title, and ours."""
+    """Address of an archive, its application entity title, and ours."""
 
     title: str
     host: str

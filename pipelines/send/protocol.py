@@ -29,7 +29,7 @@ class Instance:
 
 @dataclass(frozen=True)
 class Answer:
-    """What an archive answered about one instance; `later`: it may be stored if it is sent again."""
+    """Answer of an archive about one instance; `later`: it may be stored if it is sent again."""
 
     stored: bool
     text: str

@@ -68,7 +68,7 @@ def send(url: str, instances: Sequence[Instance]) -> Answers:
 
 
 def _meaning(response: Dataset, uid: str) -> Answer:
-    """What a Store Instances Response (PS3.18, table 10.5.3-1) says of the one instance that was sent."""
+    """Answer in a Store Instances Response (PS3.18, table 10.5.3-1) about the one instance that was sent."""
     for failed in response.get("FailedSOPSequence") or []:
         if failed.get("ReferencedSOPInstanceUID", uid) == uid:
             return answer(int(failed.get("FailureReason") or 0x0110))
