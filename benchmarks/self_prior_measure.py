@@ -25,7 +25,7 @@ from brgm_med.perceptual import LPIPS
 from brgm_med.pipelines.reconstruct.registration import error_covariance
 from brgm_med.self_prior import learn, weights
 from brgm_med.self_prior.network import SubSliceNetwork, averaged, condition
-from brgm_med.self_prior.prior import ITERATIONS, Normalisation
+from brgm_med.self_prior.prior import ITERATIONS, IntensityScale
 from brgm_med.self_prior.thick_axis import ThickAxis, cubic_matrix
 from brgm_med.self_prior.tune import smoothing, tune
 from brgm_med.transforms.acquire import AcquisitionModel, fine_grid, interpolate, respaced
@@ -227,7 +227,7 @@ def scores(case: Case, network: SubSliceNetwork, iterations: tuple[int, ...], mo
 def flat_scores(path: Path, network: SubSliceNetwork, iterations: tuple[int, ...], factor: int = 3) -> Iterator[Row]:
     """A thick T2 in plane: its rows `factor` times as coarse, learned from the columns of what is left."""
     ((image, _),) = Heads([path])
-    truth = Normalisation.of(image)(image)[0].movedim(2, 0)  # [Z, X, Y]
+    truth = IntensityScale.of(image)(image)[0].movedim(2, 0)  # [Z, X, Y]
     axis = ThickAxis.inside(truth.shape[1], float(factor), float(factor), "box")
     truth = truth[:, : axis.thin]
     scan = axis.matrix.float() @ truth

@@ -1,4 +1,5 @@
-"""Compiled kernels kept on disk, in a folder of the user's own. A cache: without it things only take longer."""
+"""Compiled kernels, and which precision is faster, kept on disk in a folder of the user's own. A cache: without it
+things only take longer."""
 
 from __future__ import annotations
 

@@ -31,14 +31,14 @@ VOXELS = 400_000
 
 
 @dataclass(frozen=True)
-class Normalisation:
+class IntensityScale:
     """`low`: the intensity of air; `scale`: the mean of tissue above it."""
 
     low: float
     scale: float
 
     @classmethod
-    def of(cls, scan: Tensor) -> Normalisation:
+    def of(cls, scan: Tensor) -> IntensityScale:
         """Of a scan of any shape. Raises InputRefusedError for a constant one."""
         values = scan.flatten()[:: max(1, scan.numel() // 1_000_000)].double()
         low, high = torch.quantile(values, torch.tensor([0.01, 0.99], dtype=torch.float64)).tolist()
@@ -60,7 +60,7 @@ class SelfPrior:
 
     network: SubSliceNetwork
     acquisition: Acquisition
-    normalisation: Normalisation
+    normalisation: IntensityScale
     noise: float
     gain: float
     record: dict[str, Any]
@@ -126,7 +126,7 @@ def learn(
     """
     began = time.process_time()
     acquisition = Acquisition.of(scan.shape, spacing, axis, thickness, profile)
-    normalisation = Normalisation.of(scan)
+    normalisation = IntensityScale.of(scan)
     views = acquisition.views(acquisition.planes(normalisation(scan)))
     thick, relative = acquisition.thick, noise / normalisation.scale
     excess = extra_blur(views, thick.step, thick.thickness, profile, relative)

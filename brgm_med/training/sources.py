@@ -118,12 +118,13 @@ class Sources(Sequence[NDArray[np.uint8]]):
     """Several `Source`s as one training set; item h is head h's stored stack, over all sources."""
 
     sources: list[Source]
-    _drawable: list[list[Tensor]] = field(default_factory=list, repr=False)
+    _drawable: list[list[Tensor]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for source in self.sources:
-            seen = [(stack > 0).float().mean((1, 2)) > LEAST_KNOWN for stack in source.stacks]
-            self._drawable.append([s.nonzero()[:, 0] for s in seen])
+        self._drawable = [
+            [((stack > 0).float().mean((1, 2)) > LEAST_KNOWN).nonzero()[:, 0] for stack in source.stacks]
+            for source in self.sources
+        ]
 
     def __len__(self) -> int:
         return sum(len(source.stacks) for source in self.sources)
