@@ -23,9 +23,10 @@ from brgm_med.metrics import lpips, ssim
 from brgm_med.ops.precision import native_precision
 from brgm_med.perceptual import LPIPS
 from brgm_med.pipelines.reconstruct.registration import error_covariance
+from brgm_med.search import VOLUME
 from brgm_med.self_prior import Acquisition, ThickScan, learn, weights
 from brgm_med.self_prior.network import SubSliceNetwork, averaged, condition
-from brgm_med.self_prior.prior import ITERATIONS, IntensityScale
+from brgm_med.self_prior.prior import IntensityScale
 from brgm_med.self_prior.thick_axis import ThickAxis, cubic_matrix
 from brgm_med.self_prior.tune import Lesson, smoothing, tune
 from brgm_med.transforms.acquire import AcquisitionModel, fine_grid, interpolate, respaced
@@ -260,7 +261,7 @@ def flat_scores(path: Path, network: SubSliceNetwork, iterations: tuple[int, ...
 
 
 def measure(
-    data: Path, which: str, file: Path, out: Path, only: str = "", iterations: tuple[int, ...] = (0, ITERATIONS)
+    data: Path, which: str, file: Path, out: Path, only: str = "", iterations: tuple[int, ...] = (0, VOLUME.learning)
 ) -> None:
     """Every case with `only` in its name: rows are written as they are known, then the gains of all are printed."""
     network, model = weights.load(file), perceptual(data.parent / "weights" / "alexnet_features_fp16.pth")

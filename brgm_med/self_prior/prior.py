@@ -11,13 +11,12 @@ from torch import Tensor
 from brgm_med.consistency import project
 from brgm_med.errors import InputRefusedError
 from brgm_med.ops.precision import native_precision
+from brgm_med.search import VOLUME
 from brgm_med.self_prior.acquisition import Acquisition
 from brgm_med.self_prior.network import REACH, SubSliceNetwork, averaged, condition
 from brgm_med.self_prior.spectrum import extra_blur
 from brgm_med.self_prior.tune import Lesson, Progress, tune
 from brgm_med.self_prior.weights import pretrained
-
-ITERATIONS = 300
 
 BLURRED = 0.04
 """From this extra blur on, in squared slice spacings, a scan counts as smoother through plane. Chosen, as the gains
@@ -111,7 +110,7 @@ class SelfPrior:
 def learn(
     scans: Sequence[ThickScan],
     *,
-    iterations: int = ITERATIONS,
+    iterations: int = VOLUME.learning,
     network: SubSliceNetwork | None = None,
     seed: int = 0,
     progress: Progress | None = None,

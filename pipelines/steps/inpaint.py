@@ -83,6 +83,8 @@ def inpaint(
         known = Scan(values[None], grid, model, name=str(scan))
         result = inpaint_volume(known, hole, bundle, search=search, device=where, progress=progress)
 
+    assert result.registration is not None
+    assert result.slices is not None
     new, clipped = stored_like(result.image[0].numpy(), stored, hole.numpy(), header, stored_type)
     weight = result.prior_weight[0][hole]
     parameters = {"steps": search.iterations, "noise": search.misfit, "seed": seed}
