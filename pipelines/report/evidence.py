@@ -202,13 +202,14 @@ def _template(
     missing: dict[str, str],
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """The template's image and brain mask on `grid`, only of the prior that the certificate names by its SHA-256."""
-    name = prior or at(certificate, "prior", "name")
+    entry = "population_prior" if "population_prior" in certificate else "prior"
+    name = prior or at(certificate, entry, "name")
     if pose is None or not isinstance(name, str):
         missing["registration"] = "the certificate holds no registration to a prior's template"
         return None, None
     try:
         folder = find(name)
-        if at(certificate, "prior", "sha256") not in (None, digest(folder / "configs" / "metadata.json")):
+        if at(certificate, entry, "sha256") not in (None, digest(folder / "configs" / "metadata.json")):
             missing["registration"] = "the prior here is not the one that the certificate names (SHA-256 differs)"
             return None, None
         template = Template.load(folder, grid)
