@@ -51,7 +51,8 @@ def _reconstructed(settings: Settings, outcomes: Sequence[Outcome]) -> str:
 
 
 def _filled(done: Certificates) -> str:
-    text = f"Masked voxels of {_scans(done)} were filled in with brgm-med {__version__}."
+    scans = f"{len(done)} scan{'s' * (len(done) != 1)}"
+    text = f"Masked voxels of {scans} were filled in with brgm-med {__version__}."
     if not done:
         return text
     return (
@@ -62,7 +63,8 @@ def _filled(done: Certificates) -> str:
 
 def _super_resolved(done: Certificates) -> str:
     """By which priors, in how many scans each, and how exactly."""
-    text = f"{_scans(done)} were super-resolved with brgm-med {__version__} to isotropic voxels."
+    scans = "1 scan was" if len(done) == 1 else f"{len(done)} scans were"
+    text = f"{scans} super-resolved with brgm-med {__version__} to isotropic voxels."
     own = [one for one in done if one["prior"]["name"] == SELF]
     alone = [one for one in done if one["prior"]["name"] != SELF]
     beside = [one for one in own if one.get("population_prior", {}).get("weight")]
@@ -90,10 +92,6 @@ def _super_resolved(done: Certificates) -> str:
         f"{text} All were made as consistent with the measured values as their noise asks by a covariance-weighted "
         f"projection (largest relative residual {worst:.1e})."
     )
-
-
-def _scans(done: Certificates) -> str:
-    return f"{len(done)} scan{'s' * (len(done) != 1)}"
 
 
 def _steps(done: Certificates) -> str:
