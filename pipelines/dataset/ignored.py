@@ -30,8 +30,8 @@ def matches(path: PurePosixPath, pattern: str) -> bool:
     end is relative to the data set, one without fits any name in a path; one that ends in a slash fits folders only."""
     whole = "/" in pattern.removesuffix("/")
     expression = re.compile(translated(pattern.strip("/")))
-    places = list(path.parents)[-2::-1] + ([] if pattern.endswith("/") else [path])  # without "."
-    return any(expression.fullmatch(place.as_posix() if whole else place.name) for place in places)
+    paths = list(path.parents)[-2::-1] + ([] if pattern.endswith("/") else [path])  # without "."
+    return any(expression.fullmatch(part.as_posix() if whole else part.name) for part in paths)
 
 
 def translated(pattern: str) -> str:
