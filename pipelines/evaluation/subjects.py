@@ -69,17 +69,22 @@ def find(data: Path, which: Range, out: Path, bundle: PriorBundle, workers: int)
         raise UsageError(
             f"{data}: holds {content} and the prior {bundle.name} is of {wanted}; name another with --prior"
         )
-    paths = pictures_in(data) if pictures else heads_in(data, out)
-    chosen = paths[slice(*which)]
-    if not chosen:
-        first, last = ("" if n is None else n for n in which)
-        raise UsageError(f"{data}: holds {len(paths)} images, and none in the range {first}:{last}")
+    paths = chosen(pictures_in(data) if pictures else heads_in(data, out), which, data)
     if pictures:
-        return [Source(path) for path in chosen]
+        return [Source(path) for path in paths]
     for name in ("template.nii.gz", "mask.nii.gz"):
         shutil.copyfile(bundle.folder / name, out / name)
-    registered = prepare_heads(chosen, out, load_template(bundle).box, workers=workers)
-    return [Source(path, file) for path, file in zip(chosen, registered.files, strict=True)]
+    registered = prepare_heads(paths, out, load_template(bundle).box, workers=workers)
+    return [Source(path, file) for path, file in zip(paths, registered.files, strict=True)]
+
+
+def chosen(paths: Sequence[Path], which: Range, data: Path) -> Sequence[Path]:
+    """The paths in the range `which`. Raises UsageError, which names their folder `data`, where it holds none."""
+    selected = paths[slice(*which)]
+    if not selected:
+        first, last = ("" if n is None else n for n in which)
+        raise UsageError(f"{data}: holds {len(paths)} images, and none in the range {first}:{last}")
+    return selected
 
 
 def stacks(sources: Sequence[Source], bundle: PriorBundle) -> Sequence[Tensor]:
