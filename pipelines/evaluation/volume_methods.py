@@ -41,20 +41,26 @@ class Finer:
     residual: float | None = None
 
 
+Baseline = Callable[[Case], Finer]
 VolumeMethod = Callable[[Case, PriorBundle, Search], Finer]
 
 
-def cubic(case: Case, _prior: PriorBundle, _search: Search) -> Finer:
+def finer_grid(case: Case) -> Grid:
+    """The grid of results: the scan's axes, isotropic at its in-plane spacing."""
+    plane = min(s for a, s in enumerate(case.coarse.spacing) if a != case.axis)
+    return fine_grid(case.coarse, (plane,) * 3)
+
+
+def cubic(case: Case) -> Finer:
     """The scan as it is: it is resampled once, onto the truth's grid, as every result is."""
     return Finer(case.scan, case.coarse)
 
 
-def projected(orthogonal: bool) -> VolumeMethod:
+def projected(orthogonal: bool) -> Baseline:
     """Cubic interpolation made consistent with the scan, orthogonally or weighted by the prior's covariance."""
 
-    def method(case: Case, _prior: PriorBundle, _search: Search) -> Finer:
-        plane = min(s for a, s in enumerate(case.coarse.spacing) if a != case.axis)
-        fine = fine_grid(case.coarse, (plane,) * 3)
+    def method(case: Case) -> Finer:
+        fine = finer_grid(case)
         corruption = case.model.corruption(fine, case.coarse)
         start = interpolate(case.scan, case.coarse, fine)
         image = project(start, corruption, case.scan, None if orthogonal else error_covariance(fine))
@@ -81,10 +87,15 @@ def residual_of(result: Reconstruction) -> float:
     return float(certificate(result.image, scan.operator, scan.values, scan.inside)["relative_residual"])
 
 
+def unlearned(baseline: Baseline) -> VolumeMethod:
+    """A baseline as a method, which needs no prior."""
+    return lambda case, _prior, _search: baseline(case)
+
+
 METHODS: dict[str, VolumeMethod] = {
-    "cubic": cubic,
-    "cubic+consistency": projected(orthogonal=False),
-    "cubic+orthogonal": projected(orthogonal=True),
+    "cubic": unlearned(cubic),
+    "cubic+consistency": unlearned(projected(orthogonal=False)),
+    "cubic+orthogonal": unlearned(projected(orthogonal=True)),
     "self": reconstructed(own=True, population=False),
     "population": reconstructed(own=False, population=True),
     "brgm": reconstructed(own=True, population=True),
