@@ -23,6 +23,8 @@ from brgm_med.search import VOLUME
 from brgm_med.transforms.oblique import acquire_turned
 from tests.small_heads import small_head
 
+pytestmark = pytest.mark.usefixtures("offline")
+
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Path:
