@@ -23,7 +23,6 @@ OWN = {
     "finest_detail_mm": 1.5625,
     "weight": 1.1,
     "reason": "the scan is as sharp through plane as in plane",
-    "slice_spacing_in_pixels": 3.2,
 }
 """Record of the prior that a scan's own planes taught."""
 

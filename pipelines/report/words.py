@@ -133,16 +133,18 @@ def _own(c: dict[str, Any]) -> list[str]:
     record = own_prior(c)
     if not record:
         return []
-    finest, step = number(at(record, "finest_detail_mm")), number(at(record, "slice_spacing_in_pixels"))
+    finest, spacing = at(record, "finest_detail_mm"), at(c, "acquisition", "Spacing")
+    pixel = min((s for s in spacing.values() if number(s)), default=0.0) if isinstance(spacing, dict) else 0.0
     sentences = [
         "Detail between the slices is inferred by a network that was trained on other scans and tuned on this scan's "
         "own planes. It assumes that the anatomy looks through the slices as it looks within them. This detail is not "
         "an observation: it may leave out a lesion, or show structure that is not there."
     ]
-    if finest:
-        apart = f", and the slices are {step} times as far apart" if step else ""
+    if number(finest):
+        stored = f" (their pixels of {number(pixel)} mm were interpolated)" if 0 < 1.01 * pixel < finest else ""
         sentences.append(
-            f"The planes show detail down to {finest} mm{apart}; nothing finer is inferred, however fine the grid is."
+            f"The planes show detail down to {number(finest)} mm{stored}; nothing finer is inferred, however fine the "
+            "grid is."
         )
     weight, reason = number(at(record, "weight")), at(record, "reason")
     if weight:

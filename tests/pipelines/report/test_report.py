@@ -135,7 +135,7 @@ def test_says_which_prior_inferred_what(tmp_path: Path) -> None:
     words = words_of(tmp_path, prior=OWN, population_prior=beside)
     for part in (
         "tuned on this scan's own planes",
-        "detail down to 1.56 mm, and the slices are 3.2 times as far apart",
+        "detail down to 1.56 mm; nothing finer is inferred",
         "a weight of 1.1, because the scan is as sharp through plane as in plane",
         f"the statistical model {shipped['name']}",
         "a weight of 0.3: it knows such scans",
@@ -158,6 +158,14 @@ def test_says_that_a_prior_was_not_used_and_nothing_of_a_template_where_none_was
     words = words_of(second, prior=OWN, population_prior=unused, registration=None)
     assert "The statistical model heads, which was trained on other heads, was not used: it knows no knees." in words
     assert "what is most probable" not in words
+
+
+def test_pixels_that_were_interpolated_are_told_from_those_of_the_scan() -> None:
+    spacing = {"R": 1.5625, "A": 1.5625, "S": 5.0}
+    (as_stored,) = paragraphs({"prior": OWN, "acquisition": {"Spacing": spacing}})[1:]
+    (finer,) = paragraphs({"prior": OWN, "acquisition": {"Spacing": spacing | {"R": 0.78125, "A": 0.78125}}})[1:]
+    assert "interpolated" not in as_stored
+    assert "detail down to 1.56 mm (their pixels of 0.781 mm were interpolated)" in finer
 
 
 @pytest.mark.parametrize(
