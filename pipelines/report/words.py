@@ -9,16 +9,8 @@ from brgm_med.pipelines.report.entries import at, axes, number, own_prior, perce
 
 def paragraphs(certificate: dict[str, Any]) -> list[str]:
     """Sentences of the certificate, for a reader who knows scans but not this program. Plain text."""
-    filled = "hole" in certificate
-    parts = [_filling(certificate), _outside(certificate)] if filled else [_doing(certificate), _keeping(certificate)]
-    parts += [
-        _noise(certificate),
-        _model(certificate),
-        _own(certificate),
-        _population(certificate, filled),
-        _reach(certificate),
-        _fit(certificate),
-    ]
+    first = (_filling, _outside) if "hole" in certificate else (_doing, _keeping)
+    parts = [part(certificate) for part in (*first, _noise, _model, _own, _population, _reach, _fit)]
     return [" ".join(sentences) for sentences in parts if sentences]
 
 
@@ -153,7 +145,7 @@ def _own(c: dict[str, Any]) -> list[str]:
     return sentences
 
 
-def _population(c: dict[str, Any], filled: bool) -> list[str]:
+def _population(c: dict[str, Any]) -> list[str]:
     record, beside = population_prior(c), bool(own_prior(c))
     name, finest, weight = at(record, "name"), number(at(record, "finest_detail_mm")), number(at(record, "weight"))
     if not isinstance(name, str):
@@ -161,7 +153,7 @@ def _population(c: dict[str, Any], filled: bool) -> list[str]:
     reason = f": {record['reason']}" if isinstance(record.get("reason"), str) else ""
     if beside and not record.get("weight"):
         return [f"The statistical model {name}, which was trained on other heads, was not used{reason}."]
-    subject = "What fills the hole" if filled else "Detail finer than the scan's"
+    subject = "What fills the hole" if "hole" in c else "Detail finer than the scan's"
     if beside:
         subject = "A further part of the detail"
     sentences = [
