@@ -135,7 +135,7 @@ def test_says_which_prior_inferred_what(tmp_path: Path) -> None:
     words = words_of(tmp_path, prior=OWN, population_prior=beside)
     for part in (
         "tuned on this scan's own planes",
-        "detail down to 1.56 mm; nothing finer is inferred",
+        "detail down to 1.56 mm; the network infers nothing finer",
         "a weight of 1.1, because the scan is as sharp through plane as in plane",
         f"the statistical model {shipped['name']}",
         "a weight of 0.3: it knows such scans",
