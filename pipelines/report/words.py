@@ -135,8 +135,8 @@ def _own(c: dict[str, Any]) -> list[str]:
     if number(finest):
         stored = f" (their pixels of {number(pixel)} mm were interpolated)" if 0 < 1.01 * pixel < finest else ""
         sentences.append(
-            f"The planes show detail down to {number(finest)} mm{stored}; the network infers nothing finer, however fine "
-            "the grid is."
+            f"The planes show detail down to {number(finest)} mm{stored}; the network infers nothing finer, however "
+            "fine the grid is."
         )
     weight, reason = number(at(record, "weight")), at(record, "reason")
     if weight:
