@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 
 from brgm_med.consistency import project
-from brgm_med.perceptual import LPIPS
 from brgm_med.pipelines.evaluation.volumes import Case, Judge
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.reconstruct.consistent import generated
@@ -30,7 +29,7 @@ from self_prior_measure import cases, perceptual
 OWN, POPULATION = (0.0, 0.9, 1.1, 1.3), (0.0, 0.15, 0.3, 0.5, 1.0)
 
 
-def table(case: Case, prior: PriorBundle, judge: Judge, model: LPIPS) -> list[str]:
+def table(case: Case, prior: PriorBundle, judge: Judge) -> list[str]:
     scan = Scan(case.scan, case.coarse, case.model, case.noise, case.name)
     grid = output_grid([case.coarse], prior.spacing)
     population = register_to(prior, [scan], grid, VOLUME, beside=True)
@@ -48,7 +47,7 @@ def table(case: Case, prior: PriorBundle, judge: Judge, model: LPIPS) -> list[st
 
     def score(a: float, b: float) -> tuple[float, float]:
         image = base + a * d + b * c
-        return judge.psnr(judge.mean((image - truth).square())), judge.pictures(image, {"LPIPS": model})["LPIPS"]
+        return judge.psnr(judge.mean((image - truth).square())), judge.pictures(image)["LPIPS"]
 
     zero = score(0, 0)
     lines = [f"\n{case.name}: {population.why()}; base {zero[0]:.2f} dB, LPIPS {zero[1]:.3f}\n"]
@@ -72,7 +71,7 @@ def main() -> None:
     model = perceptual(options.data.parent / "weights" / "alexnet_features_fp16.pth")
     for case in cases(options.data, options.which):
         if options.only in case.name:
-            print("\n".join(table(case, prior, Judge(case), model)), flush=True)
+            print("\n".join(table(case, prior, Judge(case, {"LPIPS": model}))), flush=True)
 
 
 if __name__ == "__main__":

@@ -97,11 +97,11 @@ def perceptual(path: Path) -> LPIPS:
 
 def scores(case: Case, network: SubSliceNetwork, iterations: tuple[int, ...], model: LPIPS) -> Iterator[Row]:
     """A row per method and gain."""
-    judge = Judge(case)
+    judge = Judge(case, {"LPIPS": model})
     truth, scan = case.truth[0], case.scan[0]
 
     def pictures(image: Tensor) -> Row:
-        return {name.lower(): value for name, value in judge.pictures(image, {"LPIPS": model}).items()}
+        return {name.lower(): value for name, value in judge.pictures(image).items()}
 
     for name, baseline in BASELINES.items():
         result = baseline(case)

@@ -21,7 +21,7 @@ from brgm_med.pipelines.evaluation.methods import default_methods, known, unavai
 from brgm_med.pipelines.evaluation.problems import Problem, default_levels
 from brgm_med.pipelines.evaluation.subjects import Source, chosen, find
 from brgm_med.pipelines.evaluation.table import Row
-from brgm_med.pipelines.evaluation.volume_methods import LEVELS, measure_volume, thickness_of
+from brgm_med.pipelines.evaluation.volume_methods import LEVELS, SCORED, measure_volume, thickness_of
 from brgm_med.pipelines.evaluation.volume_methods import known as of_volumes
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.transforms.prepare import heads_in
@@ -131,6 +131,8 @@ def _write_report(asked: Evaluation, bundle: PriorBundle, rows: Sequence[Row], s
     levels, methods = (list(table.grouped(rows, column)) for column in ("level", "method"))
     titles = {level: f"{task} {level}" for level in levels}
     head = f"# brgm-med evaluate --task {task}\n\nPrior {bundle.name} ({bundle.sha256[:12]}), {asked.data}. {STATEMENT}"
+    if task == "volumes":
+        head += f"\n\n{SCORED}"
     with replacing(out / f"{task}.md", force=True) as temporary:
         temporary.write_text(f"{head}\n\n{report(rows, titles)}")
     for level in levels:

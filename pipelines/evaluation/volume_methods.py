@@ -28,6 +28,12 @@ from brgm_med.transforms.geometry import Grid
 LEVELS = ("4", "6", "8")
 """Slice thicknesses, mm, when none are named."""
 
+SCORED = (
+    "Heads in Gaussian slices along S, turned by 5 to 15 degrees about each axis. Every image is resampled once, by a "
+    "cubic B-spline, to the truth's grid, and scored inside the scan's field of view less a slice."
+)
+"""The measurement and its scores, for the report."""
+
 COLUMNS = ("PSNR", "SSIM", "LPIPS", "LPIPS vgg", "RMSE", "MAE", "hole PSNR", "residual", "seconds", "MB")
 
 
@@ -126,7 +132,7 @@ def measure_volume(job: Job, search: Search = VOLUME) -> list[Row]:
     bundle, models = tools(asked.prior, asked.lpips_weights)
     seed = zlib.crc32(f"{asked.seed} {name}".encode())
     case = turned_case(name, job.source.path, seed, thickness_of(job.level))
-    judge, images, rows = Judge(case), {"truth": case.truth[0]}, []
+    judge, images, rows = Judge(case, models), {"truth": case.truth[0]}, []
     about = {"task": asked.task, "level": job.level, "subject": name, "image": "0"}
     for method in job.methods:
         row = about | {"method": method} | dict.fromkeys(COLUMNS, "")
@@ -140,7 +146,7 @@ def measure_volume(job: Job, search: Search = VOLUME) -> list[Row]:
             continue
         seconds, memory = time.perf_counter() - begun, bytes_above()
         images[method] = judge.on_truth(result.image, result.grid)
-        values = judge.scores(images[method], models) | {"residual": result.residual}
+        values = judge.scores(images[method]) | {"residual": result.residual}
         row |= {score: f"{value:.9g}" for score, value in values.items() if value is not None}
         row |= {"seconds": f"{seconds:.4f}", "MB": "" if memory is None else f"{memory / 1e6:.1f}"}
     if job.keep is not None:

@@ -1,4 +1,5 @@
-"""Whole heads whose truth is known, in thick slices of a turned scanner, and scores of images against the truth."""
+"""Whole heads in thick slices of a turned scanner, and scores of reconstructions against the truth: one resampling
+each, one mask, one window for every method."""
 
 from __future__ import annotations
 
@@ -20,6 +21,12 @@ from brgm_med.transforms.prepare import Heads
 from brgm_med.transforms.register import resample_cubic
 from brgm_med.transforms.simulate import thick_slices
 
+SIGNAL = 0.1
+"""The head is where the truth exceeds this part of its maximum."""
+
+EDGE = 3
+"""Pixels of the scan, at each edge of its planes, that are not judged; of its slices it is one."""
+
 
 @dataclass
 class Case:
@@ -35,7 +42,7 @@ class Case:
 
     @property
     def axis(self) -> int:
-        """The slice axis of the scan."""
+        """The scan's slice axis."""
         assert self.model.axis is not None
         return self.model.axis
 
@@ -56,12 +63,12 @@ def turned_case(name: str, path: Path, seed: int, thickness: float = 6.0) -> Cas
 def inside(case: Case) -> Tensor:
     """Voxels of the truth in the scan's field of view less a slice, and in the box of its signal, [X, Y, Z] bool."""
     core = torch.zeros(1, *case.coarse.shape)
-    margin = [1 if a == case.axis else 3 for a in range(3)]
+    margin = [1 if a == case.axis else EDGE for a in range(3)]
     x, y, z = (slice(m, -m) for m in margin)
     core[0, x, y, z] = 1
     mask = resample(core, case.coarse, case.grid)[0] > 0.99
     box = torch.zeros_like(mask)
-    box[bounds(case.truth[0] > 0.1 * float(case.truth.max()))] = True
+    box[bounds(case.truth[0] > SIGNAL * float(case.truth.max()))] = True
     return mask & box
 
 
@@ -72,30 +79,34 @@ def bounds(mask: Tensor) -> tuple[slice[int], ...]:
 
 
 class Judge:
-    """Scores of images on the truth's grid, inside `mask`; `window`: the truth's 0.5th and 99.5th percentile there."""
+    """Scores of images on the truth's grid. `models`: perceptual distances by the name of their score.
 
-    def __init__(self, case: Case) -> None:
-        self.case, self.mask = case, inside(case)
+    `mask` [X, Y, Z]: see `inside`; `window`: the truth's 0.5th and 99.5th percentile in there, `span` its width; `box`:
+    the smallest that holds the mask; `across`: the axis of the slices that are looked at, coronal ones, or sagittal
+    ones where the scan's are coronal.
+    """
+
+    def __init__(self, case: Case, models: Mapping[str, LPIPS]) -> None:
+        self.case, self.models, self.mask = case, models, inside(case)
         truth = case.truth[0]
         low, high = torch.quantile(truth[self.mask][::20].double(), torch.tensor([0.005, 0.995]).double()).tolist()
         self.window, self.span = (low, high), high - low
         self.box = bounds(self.mask)
-        thick_world = case.grid.world_axis(case.axis)
-        self.across = case.grid.index_axis(1 if thick_world != 1 else 0)  # coronal, or sagittal slices
+        self.across = case.grid.index_axis(0 if case.coarse.world_axis(case.axis) == 1 else 1)
 
-    def on_truth(self, image: Tensor, fine: Grid) -> Tensor:
-        """[1, X, Y, Z] on `fine` -> on the truth's grid [X, Y, Z]: one cubic resampling, none where the axes agree."""
+    def on_truth(self, image: Tensor, own: Grid) -> Tensor:
+        """[1, X, Y, Z] on a method's `own` grid -> on the truth's grid [X, Y, Z], by one cubic B-spline."""
         grid = self.case.grid
-        if np.allclose(fine.affine, grid.affine, atol=1e-3):
+        if np.allclose(own.affine, grid.affine, atol=1e-3):
             result = torch.zeros(grid.shape)
-            shape = [min(a, b) for a, b in zip(fine.shape, grid.shape, strict=True)]
+            shape = [min(a, b) for a, b in zip(own.shape, grid.shape, strict=True)]
             corner = tuple(slice(0, n) for n in shape)
             result[corner] = image[0][corner]
             return result
-        return resample_cubic(image, fine, grid)[0]
+        return resample_cubic(image, own, grid)[0]
 
     def psnr(self, error: float) -> float:
-        """Of a mean squared error, dB."""
+        """Decibels of a mean square error."""
         return float(10 * np.log10(self.span**2 / error))
 
     def mean(self, product: Tensor) -> float:
@@ -103,19 +114,32 @@ class Judge:
         return float(product[self.mask].double().mean())
 
     def slices(self, image: Tensor) -> Tensor:
-        """Slices through the scan's own, [N, 1, H, W], of an image [X, Y, Z]; the truth beyond the mask."""
+        """Slices through the scan's own, [N, 1, H, W], of an image [X, Y, Z]; the truth outside the mask."""
         shown = torch.where(self.mask, image, self.case.truth[0])
         return shown[self.box].movedim(self.across, 0)[:, None]
 
-    def pictures(self, image: Tensor, models: Mapping[str, LPIPS]) -> dict[str, float]:
+    def pictures(self, image: Tensor) -> dict[str, float]:
         """SSIM, and LPIPS under each model's name: means over every second slice."""
         seen, true = (self.slices(v)[4:-4:2] for v in (image, self.case.truth[0]))
-        distances = {name: float(lpips(seen, true, self.window, model).mean()) for name, model in models.items()}
+        distances = {name: float(lpips(seen, true, self.window, model).mean()) for name, model in self.models.items()}
         return {"SSIM": float(ssim(seen, true, self.span).mean()), **distances}
 
-    def scores(self, image: Tensor, models: Mapping[str, LPIPS]) -> dict[str, float]:
-        """Every score of an image [X, Y, Z] by name; RMSE and MAE where the window is 0 to 255."""
+    def scores(self, image: Tensor) -> dict[str, float]:
+        """Every score of an image [X, Y, Z] on the truth's grid; RMSE and MAE where the window is 0 to 255."""
         error = image - self.case.truth[0]
         square, absolute = self.mean(error.square()), self.mean(error.abs())
         errors = {"RMSE": 255 * math.sqrt(square) / self.span, "MAE": 255 * absolute / self.span}
-        return {"PSNR": self.psnr(square), **self.pictures(image, models), **errors}
+        return {"PSNR": self.psnr(square), **self.pictures(image), **errors}
+
+    def statement(self) -> str:
+        """The interpolator, the mask and the scores, in words."""
+        case, axis = self.case, self.case.axis
+        edges = " x ".join(f"{s * (1 if a == axis else EDGE):.3g}" for a, s in enumerate(case.coarse.spacing))
+        plane = "coronal" if case.grid.world_axis(self.across) == 1 else "sagittal"
+        name = " and LPIPS (AlexNet)" if self.models else ""
+        return (
+            "Every method's image is resampled once, by a cubic B-spline from its own grid to the truth's. Scored are "
+            f"{int(self.mask.sum())} voxels: the scan's field of view less {edges} mm at its edges (a slice; {EDGE} "
+            f"pixels), in the box that holds all of the head over {100 * SIGNAL:g} % of its maximum. SSIM{name}: means "
+            f"over every second {plane} slice, the truth outside. Window: the truth's 0.5th to 99.5th percentile there."
+        )

@@ -49,15 +49,15 @@ def test_a_case_is_a_scan_of_its_truth_turned_by_5_to_15_degrees(case: Case, hea
 
 
 def test_scores_are_those_of_the_metrics_inside_the_field_of_view_less_a_slice(case: Case) -> None:
-    judge, truth = Judge(case), case.truth[0]
+    judge, truth = Judge(case, {}), case.truth[0]
     image = truth + torch.randn(truth.shape, generator=torch.Generator().manual_seed(0)) * 20
-    scores = judge.scores(image, {})
+    scores = judge.scores(image)
     pair = image[judge.mask][None], truth[judge.mask][None]
     for name, metric in (("PSNR", psnr), ("RMSE", rmse), ("MAE", mae)):
         assert scores[name] == pytest.approx(float(metric(*pair, judge.span)), rel=1e-5)
     assert 0 < scores["SSIM"] < 1
     far = image.where(judge.mask, torch.tensor(1e6))
-    assert judge.scores(far, {}) == scores  # what lies beyond does not count
+    assert judge.scores(far) == scores  # what lies beyond does not count
     corners = np.stack(np.meshgrid(*[[0, n - 1] for n in case.grid.shape], indexing="ij"), -1).reshape(-1, 3)
     assert not any(bool(judge.mask[tuple(corner)]) for corner in corners)
     voxels = judge.mask.nonzero().numpy() @ case.grid.affine[:3, :3].T + case.grid.affine[:3, 3]
@@ -68,7 +68,7 @@ def test_scores_are_those_of_the_metrics_inside_the_field_of_view_less_a_slice(c
 
 
 def test_an_image_on_the_truths_grid_is_taken_as_it_is_and_another_resampled_once(case: Case) -> None:
-    judge = Judge(case)
+    judge = Judge(case, {})
     assert torch.equal(judge.on_truth(case.truth, case.grid), case.truth[0])
     linear = torch.arange(case.coarse.shape[2], dtype=torch.float32).expand(1, *case.coarse.shape)
     image = judge.on_truth(linear, case.coarse)
@@ -80,7 +80,7 @@ def test_an_image_on_the_truths_grid_is_taken_as_it_is_and_another_resampled_onc
 
 
 def test_pictures_have_superior_on_top(case: Case) -> None:
-    judge = Judge(case)
+    judge = Judge(case, {})
     world = [
         sum(case.grid.affine[w, a] * torch.arange(n).reshape([-1 if a == b else 1 for b in range(3)])
             for a, n in enumerate(case.grid.shape)).expand(case.grid.shape)
