@@ -73,9 +73,9 @@ PICTURE = Search(iterations=100, misfit=0.15, correlation=0.5, solver="adam")
 
 POPULATION_WEIGHT = 0.3
 """Weight b of the population prior's correction beside the scan's own (benchmarks/prior_weights.py, validation heads in
-turned slices of 6 mm): 0.3 adds 0.04 and 0.12 dB on two heads of IXI, and takes LPIPS from .78 to .75 of the base's; 0.5
-adds as much and takes it to .72; 1 loses."""
+turned slices of 6 mm): 0.3 adds 0.04 to 0.12 dB on three heads of IXI, and takes LPIPS from .78 to .75 of the base's;
+0.5 adds as much and takes it to .72; 1 loses."""
 
 KNOWN = 0.75
-"""Correlation of a scan with the population prior's template from which that prior has a weight: those two heads have
-0.85; at 0.70, on a head of ds000011, b adds 0.02 dB and .01 of LPIPS, which its search is not worth."""
+"""Correlation of a scan with the population prior's template from which that prior has a weight: those heads have
+0.80 to 0.85; at 0.70, on a head of ds000011, b adds 0.02 dB and .01 of LPIPS, which its search is not worth."""
