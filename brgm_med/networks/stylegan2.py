@@ -14,7 +14,7 @@ from brgm_med.ops import fir_filter, upfirdn2d
 
 
 def upsample2(x: Tensor, filter: Tensor) -> Tensor:
-    """Twice the size: [N, C, H, W] -> [N, C, 2 H, 2 W], low-pass filtered."""
+    """Image of twice the size: [N, C, H, W] -> [N, C, 2 H, 2 W], low-pass filtered."""
     return upfirdn2d(x, filter, up=2, padding=(2, 1, 2, 1), gain=4.0)
 
 

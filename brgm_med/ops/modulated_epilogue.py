@@ -114,7 +114,7 @@ def _save(context: Any, arguments: tuple[Any, ...], y: Tensor) -> None:
 
 
 def _derive(context: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    """All linear in dy, in torch's own differentiable operations: the slope is a function of the sign of y."""
+    """Derivatives, linear in dy, in torch's own differentiable operations: the slope is a function of the sign of y."""
     y, coefficients, noise = context.saved_tensors
     dx = torch.ops.aten.leaky_relu_backward(dy, y.detach(), 0.2, True)
     by_coefficients = by_noise = None

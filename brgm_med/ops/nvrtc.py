@@ -155,7 +155,7 @@ _refusal: str | None = None
 
 
 def refusal() -> str | None:
-    """Why kernels are not used in this process any more; None while nothing failed."""
+    """The reason why kernels are not used in this process any more; None while nothing failed."""
     return _refusal
 
 

@@ -143,10 +143,10 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Store
 
 def _storage(data: Any) -> Storage:
     # Names of storages and nothing else: torch itself would read any pickle in here.
-    found = legacy(data, _STORAGE_NAMES) if type(data) is bytes else None
-    if type(found) is not Storage:
+    storage = legacy(data, _STORAGE_NAMES) if type(data) is bytes else None
+    if type(storage) is not Storage:
         raise MalformedError("holds numbers in a way that torch does not")
-    return found
+    return storage
 
 
 def _set(items: Any) -> list[Any]:

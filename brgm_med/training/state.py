@@ -1,4 +1,4 @@
-"""Everything that training carries from one iteration to the next, and its file."""
+"""The state that training carries from one iteration to the next, and its file."""
 
 from __future__ import annotations
 

@@ -48,15 +48,15 @@ def axes(record: Any) -> str | None:
 def paragraphs(certificate: dict[str, Any]) -> list[str]:
     """Sentences of the certificate, for a reader who knows scans but not this program. Plain text."""
     filled = "hole" in certificate
-    told = [_filling(certificate), _outside(certificate)] if filled else [_doing(certificate), _keeping(certificate)]
-    told += [
+    parts = [_filling(certificate), _outside(certificate)] if filled else [_doing(certificate), _keeping(certificate)]
+    parts += [
         _noise(certificate),
         _model(certificate),
         _prior(certificate, filled),
         _reach(certificate),
         _fit(certificate),
     ]
-    return [" ".join(sentences) for sentences in told if sentences]
+    return [" ".join(sentences) for sentences in parts if sentences]
 
 
 def _doing(c: dict[str, Any]) -> list[str]:
@@ -67,9 +67,9 @@ def _doing(c: dict[str, Any]) -> list[str]:
     others = c.get("further_scans")
     names = [at(other, "file") for other in others] if isinstance(others, list) else []
     if names:
-        told = ", ".join(name if isinstance(name, str) else "one without a name" for name in names)
+        further = ", ".join(name if isinstance(name, str) else "one without a name" for name in names)
         said.append(
-            f"Further scans of the same head went into it: {told}; what follows is of the first unless it says so."
+            f"Further scans of the same head went into it: {further}; what follows is of the first unless it says so."
         )
     spacing = axes(at(c, "acquisition", "Spacing"))
     if spacing:
@@ -78,23 +78,23 @@ def _doing(c: dict[str, Any]) -> list[str]:
 
 
 def _keeping(c: dict[str, Any]) -> list[str]:
-    found = c.get("consistency")
-    residual = number(at(found, "relative_residual"))
+    consistency = c.get("consistency")
+    residual = number(at(consistency, "relative_residual"))
     if residual is None:
         return []
     said = [
         "How well what was measured is kept: with the scanner's way of sampling applied to it, the result gives the "
         f"scan back with a relative residual of {residual} (0 would be exactly)."
     ]
-    largest, inside, samples = (number(at(found, k)) for k in ("max_abs_residual", "samples_inside", "samples"))
+    largest, inside, samples = (number(at(consistency, k)) for k in ("max_abs_residual", "samples_inside", "samples"))
     if largest is not None:
         over = f", over {inside} of its {samples} samples" if inside and samples else ""
         said.append(f"The largest difference is {largest} in the scan's units{over}.")
-    others = at(found, "further_scans")
+    others = at(consistency, "further_scans")
     others = [number(at(other, "relative_residual")) for other in others] if isinstance(others, list) else []
     if any(others):
         said.append(f"Of the further scans it is {', '.join(other or 'unknown' for other in others)}.")
-    bound, within = number(at(found, "bound")), at(found, "within_bound")
+    bound, within = number(at(consistency, "bound")), at(consistency, "within_bound")
     if bound is not None and isinstance(within, bool):
         said.append(
             f"The result is stored as whole numbers; rounding alone can make a difference of {bound}, and the largest "
@@ -113,8 +113,8 @@ def _noise(c: dict[str, Any]) -> list[str]:
         return ["How noisy the scan is could not be told from the air in it; it is taken to have no noise."]
     if deviation == 0:
         return ["The scan is taken to have no noise."]
-    how = "was stated" if kind == "stated" else f"was estimated in the air around the head ({kind})"
-    said = [f"The standard deviation of the scan's noise {how} as {number(deviation)} in its units."]
+    origin = "was stated" if kind == "stated" else f"was estimated in the air around the head ({kind})"
+    said = [f"The standard deviation of the scan's noise {origin} as {number(deviation)} in its units."]
     if residual:
         said.append(
             f"The result differs from the scan by {residual} (root mean square): where that is not larger than the "
@@ -166,9 +166,9 @@ def _prior(c: dict[str, Any], filled: bool) -> list[str]:
     name, finest = at(c, "prior", "name"), number(at(c, "prior", "finest_detail_mm"))
     if not isinstance(name, str):
         return []
-    what = "What fills the hole" if filled else "Detail finer than the scan's"
+    subject = "What fills the hole" if filled else "Detail finer than the scan's"
     said = [
-        f"{what} is inferred by the statistical model {name}: it is what is most probable for heads like those that "
+        f"{subject} is inferred by the statistical model {name}: it is what is most probable for heads like those that "
         "the model was trained on, not an observation. It may leave out a lesion, or show structure that is not there."
     ]
     if finest:

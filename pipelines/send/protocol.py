@@ -73,7 +73,7 @@ def instances_in(path: Path) -> tuple[list[Instance], int]:
     if not path.exists():
         refuse(path, "no such file or folder", "check the name")
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    found = []
+    instances = []
     for file in filter(is_dicom, files):
         try:
             meta = _meta_of_whole(file)
@@ -82,10 +82,10 @@ def instances_in(path: Path) -> tuple[list[Instance], int]:
         except Exception as error:  # pydicom has many for damaged files
             raise InputRefusedError(f"{file}: is truncated or damaged; copy or export it again") from error
         if sop_class != MEDIA_DIRECTORY:
-            found.append(Instance(file, sop_class, uid, syntax))
-    if not found:
+            instances.append(Instance(file, sop_class, uid, syntax))
+    if not instances:
         refuse(path, "holds no DICOM file that can be sent", "give DICOM files (PS3.10)")
-    return found, len(files) - len(found)
+    return instances, len(files) - len(instances)
 
 
 def _meta_of_whole(file: Path) -> Dataset:

@@ -67,7 +67,7 @@ def doctor() -> None:
 
 
 def _operations() -> str:
-    """Whether the networks' operations run as custom CUDA kernels, and if not, why."""
+    """A line: whether the networks' operations run as custom CUDA kernels, and if not, why."""
     import torch
 
     from brgm_med.ops import bias_act, nvrtc

@@ -108,7 +108,7 @@ def _stack(path: Path, bundle: PriorBundle) -> Tensor:
 
 
 def _timeless(value: Any) -> Any:
-    """Without the seconds that it took."""
+    """The record without the seconds that it took."""
     if isinstance(value, dict):
         return {k: _timeless(v) for k, v in value.items() if k != "seconds"}
     return [_timeless(v) for v in value] if isinstance(value, list) else value

@@ -61,7 +61,7 @@ class Voxels(NamedTuple):
 
 
 def is_mr(like: Series) -> bool:
-    """Whether a derived MR image can be of this series."""
+    """True where a derived MR image can be of this series."""
     return like.headers[0].get("Modality") == "MR"
 
 
