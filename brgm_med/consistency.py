@@ -116,11 +116,7 @@ def check_linear(corruption: Callable[[Tensor], Tensor], x: Tensor) -> None:
 
 
 def certificate(
-    result: Tensor,
-    corruption: nn.Module,
-    y: Tensor,
-    inside: Tensor | None = None,
-    step: float | None = None,
+    result: Tensor, corruption: nn.Module, y: Tensor, inside: Tensor | None = None, step: float | None = None
 ) -> dict[str, Any]:
     """Residuals of an image as stored against its measurement; a plain dict for JSON.
 

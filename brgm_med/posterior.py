@@ -234,11 +234,7 @@ class WhitenedLayers(Wrapping):
 
 
 def whitened_posterior(
-    generator: Whitened,
-    corruption: nn.Module,
-    measured: Tensor,
-    features: PerceptualFeatures | None,
-    search: Search,
+    generator: Whitened, corruption: nn.Module, measured: Tensor, features: PerceptualFeatures | None, search: Search
 ) -> Posterior:
     """Our default: Gaussian noise of `search.misfit`, and on W+ the Gaussian of encoded training stacks with its
     correlations, within a slice and between neighbours. `measured` [N, ...] is a whole stack, in order.

@@ -37,13 +37,7 @@ HOW_TO = (
 
 # The convolutions: torchvision's index in `features` -> weight shape [out, in, height, width].
 CONVOLUTIONS: dict[Net, dict[int, tuple[int, int, int, int]]] = {
-    "alex": {
-        0: (64, 3, 11, 11),
-        3: (192, 64, 5, 5),
-        6: (384, 192, 3, 3),
-        8: (256, 384, 3, 3),
-        10: (256, 256, 3, 3),
-    },
+    "alex": {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)},
     "vgg": {
         index: (outputs, inputs, 3, 3)
         for index, inputs, outputs in zip(

@@ -117,12 +117,7 @@ class Synthesis(nn.Module):
     """ws [N, num_ws, w_dim] (W+) -> image [N, image_channels, H, W], about [-1, 1]. See `StyleGAN2`."""
 
     def __init__(
-        self,
-        w_dim: int,
-        base_shape: tuple[int, int],
-        channels: Sequence[int],
-        image_channels: int,
-        architecture: str,
+        self, w_dim: int, base_shape: tuple[int, int], channels: Sequence[int], image_channels: int, architecture: str
     ) -> None:
         super().__init__()
         if architecture not in ("skip", "residual"):

@@ -50,12 +50,7 @@ _CURVES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 
 
 def bias_act(
-    x: Tensor,
-    bias: Tensor | None = None,
-    *,
-    act: str = "linear",
-    gain: float | None = None,
-    clamp: float | None = None,
+    x: Tensor, bias: Tensor | None = None, *, act: str = "linear", gain: float | None = None, clamp: float | None = None
 ) -> Tensor:
     """`clip(gain * act(x + bias), -clamp, clamp)`, of the shape and dtype of `x`.
 

@@ -48,9 +48,7 @@ def invert(
         posterior = Posterior(generator, f, images[rows], (Pixel(1.0),), (), noise="none")
         parts.append(fit_lbfgs(posterior, start[rows], steps=steps))
     return Estimate(
-        torch.cat([p.ws for p in parts]),
-        torch.cat([p.image for p in parts]),
-        torch.cat([p.history for p in parts], 1),
+        torch.cat([p.ws for p in parts]), torch.cat([p.image for p in parts]), torch.cat([p.history for p in parts], 1)
     )
 
 

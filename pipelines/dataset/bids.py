@@ -195,12 +195,7 @@ def _each_once(scans: Sequence[Scan]) -> list[Scan]:
 
 
 def find_plain(
-    root: Path,
-    *,
-    task: str,
-    series: str | None = None,
-    mask_pattern: str | None = None,
-    without: Sequence[Path] = (),
+    root: Path, *, task: str, series: str | None = None, mask_pattern: str | None = None, without: Sequence[Path] = ()
 ) -> list[Scan]:
     """Every NIfTI file below `root`, and every folder or zip right in it that holds DICOM, by name; none in `without`.
 

@@ -82,14 +82,7 @@ def train_on_slices(
     licence = "As the training data's and the template's.\n"
     space = (bundle.folder / "template.nii.gz", bundle.folder / "mask.nii.gz")
     export_bundle(
-        state,
-        networks,
-        data.stacks,
-        out / "prior",
-        metadata=metadata,
-        card=card + "\n",
-        licence=licence,
-        space=space,
+        state, networks, data.stacks, out / "prior", metadata=metadata, card=card + "\n", licence=licence, space=space
     )
     return out / "prior"
 

@@ -261,9 +261,6 @@ def init_study_train_wf(
         training = init_train_wf(**{"template": prior, "threads": threads, **train})
         publish = Node(WritePrior(out_dir=folder), name="write_prior", run_without_submitting=True)
         wf.connect(
-            [
-                (join, training, [("out", "inputnode.slices")]),
-                (training, publish, [("outputnode.prior", "prior")]),
-            ]
+            [(join, training, [("out", "inputnode.slices")]), (training, publish, [("outputnode.prior", "prior")])]
         )
     return wf
