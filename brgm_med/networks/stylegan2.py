@@ -128,15 +128,8 @@ class Synthesis(nn.Module):
             shape = (base_shape[0] << level, base_shape[1] << level)
             name = f"b{shape[0]}"
             self.names.append(name)
-            block = SynthesisBlock(
-                0 if level == 0 else channels[level - 1],
-                outputs,
-                w_dim,
-                shape,
-                image_channels,
-                architecture=architecture,
-                last=level == len(channels) - 1,
-            )
+            inputs, last = channels[level - 1] if level else 0, level == len(channels) - 1
+            block = SynthesisBlock(inputs, outputs, w_dim, shape, image_channels, architecture=architecture, last=last)
             setattr(self, name, block)
 
     def forward(self, ws: Tensor, noise: Noise = "const", dtype: torch.dtype = torch.float32) -> Tensor:

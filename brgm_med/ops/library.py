@@ -58,8 +58,7 @@ def register(
 
     def below(*arguments: Any) -> Tensor:
         with torch._C._AutoDispatchBelowAutograd():
-            result: Tensor = operation(*arguments)
-        return result
+            return operation(*arguments)
 
     def forward(context: Any, *arguments: Any) -> Tensor:
         result = below(*arguments)
@@ -74,8 +73,7 @@ def register(
         if transformed():
             return body(*arguments)
         if torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
-            result: Tensor = function.apply(*arguments)  # type: ignore[attr-defined]
-            return result
+            return function.apply(*arguments)  # type: ignore[attr-defined]
         return below(*arguments)
 
     _LIBRARY.impl(name, differentiable, "Autograd")

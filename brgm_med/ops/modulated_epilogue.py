@@ -37,8 +37,7 @@ def modulated_epilogue(
         noise = noise.to(x.dtype)
     coefficients = (bias / demodulation[:, None]).to(x.dtype)  # [N, 1 or 2, C]
     taken = overwrite and plain(x) and layout.is_channels_last(x)
-    result: Tensor = (_Overwriting.apply if taken else _modulated_epilogue)(x, coefficients, noise)
-    return result
+    return (_Overwriting.apply if taken else _modulated_epilogue)(x, coefficients, noise)
 
 
 def _rows(images: Tensor) -> Tensor:

@@ -126,5 +126,4 @@ class _Direct(torch.autograd.Function):
 
 
 def _apply(x: Tensor, filter: Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float) -> Tensor:
-    result: Tensor = (_Direct.apply if plain(x) else _upfirdn2d)(x, filter.detach(), up, down, padding, flip, gain)
-    return result
+    return (_Direct.apply if plain(x) else _upfirdn2d)(x, filter.detach(), up, down, padding, flip, gain)

@@ -34,11 +34,8 @@ SHIPPED = Path(__file__).parent
 REQUIRED = ("configs/inference.json", "models/model.safetensors")
 """What every prior has. The metadata must name the SHA-256 of all that is read."""
 VOLUMETRIC = (
-    "models/discriminator.safetensors",
-    "models/w_statistics.safetensors",
-    "models/linear.safetensors",
-    "template.nii.gz",
-    "mask.nii.gz",
+    *("models/discriminator.safetensors", "models/w_statistics.safetensors", "models/linear.safetensors"),
+    *("template.nii.gz", "mask.nii.gz"),
 )
 """What a prior of a volume, whose metadata have a grid, must have besides."""
 UNFINISHED = (".partial", ".replaced")
@@ -182,15 +179,13 @@ class PriorBundle:
     def generator(self) -> StyleGAN2:
         from brgm_med.networks.stylegan2 import StyleGAN2
 
-        network: StyleGAN2 = self._network("network_def", StyleGAN2, "model.safetensors")
-        return network
+        return self._network("network_def", StyleGAN2, "model.safetensors")
 
     @cached_property
     def discriminator(self) -> Discriminator:
         from brgm_med.networks.discriminator import Discriminator
 
-        network: Discriminator = self._network("discriminator_def", Discriminator, "discriminator.safetensors")
-        return network
+        return self._network("discriminator_def", Discriminator, "discriminator.safetensors")
 
     def w_statistics(self, c: Tensor | None = None) -> WStatistics:
         """Mean and deviation of W from 10,000 mapped z, always the same ones (the paper's prior of w, section 2.5).
@@ -249,8 +244,7 @@ class PriorBundle:
         whitened = self.whitened()
         coordinates = gauss_markov(whitened.correlation, self.grid_shape[1], torch.Generator().manual_seed(seed))
         with torch.no_grad():
-            image: Tensor = whitened.synthesis(coordinates[:, None])
-        return image
+            return whitened.synthesis(coordinates[:, None])
 
 
 def gauss_markov(correlation: Tensor, count: int, generator: torch.Generator) -> Tensor:

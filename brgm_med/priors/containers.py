@@ -17,18 +17,8 @@ MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 """How files of torch.save before version 1.6 begin, and the bytes in which a pickle holds a tensor's numbers."""
 
 UNREADABLE = (
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    EOFError,
-    MemoryError,
-    NotImplementedError,
-    RecursionError,
-    RuntimeError,
-    struct.error,
-    zipfile.BadZipFile,
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError, MemoryError, RuntimeError),
+    *(struct.error, zipfile.BadZipFile),
 )
 """What parsers stumble over in junk. A `MalformedError` among them says itself what is wrong."""
 

@@ -18,18 +18,9 @@ from brgm_med.training import distributed
 from brgm_med.training.state import TrainState
 
 COLUMNS = (
-    "images",
-    "seconds",
-    "pixel",
-    "perceptual",
-    "latent",
-    "information",
-    "generator",
-    "path",
-    "discriminator",
-    "r1",
-    "sign",
-    "probability",
+    *("images", "seconds"),
+    *("pixel", "perceptual", "latent", "information"),
+    *("generator", "path", "discriminator", "r1", "sign", "probability"),
 )
 
 
