@@ -117,10 +117,8 @@ def mark_derived(
         for name in ("InstanceCreation", "Series", "Content"):
             setattr(dataset, f"{name}Date", now.strftime("%Y%m%d"))
             setattr(dataset, f"{name}Time", now.strftime("%H%M%S"))
-    dataset.ContributingEquipmentSequence = [
-        *dataset.get("ContributingEquipmentSequence", []),
-        equipment(derivation, now),
-    ]
+    machines = dataset.get("ContributingEquipmentSequence", [])
+    dataset.ContributingEquipmentSequence = [*machines, equipment(derivation, now)]
 
 
 def equipment(derivation: Derivation, now: datetime | None) -> Dataset:

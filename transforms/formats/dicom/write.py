@@ -18,17 +18,9 @@ from numpy.typing import NDArray
 
 from brgm_med.files import new_folder, reading_back
 from brgm_med.transforms.formats.affine import Affine
+from brgm_med.transforms.formats.dicom import derived
 from brgm_med.transforms.formats.dicom.classic import rescale
-from brgm_med.transforms.formats.dicom.derived import (
-    NO_CHOICES,
-    Choices,
-    Derivation,
-    last_word,
-    mark_derived,
-    new_uids,
-    quiet,
-    save,
-)
+from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices, Derivation
 from brgm_med.transforms.formats.dicom.elements import ds
 from brgm_med.transforms.formats.dicom.geometry import along_normal
 from brgm_med.transforms.formats.dicom.mr import Scale, Voxels, common_of, slices_of, sources_of
@@ -90,19 +82,20 @@ def write_stored(
         raise ValueError(f"integers of 16 bits are needed, not {voxels.stored.dtype}")
     stored, affine = along_normal(voxels.stored, voxels.affine)
     voxels = voxels._replace(stored=stored, affine=affine)
-    with quiet():
+    with derived.quiet():
         common = common_of(like, voxels, choices.keep_private, made_here)
         sources = [str(header.SOPInstanceUID) for header in like.headers]
         known = repr([affine.tolist(), voxels.scale, voxels.thickness, derivation, sources, stored.shape])
-        series_uid, uids = new_uids(choices.uid_seed, (known.encode(), stored.tobytes(order="F")), stored.shape[2])
-        mark_derived(common, like.headers[0], derivation, choices, series_uid, kind="OTHER")
-    with quiet(), new_folder(path, ENDING if force else None) as folder:
+        content = known.encode(), stored.tobytes(order="F")
+        series_uid, uids = derived.new_uids(choices.uid_seed, content, stored.shape[2])
+        derived.mark_derived(common, like.headers[0], derivation, choices, series_uid, kind="OTHER")
+    with derived.quiet(), new_folder(path, ENDING if force else None) as folder:
         for k, dataset in enumerate(slices_of(common, voxels, uids)):
             if made_here:
                 dataset.SourceImageSequence = sources_of(like, affine, stored.shape, k)
             if choices.transform is not None:
-                dataset = last_word(choices, derivation)(deepcopy(dataset))  # the slices share elements
-            save(dataset, folder / f"{k + 1:04d}{ENDING}")
+                dataset = derived.last_word(choices, derivation)(deepcopy(dataset))  # the slices share elements
+            derived.save(dataset, folder / f"{k + 1:04d}{ENDING}")
         _check(path, folder, stored, affine)
 
 
