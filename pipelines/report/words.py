@@ -47,15 +47,8 @@ def axes(record: Any) -> str | None:
 
 def paragraphs(certificate: dict[str, Any]) -> list[str]:
     """Sentences of the certificate, for a reader who knows scans but not this program. Plain text."""
-    filled = "hole" in certificate
-    parts = [_filling(certificate), _outside(certificate)] if filled else [_doing(certificate), _keeping(certificate)]
-    parts += [
-        _noise(certificate),
-        _model(certificate),
-        _prior(certificate, filled),
-        _reach(certificate),
-        _fit(certificate),
-    ]
+    first = (_filling, _outside) if "hole" in certificate else (_doing, _keeping)
+    parts = [part(certificate) for part in (*first, _noise, _model, _prior, _reach, _fit)]
     return [" ".join(sentences) for sentences in parts if sentences]
 
 
@@ -162,11 +155,11 @@ def _model(c: dict[str, Any]) -> list[str]:
     return said
 
 
-def _prior(c: dict[str, Any], filled: bool) -> list[str]:
+def _prior(c: dict[str, Any]) -> list[str]:
     name, finest = at(c, "prior", "name"), number(at(c, "prior", "finest_detail_mm"))
     if not isinstance(name, str):
         return []
-    subject = "What fills the hole" if filled else "Detail finer than the scan's"
+    subject = "What fills the hole" if "hole" in c else "Detail finer than the scan's"
     said = [
         f"{subject} is inferred by the statistical model {name}: it is what is most probable for heads like those that "
         "the model was trained on, not an observation. It may leave out a lesion, or show structure that is not there."
