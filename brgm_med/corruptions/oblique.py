@@ -140,7 +140,7 @@ class StackAsVolume(nn.Module):
 
 
 class Together(nn.Module):
-    """Several measurements of one image as one: all of them flattened, each times its weight, [1, M]."""
+    """Measurements of one image together: all of them flattened, each times its weight, [1, M]."""
 
     def __init__(self, corruptions: Sequence[nn.Module], weights: Sequence[float] | None = None) -> None:
         super().__init__()

@@ -193,7 +193,7 @@ def measure_sources(
 
 
 def score(measured: dict[str, float]) -> float:
-    """By which the best snapshot is chosen, higher better: inversion_psnr - 10 log10(inversion_lpips), dB.
+    """Score by which the best snapshot is chosen, higher better: inversion_psnr - 10 log10(inversion_lpips), dB.
 
     Both halves matter to a reconstruction, and a halved LPIPS counts as 3 dB. Without LPIPS the first term alone.
     """

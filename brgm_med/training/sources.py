@@ -115,7 +115,7 @@ def acquired(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 @dataclass
 class Sources(Sequence[NDArray[np.uint8]]):
-    """Several `Source`s as one training set; item h is head h's stored stack, over all sources."""
+    """A training set of several `Source`s; item h is head h's stored stack, over all sources."""
 
     sources: list[Source]
     _drawable: list[list[Tensor]] = field(init=False, repr=False)

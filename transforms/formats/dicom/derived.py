@@ -56,7 +56,7 @@ class Derivation:
 
     @property
     def comments(self) -> str:
-        """For Image Comments, in any character set: an LT, of at most 10240 characters (PS3.5, table 6.2-1)."""
+        """Text for Image Comments, in any character set: an LT, of at most 10240 characters (PS3.5, table 6.2-1)."""
         return "\r\n".join(filter(None, [self.statement, *self.account.splitlines()]))[:10240]
 
 

@@ -76,7 +76,7 @@ def check_source(like: Series) -> None:
 
 
 def common_of(like: Series, voxels: Voxels, keep_private: bool, made_here: bool) -> Dataset:
-    """All that the slices have in common, but for what `mark_derived` says."""
+    """Elements that the slices have in common, but for what `mark_derived` says."""
     from pydicom.uid import MRImageStorage, generate_uid
 
     stored, scale, affine, thickness = voxels
