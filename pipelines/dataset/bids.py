@@ -185,7 +185,7 @@ def finest_of(scan: Path, spacing: float) -> float:
 
 
 def _each_once(scans: Sequence[Scan]) -> list[Scan]:
-    """Of scans that would have one derivative (.nii and .nii.gz of one name), none: nobody knows which is meant."""
+    """The scans; those that would have one derivative (.nii and .nii.gz of one name) are a problem: which is meant?"""
     names = [scan.destination for scan in scans]
     text = "another scan has this name too, with another ending; rename one"
     return [
