@@ -211,7 +211,7 @@ class WhitenedLayers(Wrapping):
 
     @classmethod
     def of_mapped(cls, generator: Generator, samples: int = 10_000, seed: int = 0, c: Tensor | None = None) -> Self:
-        """Coordinates of `samples` mapped z, drawn on the CPU; `c` [1, c_dim] conditions all of them. Directions in which
+        """Coordinates of `samples` mapped z, drawn on CPU; `c` [1, c_dim] conditions all of them. Directions in which
         w hardly varies (1e-3 of the largest deviation) are left out."""
         w = mapped(generator, samples, seed, c).double()
         mean = w.mean(0)
