@@ -23,11 +23,12 @@ from brgm_med.metrics import lpips, ssim
 from brgm_med.ops.precision import native_precision
 from brgm_med.perceptual import LPIPS
 from brgm_med.pipelines.reconstruct.registration import error_covariance
-from brgm_med.self_prior import learn, weights
+from brgm_med.search import VOLUME
+from brgm_med.self_prior import Acquisition, ThickScan, learn, weights
 from brgm_med.self_prior.network import SubSliceNetwork, averaged, condition
-from brgm_med.self_prior.prior import ITERATIONS, IntensityScale
+from brgm_med.self_prior.prior import IntensityScale
 from brgm_med.self_prior.thick_axis import ThickAxis, cubic_matrix
-from brgm_med.self_prior.tune import smoothing, tune
+from brgm_med.self_prior.tune import Lesson, smoothing, tune
 from brgm_med.transforms.acquire import AcquisitionModel, fine_grid, interpolate, respaced
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.oblique import acquire_turned, turned
@@ -44,7 +45,7 @@ SPLIT = {
 
 
 FIELDS = ("case", "method", "psnr", "ssim", "lpips", "best_gain", "gain", "extra_blur", "noise", "step", "pixel_mm")
-FIELDS += ("loss", "iterations", "seconds", "cpu", "wall")
+FIELDS += ("iterations", "cpu", "wall")
 Row = dict[str, Any]
 
 
@@ -196,18 +197,18 @@ def scores(case: Case, network: SubSliceNetwork, iterations: tuple[int, ...], mo
         yield {"case": case.name, "method": name, "psnr": error} | judge.pictures(there)
     for count in iterations:
         began, wall = time.process_time(), time.monotonic()
-        prior = learn(
-            scan,
-            case.coarse.spacing,
-            case.model.axis,
-            case.model.profile,
-            case.model.thickness[case.model.axis],
-            noise=case.noise,
-            iterations=count,
-            network=network,
-        )
+        slices = case.model
+        thickness = slices.thickness[slices.axis]
+        acquisition = Acquisition.of(scan.shape, case.coarse.spacing, slices.axis, thickness, slices.profile)
+        (prior,) = learn([ThickScan(scan, acquisition, case.noise)], iterations=count, network=network)
         base, detail = prior.base(scan), prior.detail(scan)
-        facts = {k: round(float(v), 4) for k, v in prior.record.items()} | {
+        facts = {
+            "gain": prior.gain,
+            "extra_blur": round(prior.extra_blur, 4),
+            "noise": case.noise,
+            "step": acquisition.thick.step,
+            "pixel_mm": acquisition.pixel,
+            "iterations": count,
             "cpu": time.process_time() - began,
             "wall": time.monotonic() - wall,
         }
@@ -250,16 +251,8 @@ def flat_scores(path: Path, network: SubSliceNetwork, iterations: tuple[int, ...
     for count in iterations:
         tuned = SubSliceNetwork(network.widths).to(memory_format=torch.channels_last)
         tuned.load_state_dict(network.state_dict())
-        tune(
-            tuned,
-            [base.transpose(1, 2).contiguous()],
-            factor,
-            factor,
-            "box",
-            plane=plane,
-            iterations=count,
-            precision=precision,
-        )
+        lesson = Lesson.of(base.transpose(1, 2).contiguous(), factor, factor, "box", plane=plane)
+        tune(tuned, [lesson], iterations=count, precision=precision)
         y = averaged(tuned, scan, condition(axis, 0.0, plane), precision)
         detail = axis.null.float() @ axis.expand(y)
         best = float(((truth - base) * detail)[mask].mean() / detail[mask].square().mean().clamp(min=1e-12))
@@ -268,7 +261,7 @@ def flat_scores(path: Path, network: SubSliceNetwork, iterations: tuple[int, ...
 
 
 def measure(
-    data: Path, which: str, file: Path, out: Path, only: str = "", iterations: tuple[int, ...] = (0, ITERATIONS)
+    data: Path, which: str, file: Path, out: Path, only: str = "", iterations: tuple[int, ...] = (0, VOLUME.learning)
 ) -> None:
     """Every case with `only` in its name: rows are written as they are known, then the gains of all are printed."""
     network, model = weights.load(file), perceptual(data.parent / "weights" / "alexnet_features_fp16.pth")

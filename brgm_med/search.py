@@ -26,6 +26,7 @@ class Search:
     `trust`: weight of the generator's MAP, the rest being the linear-Gaussian posterior mean. `error`: standard
     deviation of the image that is projected, against which a measurement's noise is weighed. `interpolation`: how far
     several scans contradict each other because grids at angles are interpolated, in units of the prior's error.
+    `learning`: iterations by which the prior of a scan's own planes is tuned.
     """
 
     iterations: int
@@ -40,10 +41,14 @@ class Search:
     trust: float = 1.0
     error: float = 0.2
     interpolation: float = 0.1
+    learning: int = 300
 
     def limited_to(self, iterations: int | None) -> Search:
-        """The same with so many iterations; None: as it is."""
-        return self if iterations is None else dataclasses.replace(self, iterations=iterations)
+        """The same with so many iterations, and learning in proportion; None: as it is."""
+        if iterations is None:
+            return self
+        learning = max(1, round(self.learning * iterations / self.iterations))
+        return dataclasses.replace(self, iterations=iterations, learning=learning)
 
 
 VOLUME = Search(iterations=25, misfit=0.15, correlation=1.0, refined_after=(4, 10))
@@ -65,3 +70,9 @@ so that all of them together tell less."""
 
 PICTURE = Search(iterations=100, misfit=0.15, correlation=0.5, solver="adam")
 """A picture in its prior's frame. The misfit is that of `VOLUME`; all else: no record."""
+
+POPULATION_WEIGHT = 0.3
+"""Weight of the population prior's correction beside the full one of the scan's own prior."""
+
+KNOWN = 0.5
+"""Correlation of a scan with the population prior's template from which that prior knows such scans."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from brgm_med.errors import BrgmError, InputRefusedError
 from brgm_med.pipelines.console import say, search_progress
-from brgm_med.pipelines.reading import acquisition_of, acquisition_record, called
+from brgm_med.pipelines.reading import acquisition_of, acquisition_record, called, say_tolerated
 from brgm_med.pipelines.reconstruct.compute import computed_by, set_up
 from brgm_med.pipelines.results.certificate import Certificate, Entry
 from brgm_med.pipelines.results.choose import target_of
@@ -56,6 +56,7 @@ def inpaint(
     left behind when it does.
     """
     header, stored = for_reading(scan, series=series if like is None else None).read_stored(scan, affine)
+    say_tolerated(header, called(scan, choices))
     mask_header, mask_stored = for_reading(mask).read_stored(mask, "auto")
     target = target_of(scan, out, header, like=like, series=series, choices=choices, force=force)
     certificate = check(target, (scan, mask), certificate)
@@ -83,6 +84,8 @@ def inpaint(
         known = Scan(values[None], grid, model, name=str(scan))
         result = inpaint_volume(known, hole, bundle, search=search, device=where, progress=progress)
 
+    assert result.registration is not None
+    assert result.slices is not None
     new, clipped = stored_like(result.image[0].numpy(), stored, hole.numpy(), header, stored_type)
     weight = result.prior_weight[0][hole]
     parameters = {"steps": search.iterations, "noise": search.misfit, "seed": seed}
