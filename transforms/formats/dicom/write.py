@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,15 +24,9 @@ from brgm_med.transforms.formats.dicom.elements import ds
 from brgm_med.transforms.formats.dicom.geometry import along_normal
 from brgm_med.transforms.formats.dicom.mr import Scale, Voxels, common_of, slices_of, sources_of
 from brgm_med.transforms.formats.dicom.series import Series, the_series
+from brgm_med.transforms.formats.format import ReadBack
 
 ENDING = ".dcm"
-
-
-class Stored(NamedTuple):
-    """`array` [X, Y, Z]: the values that the files hold; `step`: the difference of two neighbouring integers."""
-
-    array: NDArray[np.float64]
-    step: float
 
 
 def write(
@@ -48,7 +41,7 @@ def write(
     made_here: bool = True,
     scale: Scale | None = None,
     force: bool = False,
-) -> Stored:
+) -> ReadBack:
     """Write `array` [columns, rows, slices] with `affine` (index -> RAS mm) into the new folder `path`.
 
     Patient, study, frame of reference and what stays true of the acquisition are those of `like`. `thickness` of the
@@ -64,7 +57,7 @@ def write(
     scale, stored = quantise(array, finest(like) if made_here else scale)
     voxels = Voxels(stored, scale, affine, thickness)
     write_stored(path, voxels, like, derivation, choices, made_here=made_here, force=force)
-    return Stored(stored.astype(np.float64) * scale.slope + scale.intercept, scale.slope)
+    return ReadBack(stored.astype(np.float64) * scale.slope + scale.intercept, scale.slope)
 
 
 def write_stored(
