@@ -23,7 +23,8 @@ from brgm_med.pipelines.reconstruct.registration import error_covariance, output
 from brgm_med.priors import DEFAULT
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.search import VOLUME
-from self_prior_measure import Case, Judge, cases, perceptual
+from judge import Case, Judge
+from self_prior_measure import cases, perceptual
 
 OWN, POPULATION = (0.0, 0.9, 1.1, 1.3), (0.0, 0.15, 0.3, 0.5, 1.0)
 

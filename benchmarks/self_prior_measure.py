@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ import torch
 from torch import Tensor
 
 from brgm_med.consistency import project
-from brgm_med.metrics import lpips, ssim
 from brgm_med.ops.precision import native_precision
 from brgm_med.perceptual import LPIPS
 from brgm_med.pipelines.reconstruct.registration import error_covariance
@@ -29,13 +27,12 @@ from brgm_med.self_prior.network import SubSliceNetwork, averaged, condition
 from brgm_med.self_prior.prior import IntensityScale
 from brgm_med.self_prior.thick_axis import ThickAxis, cubic_matrix
 from brgm_med.self_prior.tune import Lesson, smoothing, tune
-from brgm_med.transforms.acquire import AcquisitionModel, fine_grid, interpolate, respaced
-from brgm_med.transforms.geometry import Grid, resample
+from brgm_med.transforms.acquire import fine_grid, interpolate, respaced
 from brgm_med.transforms.oblique import acquire_turned, turned
 from brgm_med.transforms.prepare import Heads, heads_in
-from brgm_med.transforms.register import resample_cubic
 from brgm_med.transforms.simulate import degrade, thick_slices
 from brgm_med.weights import lpips_features, lpips_heads
+from judge import Case, Judge
 
 GAINS = (0.0, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.6)
 SPLIT = {
@@ -47,19 +44,6 @@ SPLIT = {
 FIELDS = ("case", "method", "psnr", "ssim", "lpips", "best_gain", "gain", "extra_blur", "noise", "step", "pixel_mm")
 FIELDS += ("iterations", "cpu", "wall")
 Row = dict[str, Any]
-
-
-@dataclass
-class Case:
-    """`truth` [1, X, Y, Z] on `grid`; `scan` of it on `coarse`; the noise's standard deviation in its intensities."""
-
-    name: str
-    truth: Tensor
-    grid: Grid
-    scan: Tensor
-    coarse: Grid
-    model: AcquisitionModel
-    noise: float = 0.0
 
 
 def turned_case(name: str, path: Path, index: int, noise: float = 0.0, blur: float = 0.0) -> Case:
@@ -120,60 +104,6 @@ def cases(data: Path, which: str) -> Iterator[Case]:
             yield turned_case(f"ixi {path.name[:6]}", path, index)
 
 
-def inside(case: Case) -> Tensor:
-    """Voxels of the truth in the scan's field of view less a slice, and in the box of its signal, [X, Y, Z] bool."""
-    core = torch.zeros(1, *case.coarse.shape)
-    margin = [1 if a == case.model.axis else 3 for a in range(3)]
-    core[(0, *(slice(m, -m) for m in margin))] = 1
-    mask = resample(core, case.coarse, case.grid)[0] > 0.99
-    signal = (case.truth[0] > 0.1 * float(case.truth.max())).nonzero()
-    low, high = signal.min(0).values, signal.max(0).values + 1
-    box = torch.zeros_like(mask)
-    box[tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))] = True
-    return mask & box
-
-
-class Judge:
-    """Scores of images on the truth's grid."""
-
-    def __init__(self, case: Case, model: LPIPS) -> None:
-        self.case, self.lpips, self.mask = case, model, inside(case)
-        truth = case.truth[0]
-        low, high = torch.quantile(truth[self.mask][::20].double(), torch.tensor([0.005, 0.995]).double()).tolist()
-        self.window = (low, high)
-        index = self.mask.nonzero()
-        self.box = tuple(
-            slice(int(a), int(b) + 1) for a, b in zip(index.min(0).values, index.max(0).values, strict=True)
-        )
-        thick_world = case.grid.world_axis(case.model.axis)
-        self.across = case.grid.index_axis(1 if thick_world != 1 else 0)  # coronal, or sagittal slices
-
-    def on_truth(self, image: Tensor, fine: Grid) -> Tensor:
-        """[1, X, Y, Z] on `fine` -> on the truth's grid [X, Y, Z]."""
-        grid = self.case.grid
-        if np.allclose(fine.affine, grid.affine, atol=1e-3):
-            result = torch.zeros(grid.shape)
-            shape = [min(a, b) for a, b in zip(fine.shape, grid.shape, strict=True)]
-            corner = tuple(slice(0, n) for n in shape)
-            result[corner] = image[0][corner]
-            return result
-        return resample_cubic(image, fine, grid)[0]
-
-    def psnr(self, error: float) -> float:
-        return float(10 * np.log10((self.window[1] - self.window[0]) ** 2 / error))
-
-    def mean(self, product: Tensor) -> float:
-        return float(product[self.mask].double().mean())
-
-    def pictures(self, image: Tensor) -> dict[str, float]:
-        """SSIM and LPIPS, means over every second slice."""
-        truth = self.case.truth[0]
-        seen = torch.where(self.mask, image, truth)
-        stacks = [v[self.box].movedim(self.across, 0)[4:-4:2, None] for v in (seen, truth)]
-        similar = float(ssim(*stacks, self.window[1] - self.window[0]).mean())
-        return {"ssim": similar, "lpips": float(lpips(*stacks, self.window, self.lpips).mean())}
-
-
 @cache
 def perceptual(path: Path) -> LPIPS:
     return LPIPS("alex", lpips_features("alex", path), lpips_heads("alex"))
@@ -187,14 +117,12 @@ def scores(case: Case, network: SubSliceNetwork, iterations: tuple[int, ...], mo
     corruption = case.model.corruption(fine, case.coarse)
     cubic = interpolate(case.scan, case.coarse, fine)
     images = {
-        "cubic": cubic,
-        "cubic + consistency": project(cubic, corruption, case.scan),
-        "cubic + consistency, weighted": project(cubic, corruption, case.scan, error_covariance(fine)),
+        "cubic": (case.scan, case.coarse),
+        "cubic + consistency": (project(cubic, corruption, case.scan), fine),
+        "cubic + consistency, weighted": (project(cubic, corruption, case.scan, error_covariance(fine)), fine),
     }
-    for name, image in images.items():
-        there = judge.on_truth(image, fine)
-        error = judge.psnr(judge.mean((there - truth).square()))
-        yield {"case": case.name, "method": name, "psnr": error} | judge.pictures(there)
+    for name, (image, grid) in images.items():
+        yield {"case": case.name, "method": name} | judge.scores(judge.on_truth(image, grid))
     for count in iterations:
         began, wall = time.process_time(), time.monotonic()
         slices = case.model

@@ -129,7 +129,9 @@ def read_scan(
     for clause in suspicions(source.array, grid, model):
         say(f"warning: {name}: {clause}")
     values = torch.from_numpy(source.array)[None]
-    return ScanFile(path, source.header, Scan(values, grid, model, noise, str(path)), origin)
+    return ScanFile(
+        path, source.header, Scan(values, grid, model, noise, str(path) if name != WITHHELD else WITHHELD), origin
+    )
 
 
 def say_tolerated(header: Header, name: str) -> None:

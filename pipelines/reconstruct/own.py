@@ -12,12 +12,13 @@ from torch import Tensor
 
 from brgm_med.errors import InputRefusedError
 from brgm_med.files import digest
-from brgm_med.noise_level import NoiseLevel, thinned
+from brgm_med.noise_level import NoiseLevel, noise_of_scan, thinned
 from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, PriorWeight, Scan
 from brgm_med.pipelines.reconstruct.phases import Phases, counted, silent
 from brgm_med.search import Search
 from brgm_med.self_prior import Acquisition, SelfPrior, ThickScan, learn
 from brgm_med.self_prior.prior import BLURRED
+from brgm_med.self_prior.spectrum import true_pixels
 from brgm_med.self_prior.weights import FILE
 from brgm_med.transforms.acquire import fine_grid
 from brgm_med.transforms.geometry import Grid, resample
@@ -37,7 +38,7 @@ class Taught:
 
     `base`: cubic interpolation made consistent; `image`: with the gain times the detail that the scans taught.
     `measurements`: all scans, of the result. `priors`: those of the scans with thick slices, in their order,
-    after so many `iterations`.
+    after so many `iterations`; `pixels`: their true pixel sizes, mm, see `detail_of`.
     """
 
     base: Tensor
@@ -45,6 +46,7 @@ class Taught:
     measurements: tuple[LinearMeasurement, ...]
     noise: tuple[NoiseLevel, ...]
     priors: tuple[SelfPrior, ...]
+    pixels: tuple[tuple[float, float], ...]
     iterations: int
 
     @property
@@ -55,8 +57,9 @@ class Taught:
             "iterations": self.iterations,
             "extra_blur": round(prior.extra_blur, 4),
             "slice_spacing_in_pixels": prior.acquisition.thick.step,
+            "true_pixels_mm": list(self.pixels[0]),
         }
-        return PriorWeight("self", digest(FILE), prior.acquisition.pixel, prior.gain, reason(prior), facts)
+        return PriorWeight("self", digest(FILE), min(self.pixels[0]), prior.gain, reason(prior), facts)
 
 
 def reason(prior: SelfPrior) -> str:
@@ -84,7 +87,17 @@ def acquisition(scan: Scan) -> Acquisition:
 
 def noise_level(scan: Scan) -> NoiseLevel:
     """As stated, else estimated from the scan itself."""
-    return NoiseLevel(0.0, "unidentified") if scan.noise is None else NoiseLevel(scan.noise, "stated")
+    if scan.noise is not None:
+        return NoiseLevel(scan.noise, "stated")
+    return noise_of_scan(scan.values[0], slice_axis(scan))
+
+
+def detail_of(scan: Scan) -> tuple[float, float]:
+    """True pixel sizes (mm) of the scan's planes along both axes: larger than stored where these were interpolated."""
+    axis = slice_axis(scan)
+    first, second = (s for a, s in enumerate(scan.grid.spacing) if a != axis)
+    x, y = true_pixels(scan.values[0].movedim(axis, 0))
+    return first * x, second * y
 
 
 def teach(
@@ -114,12 +127,9 @@ def teach(
     with counted(phases, "learning from the scan's planes") as step:
         priors = learn([scan for _, scan in thick], iterations=search.learning, seed=seed, progress=step)
     of = {number: prior for (number, _), prior in zip(thick, priors, strict=True)}
+    pixels = {number: detail_of(scans[number]) for number in of}
     for number, prior in of.items():
-        fine, apart = prior.acquisition.pixel, prior.acquisition.thick.step
-        message(
-            f"{scans[number].name}: learned from its planes, {fine:g} mm between slices {apart * fine:g} mm apart, "
-            f"gain {prior.gain:g} ({reason(prior)}), noise {noise[number].deviation:.3g} ({noise[number].kind})"
-        )
+        message(f"{scans[number].name}: {learned(prior, pixels[number], noise[number])}")
     images = [_images(scan, of.get(number), grid, phases) for number, scan in enumerate(scans)]
     first, (base, image) = scans[0], images[0]
     operator = first.acquisition.corruption(grid, first.grid)
@@ -136,7 +146,19 @@ def teach(
         values = (slope * scan.values + offset) * used
         measurements.append(LinearMeasurement(profile, values, used[0] > 0, slope * level.deviation))
     base, image = (t / weights for t in totals)
-    return Taught(base, image, tuple(measurements), noise, priors, search.learning)
+    return Taught(base, image, tuple(measurements), noise, priors, tuple(pixels.values()), search.learning)
+
+
+def learned(prior: SelfPrior, pixels: tuple[float, float], noise: NoiseLevel) -> str:
+    """What was learned, for the log: scales, gain, noise."""
+    pixel, apart = prior.acquisition.pixel, prior.acquisition.thick.step * prior.acquisition.pixel
+    line = (
+        f"detail of {min(pixels):.3g} mm learned from its planes for slices {apart:.3g} mm apart, gain {prior.gain:g} "
+    )
+    line += f"({reason(prior)}), noise {noise.deviation:.3g} ({noise.kind})"
+    if min(pixels) > 1.001 * pixel:
+        line += f"; its pixels of {pixel:.3g} mm are interpolated from {pixels[0]:.3g} x {pixels[1]:.3g} mm"
+    return line
 
 
 def _images(scan: Scan, prior: SelfPrior | None, grid: Grid, phases: Phases) -> tuple[Tensor, Tensor]:

@@ -44,7 +44,7 @@ INPUTS = ("source", "further_scans", "mask")
 
 NAMES = {
     "prior": "name sha256 finest_detail_mm finest_detail_pixels weight reason iterations extra_blur "
-    "slice_spacing_in_pixels",
+    "slice_spacing_in_pixels true_pixels_mm",
     "population_prior": "name sha256 finest_detail_mm weight reason",
     "acquisition": "Thickness Spacing SliceAxis Profile Origin Stated",
     "parameters": "factor steps noise seed perceptual weights covariance_mm spacing_mm device precision",
