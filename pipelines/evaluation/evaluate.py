@@ -146,7 +146,7 @@ def _write_report(asked: Evaluation, bundle: PriorBundle, rows: Sequence[Row], s
 
 
 def middle_pictures(folder: Path, subjects: Sequence[str]) -> list[str]:
-    """Of each subject's kept pictures the middle one: their names."""
+    """Names of the middle one of each subject's kept pictures."""
     middle = []
     for subject in subjects:
         stem = subject.split(".")[0]

@@ -65,7 +65,7 @@ def verdicts(rows: Sequence[Row]) -> list[str]:
 
 
 def honesty(rows: Sequence[Row]) -> list[str]:
-    """Whether the orthogonal projection kept its word, and the images on which interpolation is nearer to the truth."""
+    """Sentences: the projection kept its word or not, and the images on which interpolation is nearer to the truth."""
     lines = []
     before, after = (
         {(row["subject"], row["image"]): row for row in rows if row["method"] == method}
@@ -93,7 +93,7 @@ def honesty(rows: Sequence[Row]) -> list[str]:
 
 
 def report(rows: Sequence[Row], titles: dict[str, str]) -> str:
-    """Everything about one task's rows: level by level, `titles` by level."""
+    """Tables and sentences on one task's rows: level by level, `titles` by level."""
     lines = []
     for level, these in grouped(rows, "level").items():
         subjects = len(grouped(these, "subject"))

@@ -65,7 +65,7 @@ def known(name: str) -> str:
 
 
 def unavailable(name: str, perceptual: bool) -> str | None:
-    """Why a method cannot be run on this machine, in a line; None if it can. `perceptual`: LPIPS has its weights."""
+    """Reason why a method cannot run on this machine, a line; None if it can. `perceptual`: LPIPS has its weights."""
     method = known(name).split("+")[0]
     if method.startswith("projection") and not perceptual:
         return f"--methods {method}: needs weights for LPIPS (brgm-med doctor tells how to get them)"

@@ -42,16 +42,16 @@ class Source:
     """The origin of a subject: a scan or a picture, or the file in which its prepared head is kept."""
 
     path: Path
-    kept: Path | None = None
+    stored: Path | None = None
 
     def load(self, bundle: PriorBundle, every: int = EVERY) -> Subject:
         """Raises InputRefusedError for a picture that cannot be read, PriorError for a damaged kept head."""
-        if self.kept is None:
+        if self.stored is None:
             image = _framed(self.path, bundle)
             return Subject(self.path.name, image[None], (0,), (-1.0, 1.0))
-        head = read_head(self.kept)
+        head = read_head(self.stored)
         if head is None:
-            raise PriorError(f"{self.kept}: missing or damaged; run the same command again, which makes it anew")
+            raise PriorError(f"{self.stored}: missing or damaged; run the same command again, which makes it anew")
         images = head["stack"][::every].float()
         shares = torch.tensor([0.005, 0.995], dtype=torch.float64)
         low, high = torch.quantile(images.flatten().double(), shares).tolist()

@@ -161,7 +161,7 @@ def inferred_on(
 
 
 def _backwards(one: Grid, other: Grid) -> bool:
-    """Whether two grids are the same but for the direction of their last axis."""
+    """True where two grids are the same but for the direction of their last axis."""
     turn = np.diag([1.0, 1.0, -1.0, 1.0])
     turn[2, 3] = one.shape[2] - 1
     return one.shape == other.shape and np.allclose(one.affine @ turn, other.affine, atol=1e-3)

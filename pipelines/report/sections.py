@@ -52,7 +52,7 @@ def row(evidence: Evidence, alt: str, draw: Callable[[Spot], Image]) -> str:
 
 
 def compare(evidence: Evidence) -> str:
-    """Before and after, in one place or side by side."""
+    """Images before and after, in one place or side by side."""
     low, high = images.window(evidence.scan.values)
     shown = (
         f"Black is {number(low)} and white {number(high)}, in the scan's units, before and after alike. {CONVENTION}"
