@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from brgm_med.priors import DEFAULT
+from brgm_med.priors import AUTO, DEFAULT
 
 Handler = Callable[[argparse.Namespace], None]
 INFINITY = float("inf")
@@ -103,7 +103,7 @@ def search_arguments(parser: argparse.ArgumentParser, auto: bool = False) -> Non
             "self: what the scan's own planes teach; NAME or DIR: that population prior alone; auto (default): both, "
         )
         text += "the shipped population prior as far as it knows such scans"
-        parser.add_argument("--prior", default="auto", metavar="auto|self|NAME|DIR", help=text)
+        parser.add_argument("--prior", default=AUTO, metavar="auto|self|NAME|DIR", help=text)
     else:
         parser.add_argument("--prior", default=DEFAULT, metavar="NAME|DIR")
     parser.add_argument(

@@ -23,7 +23,7 @@ from brgm_med.pipelines.cli.arguments import (
     scan_arguments,
     scan_path,
 )
-from brgm_med.priors import DEFAULT
+from brgm_med.priors import population
 
 ONLY_VOLUMES = (
     *("like", "series", "slice_thickness", "profile", "gap", "spacing", "noise"),
@@ -176,8 +176,7 @@ def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Calla
         raise UsageError(f"--certificate: {a.scan} is a folder, and every result has one of its own; leave it out")
     if a.deidentify and (folder or a.out is None or a.out.suffix.lower() != ".dcm"):
         raise UsageError("--deidentify: of pictures, takes one at a time, to an --out whose name ends in .dcm")
-    if a.prior == "auto":
-        a.prior = DEFAULT
+    a.prior = population(a.prior) or a.prior
     one = partial(work, options=Options(choices=_choices(a), **options(a, *EVERY)))
     if folder:
         each(a.scan, a.out, one)

@@ -6,8 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-OWN = "self"
-"""Name in a certificate of the prior that the scan's own planes taught."""
+from brgm_med.priors import SELF
 
 RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -51,7 +50,7 @@ def axes(record: Any) -> str | None:
 def own_prior(certificate: Mapping[str, Any]) -> dict[str, Any]:
     """The certificate's record of the prior that the scan's own planes taught; empty where there was none."""
     record = certificate.get("prior")
-    return record if isinstance(record, dict) and record.get("name") == OWN else {}
+    return record if isinstance(record, dict) and record.get("name") == SELF else {}
 
 
 def population_prior(certificate: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from brgm_med.errors import BrgmError, InputRefusedError, PriorError
 from brgm_med.files import digest
-from brgm_med.pipelines.report.entries import OWN, at, population_prior
+from brgm_med.pipelines.report.entries import at, population_prior
 from brgm_med.pipelines.report.images import Volume
 from brgm_med.pipelines.results.records import file_record, source_record
+from brgm_med.priors import AUTO, SELF
 from brgm_med.priors.bundle import find
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.formats import for_reading
@@ -204,7 +205,7 @@ def _template(
     """The template's image and brain mask on `grid`, only of the population prior that the certificate names by its
     SHA-256. `prior`: its name or folder here; None, "auto" or "self": as in the certificate."""
     record = population_prior(certificate)
-    name = record.get("name") if prior in (None, "auto", OWN) else prior
+    name = record.get("name") if prior in (None, AUTO, SELF) else prior
     if pose is None or not isinstance(name, str):
         missing["registration"] = "the scan was not registered to a prior's template"
         return None, None

@@ -13,16 +13,16 @@ from brgm_med.pipelines.reading import Profile, called, doubtful, read_scan
 from brgm_med.pipelines.reconstruct.compute import Network, computed_by, perceptual_features, set_up
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.publish import announce, check, publish
-from brgm_med.priors import DEFAULT
+from brgm_med.priors import AUTO, SELF, population
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
 
 def super_resolve(
-    scan: Path | Sequence[Path],
-    out: Path | None = None,
+    scan: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
     *,
     force: bool = False,
-    prior: str = "auto",
+    prior: str = AUTO,
     steps: int | None = None,
     seed: int = 0,
     perceptual: Network = "none",
@@ -54,7 +54,8 @@ def super_resolve(
     The certificate (JSON) goes to `certificate`, by default beside the output, and so does the map of what was
     measured. Raises as the exit codes of `brgm_med.errors` say; nothing is left behind when it does.
     """
-    paths = [scan] if isinstance(scan, Path) else list(scan)
+    paths = [Path(one) for one in ([scan] if isinstance(scan, str | Path) else scan)]
+    out = None if out is None else Path(out)
     named = [series] * len(paths) if series is None or isinstance(series, str) else list(series)
     if len(named) != len(paths):
         raise UsageError(f"{len(paths)} scans, but {len(named)} series; name one for each scan, in their order")
@@ -71,12 +72,13 @@ def super_resolve(
     from brgm_med.priors.bundle import load
     from brgm_med.search import VOLUME
 
-    if prior == "self" and perceptual != "none":
+    if prior == SELF and perceptual != "none":
         raise UsageError(f"--perceptual {perceptual}: is a term of a population prior's search; leave it out")
     where = set_up(device, seed, threads)
-    bundle = None if prior == "self" else load(DEFAULT if prior == "auto" else prior)
+    named_prior = population(prior)
+    bundle = None if named_prior is None else load(named_prior)
     features = None if bundle is None else perceptual_features(perceptual, bundle, lpips_weights, where)
-    own = prior in ("auto", "self")
+    own = prior in (AUTO, SELF)
     if bundle is not None and not own and len(files) == 1 and (doubt := doubtful(files[0].scan, bundle.spacing)):
         say(f"warning: {called(paths[0], choices)}: {doubt}")
     search = VOLUME.limited_to(steps)
