@@ -25,12 +25,12 @@ from torch import Tensor
 from brgm_med.consistency import project
 from brgm_med.errors import PriorError
 from brgm_med.perceptual import LPIPS
+from brgm_med.pipelines.evaluation.volumes import Case, Judge
 from brgm_med.pipelines.reconstruct.registration import error_covariance
 from brgm_med.transforms.acquire import AcquisitionModel, interpolate
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.weights import lpips_features, lpips_heads
 from demo_hole import compare, cut_hole
-from judge import Case, Judge
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = Path(sys.executable).with_name("brgm-med")
@@ -110,10 +110,10 @@ def table(methods: dict[str, Volume], judge: Judge) -> str:
     rows = ["| method | PSNR dB | SSIM | LPIPS |", "|---|---|---|---|"]
     for name, volume in methods.items():
         scores = judge.scores(judge.on_truth(volume.image, volume.grid))
-        distance = f"{scores['lpips']:.3f}" if "lpips" in scores else "n/a"
-        rows.append(f"| {name} | {scores['psnr']:.2f} | {scores['ssim']:.3f} | {distance} |")
+        distance = f"{scores['LPIPS']:.3f}" if "LPIPS" in scores else "n/a"
+        rows.append(f"| {name} | {scores['PSNR']:.2f} | {scores['SSIM']:.3f} | {distance} |")
     rows += ["", judge.statement(), "Higher PSNR and SSIM, lower LPIPS are better."]
-    if judge.lpips is None:
+    if not judge.models:
         rows += ["LPIPS needs AlexNet's weights: set BRGM_MED_LPIPS_WEIGHTS to a file of them (README, air-gapped)."]
     return "\n".join(rows)
 
@@ -175,7 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise RuntimeError("coarse.json does not state the acquisition")
     measured = Volume.read(out / "sr_measured.nii.gz")
     case = Case("demo head", truth.image, truth.grid, coarse.image, coarse.grid, acquisition)
-    judge = Judge(case, perceptual_model())
+    model = perceptual_model()
+    judge = Judge(case, {} if model is None else {"LPIPS": model})
     methods = {CUBIC: coarse} | baselines(coarse, ours.grid, acquisition) | {OURS: ours}
     images = {name: judge.on_truth(methods[name].image, methods[name].grid) for name in (CUBIC, OURS)}
     images[COARSE] = resample(coarse.image, coarse.grid, truth.grid, mode="nearest", padding="border")[0]

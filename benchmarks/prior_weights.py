@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from brgm_med.consistency import project
+from brgm_med.pipelines.evaluation.volumes import Case, Judge
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.reconstruct.consistent import generated
 from brgm_med.pipelines.reconstruct.measurement import Scan
@@ -23,7 +24,6 @@ from brgm_med.pipelines.reconstruct.registration import error_covariance, output
 from brgm_med.priors import DEFAULT
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.search import VOLUME
-from judge import Case, Judge
 from self_prior_measure import cases, perceptual
 
 OWN, POPULATION = (0.0, 0.9, 1.1, 1.3), (0.0, 0.15, 0.3, 0.5, 1.0)
@@ -47,7 +47,7 @@ def table(case: Case, prior: PriorBundle, judge: Judge) -> list[str]:
 
     def score(a: float, b: float) -> tuple[float, float]:
         image = base + a * d + b * c
-        return judge.psnr(judge.mean((image - truth).square())), judge.pictures(image)["lpips"]
+        return judge.psnr(judge.mean((image - truth).square())), judge.pictures(image)["LPIPS"]
 
     zero = score(0, 0)
     lines = [f"\n{case.name}: {population.why()}; base {zero[0]:.2f} dB, LPIPS {zero[1]:.3f}\n"]
@@ -71,7 +71,7 @@ def main() -> None:
     model = perceptual(options.data.parent / "weights" / "alexnet_features_fp16.pth")
     for case in cases(options.data, options.which):
         if options.only in case.name:
-            print("\n".join(table(case, prior, Judge(case, model))), flush=True)
+            print("\n".join(table(case, prior, Judge(case, {"LPIPS": model}))), flush=True)
 
 
 if __name__ == "__main__":

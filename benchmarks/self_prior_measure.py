@@ -17,23 +17,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brgm_med.consistency import project
 from brgm_med.ops.precision import native_precision
 from brgm_med.perceptual import LPIPS
-from brgm_med.pipelines.reconstruct.registration import error_covariance
+from brgm_med.pipelines.evaluation.volume_methods import cubic, finer_grid, projected
+from brgm_med.pipelines.evaluation.volumes import Case, Judge, turned_case
 from brgm_med.search import VOLUME
 from brgm_med.self_prior import Acquisition, ThickScan, learn, weights
 from brgm_med.self_prior.network import SubSliceNetwork, averaged, condition
 from brgm_med.self_prior.prior import IntensityScale
 from brgm_med.self_prior.thick_axis import ThickAxis, cubic_matrix
 from brgm_med.self_prior.tune import Lesson, smoothing, tune
-from brgm_med.transforms.acquire import fine_grid, interpolate, respaced
-from brgm_med.transforms.oblique import acquire_turned, turned
 from brgm_med.transforms.prepare import Heads, heads_in
 from brgm_med.transforms.simulate import degrade, thick_slices
 from brgm_med.weights import lpips_features, lpips_heads
-from judge import Case, Judge
 
+BASELINES = {
+    "cubic": cubic,
+    "cubic + consistency": projected(orthogonal=True),
+    "cubic + consistency, weighted": projected(orthogonal=False),
+}
 GAINS = (0.0, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.6)
 SPLIT = {
     "validation": (slice(120, 124), slice(4, 6), slice(36, 38)),
@@ -46,22 +48,7 @@ FIELDS += ("iterations", "cpu", "wall")
 Row = dict[str, Any]
 
 
-def turned_case(name: str, path: Path, index: int, noise: float = 0.0, blur: float = 0.0) -> Case:
-    """Gaussian slices of 6 mm along S by a scanner that is turned by 5 to 15 degrees about each axis."""
-    ((truth, grid),) = Heads([path])
-    finest = sorted(grid.spacing)[1]
-    square = respaced(
-        grid, (finest,) * 3, tuple(int(n * s / finest + 1e-6) for n, s in zip(grid.shape, grid.spacing, strict=True))
-    )
-    coarse, model = thick_slices(square, "S", 6.0, profile="gaussian")
-    random = np.random.default_rng(index)
-    degrees = random.uniform(5, 15, 3) * random.choice([-1, 1], 3)
-    coarse = turned(coarse, degrees)
-    scan = acquire_turned(truth, grid, coarse, model)
-    return noisy(Case(name, truth, grid, scan, coarse, model), noise)
-
-
-def straight_case(name: str, path: Path, world: str, noise: float = 0.0, blur: float = 0.0) -> Case:
+def straight_case(name: str, path: Path, world: str, blur: float = 0.0) -> Case:
     """Slices of 5 mm along R or A; `blur`: voxels by which the truth is blurred through plane."""
     ((truth, grid),) = Heads([path])
     coarse, model = thick_slices(grid, world, 5.0)
@@ -69,16 +56,15 @@ def straight_case(name: str, path: Path, world: str, noise: float = 0.0, blur: f
     matrix = smoothing(grid.shape[axis], blur)
     if matrix is not None:
         truth = torch.movedim(torch.tensordot(matrix, truth, ([1], [axis + 1])), 0, axis + 1).contiguous()
-    return noisy(Case(name, truth, grid, degrade(truth, grid, coarse, model), coarse, model), noise)
+    return Case(name, truth, grid, degrade(truth, grid, coarse, model), coarse, model)
 
 
 def noisy(case: Case, noise: float) -> Case:
     """White Gaussian noise of that part of the truth's 99.5th percentile."""
-    if noise:
-        values = case.truth.flatten()[::50].double()
-        case.noise = noise * float(values.quantile(0.995))
-        case.scan = case.scan + case.noise * torch.randn(case.scan.shape, generator=torch.Generator().manual_seed(7))
-        case.name += f", {100 * noise:g} % noise"
+    values = case.truth.flatten()[::50].double()
+    case.noise = noise * float(values.quantile(0.995))
+    case.scan = case.scan + case.noise * torch.randn(case.scan.shape, generator=torch.Generator().manual_seed(7))
+    case.name += f", {100 * noise:g} % noise"
     return case
 
 
@@ -94,8 +80,8 @@ def cases(data: Path, which: str) -> Iterator[Case]:
     for path in brain_paths:
         for world in "RA":
             yield straight_case(f"ds002748 {path.name[:6]} {world}", path, world)
-    yield turned_case(f"ixi {ixi_paths[0].name[:6]}", ixi_paths[0], 0, noise=0.05)
-    yield straight_case(f"ds002748 {brain_paths[0].name[:6]} R", brain_paths[0], "R", noise=0.05)
+    yield noisy(turned_case(f"ixi {ixi_paths[0].name[:6]}", ixi_paths[0], 0), 0.05)
+    yield noisy(straight_case(f"ds002748 {brain_paths[0].name[:6]} R", brain_paths[0], "R"), 0.05)
     for blur in (1.0, 2.0):
         name = f"ds002748 {brain_paths[0].name[:6]} R, blurred by {blur:g}"
         yield straight_case(name, brain_paths[0], "R", blur=blur)
@@ -111,23 +97,23 @@ def perceptual(path: Path) -> LPIPS:
 
 def scores(case: Case, network: SubSliceNetwork, iterations: tuple[int, ...], model: LPIPS) -> Iterator[Row]:
     """A row per method and gain."""
-    judge = Judge(case, model)
+    judge = Judge(case, {"LPIPS": model})
     truth, scan = case.truth[0], case.scan[0]
-    fine = fine_grid(case.coarse, (min(s for a, s in enumerate(case.coarse.spacing) if a != case.model.axis),) * 3)
-    corruption = case.model.corruption(fine, case.coarse)
-    cubic = interpolate(case.scan, case.coarse, fine)
-    images = {
-        "cubic": (case.scan, case.coarse),
-        "cubic + consistency": (project(cubic, corruption, case.scan), fine),
-        "cubic + consistency, weighted": (project(cubic, corruption, case.scan, error_covariance(fine)), fine),
-    }
-    for name, (image, grid) in images.items():
-        yield {"case": case.name, "method": name} | judge.scores(judge.on_truth(image, grid))
+
+    def pictures(image: Tensor) -> Row:
+        return {name.lower(): value for name, value in judge.pictures(image).items()}
+
+    for name, baseline in BASELINES.items():
+        result = baseline(case)
+        image = judge.on_truth(result.image, result.grid)
+        error = judge.psnr(judge.mean((image - truth).square()))
+        yield {"case": case.name, "method": name, "psnr": error} | pictures(image)
+    fine = finer_grid(case)
     for count in iterations:
         began, wall = time.process_time(), time.monotonic()
         slices = case.model
-        thickness = slices.thickness[slices.axis]
-        acquisition = Acquisition.of(scan.shape, case.coarse.spacing, slices.axis, thickness, slices.profile)
+        thickness = slices.thickness[case.axis]
+        acquisition = Acquisition.of(scan.shape, case.coarse.spacing, case.axis, thickness, slices.profile)
         (prior,) = learn([ThickScan(scan, acquisition, case.noise)], iterations=count, network=network)
         base, detail = prior.base(scan), prior.detail(scan)
         facts = {
@@ -150,7 +136,7 @@ def scores(case: Case, network: SubSliceNetwork, iterations: tuple[int, ...], mo
 
         for gain in GAINS:
             yield row(f"self {count} x {gain:g}", gain) | facts
-        yield row(f"self {count}", prior.gain) | facts | judge.pictures(b + prior.gain * d)
+        yield row(f"self {count}", prior.gain) | facts | pictures(b + prior.gain * d)
 
 
 def flat_scores(path: Path, network: SubSliceNetwork, iterations: tuple[int, ...], factor: int = 3) -> Iterator[Row]:

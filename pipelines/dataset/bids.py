@@ -20,7 +20,9 @@ from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.files import read_json, replacing
 from brgm_med.pipelines.dataset.ignored import ignored
 from brgm_med.pipelines.results.certificate import STATEMENT
-from brgm_med.transforms.formats import stem
+from brgm_med.transforms.formats import endings, nifti, stem
+from brgm_med.transforms.formats.dicom import is_volume
+from brgm_med.transforms.formats.dicom.archive import is_zip
 
 VERSION = "1.10.0"
 T1W = "T1w"
@@ -206,7 +208,6 @@ def result_spacing(scan: Path, prior: float | None, own: bool) -> float | None:
     axis. A scan that cannot be read is refused later.
     """
     from brgm_med.transforms.acquire import SAME
-    from brgm_med.transforms.formats import nifti
 
     try:
         affine = nifti.read_header(scan).affine
@@ -219,7 +220,7 @@ def result_spacing(scan: Path, prior: float | None, own: bool) -> float | None:
 
 
 def _each_once(scans: Sequence[Scan]) -> list[Scan]:
-    """Of scans that would have one derivative (.nii and .nii.gz of one name), none: nobody knows which is meant."""
+    """The scans; those that would have one derivative (.nii and .nii.gz of one name) are a problem: which is meant?"""
     names = [scan.destination for scan in scans]
     text = "another scan has this name too, with another ending; rename one"
     return [
@@ -229,22 +230,13 @@ def _each_once(scans: Sequence[Scan]) -> list[Scan]:
 
 
 def find_plain(
-    root: Path,
-    *,
-    task: str,
-    series: str | None = None,
-    mask_pattern: str | None = None,
-    without: Sequence[Path] = (),
+    root: Path, *, task: str, series: str | None = None, mask_pattern: str | None = None, without: Sequence[Path] = ()
 ) -> list[Scan]:
     """Every NIfTI file below `root`, and every folder or zip right in it that holds DICOM, by name; none in `without`.
 
     A mask is what `mask_pattern` finds, a path from `root` in which {stem} is the scan's name without ending (default:
     {stem}_mask.nii.gz beside the scan); masks are no scans. Raises InputRefusedError where there is nothing.
     """
-    from brgm_med.transforms.formats import endings
-    from brgm_med.transforms.formats.dicom import is_volume
-    from brgm_med.transforms.formats.dicom.archive import is_zip
-
     if not root.is_dir():
         raise InputRefusedError(f"{root}: is no folder; give one of NIfTI files, or of folders of DICOM")
     hidden = [p.resolve() for p in without]
@@ -272,7 +264,8 @@ def find_plain(
             if task == "inpaint":
                 mask = the_mask(root, file, masks[file])
                 sources.append(mask.relative_to(root).as_posix())
-            metadata = json_beside(file)
+            beside = file.with_name(f"{stem(file)}.json")
+            metadata = read_json(beside) if file.is_file() and beside.is_file() else {}
         except InputRefusedError as error:
             problem = str(error).replace(f"{root}/", "")
         sidecar: dict[str, Any] = {"Description": STATEMENT, "Sources": sources}
@@ -281,12 +274,6 @@ def find_plain(
     if not scans:
         raise InputRefusedError(f"{root}: holds no scan, neither NIfTI nor folders of DICOM; check the name")
     return _each_once(scans)
-
-
-def json_beside(scan: Path) -> dict[str, Any]:
-    """The content of the JSON file beside a NIfTI file. Raises InputRefusedError for one that is damaged."""
-    beside = scan.with_name(f"{stem(scan)}.json")
-    return read_json(beside) if scan.is_file() and beside.is_file() else {}
 
 
 def describe_dataset(out: Path, root: Path, name: str) -> None:

@@ -45,7 +45,7 @@ def run(
     reports_only: bool = False,
     dry_run: bool = False,
 ) -> None:
-    """Do `level` of the study at `root`, into `out`; `work` (default: OUT_work beside it) remembers what is done.
+    """Run `level` of the study at `root`, into `out`; `work` (default: OUT_work beside it) remembers what is done.
 
     participant: every scan is reconstructed, or, to train, registered and sliced. group: the table of the study
     (study.html, study.csv), and, to train, the training, into `out`/prior. Each scan ends as a derivative, or as a note

@@ -23,7 +23,7 @@ from brgm_med.transforms.template import Pose
 class Scan:
     """A measured volume: `values` [1, X, Y, Z], in any units, on `grid`, each sampled as `acquisition` says.
 
-    `noise`: its standard deviation in these units; None: to be estimated in the air around the head. `name` stands in
+    `noise`: its standard deviation in these units; None: to be estimated from the scan itself. `name` stands in
     messages. Raises ValueError where values and grid do not fit each other.
     """
 

@@ -15,6 +15,7 @@ from brgm_med.files import digest
 from brgm_med.noise_level import NoiseLevel, noise_of_scan, thinned
 from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, PriorWeight, Scan
 from brgm_med.pipelines.reconstruct.phases import Phases, counted, silent
+from brgm_med.priors import SELF
 from brgm_med.search import Search
 from brgm_med.self_prior import Acquisition, SelfPrior, ThickScan, learn
 from brgm_med.self_prior.prior import BLURRED
@@ -59,7 +60,7 @@ class Taught:
             "slice_spacing_in_pixels": prior.acquisition.thick.step,
             "true_pixels_mm": list(self.pixels[0]),
         }
-        return PriorWeight("self", digest(FILE), min(self.pixels[0]), prior.gain, reason(prior), facts)
+        return PriorWeight(SELF, digest(FILE), min(self.pixels[0]), prior.gain, reason(prior), facts)
 
 
 def reason(prior: SelfPrior) -> str:

@@ -134,7 +134,8 @@ def read_back(
     stored: NDArray[np.generic], outside: NDArray[np.bool_], registration: Registration, written: NDArray[np.generic]
 ) -> Entry:
     """Entries of a certificate that Image Comments do not carry. Raises BrgmError where a voxel `outside` changed."""
-    if not same_bits(written[outside].astype(stored.dtype), stored[outside]):
+    native = stored.dtype.newbyteorder("=")  # the bytes tell NaN payloads apart
+    if written[outside].astype(native).tobytes() != stored[outside].astype(native).tobytes():
         raise BrgmError("voxels outside the hole changed; this is a defect, please report it")
     return {"registration": registration_record(registration.correlation, registration.pose)}
 
@@ -174,9 +175,3 @@ def stored_like(
     levels = np.rint(exact)
     new[hole] = np.clip(levels, low, high).astype(stored_type)
     return new, int(((levels < low) | (levels > high)).sum())
-
-
-def same_bits(a: NDArray[np.generic], b: NDArray[np.generic]) -> bool:
-    """Equal to the last bit, NaN payloads included, whatever the byte order."""
-    native = a.dtype.newbyteorder("=")
-    return a.astype(native).tobytes() == b.astype(native).tobytes()

@@ -49,7 +49,7 @@ def super_resolve(
     scans of one head, in one world, give one result, which has the axes, the units and the format of the first;
     `series` then is one for each. `thickness`, `profile` and `gap` describe them all. `spacing`: of the result, mm, by
     default the finest of the scans and the prior. `noise`: its standard deviation in the scans' units; None: estimated
-    in the air around the head. For `out`, `like` and `choices` see `results.choose.target_of`.
+    from the scan itself. For `out`, `like` and `choices` see `results.choose.target_of`.
 
     The certificate (JSON) goes to `certificate`, by default beside the output, and so does the map of what was
     measured. Raises as the exit codes of `brgm_med.errors` say; nothing is left behind when it does.

@@ -53,7 +53,7 @@ class InputSpec(BaseInterfaceInputSpec):
     def _get_sorteddict(
         self, objekt: Any, dictwithhash: bool = False, hash_method: str | None = None, hash_files: bool = True
     ) -> Any:
-        """As Nipype's, and a folder (given by its whole path) counts by what it holds."""
+        """Inputs sorted and hashed as Nipype's, and a folder (given by its whole path) by what it holds."""
         if hash_files and isinstance(objekt, str) and os.path.isabs(objekt) and os.path.isdir(objekt):
             content = content_of(objekt)
             return (objekt, content) if dictwithhash else content

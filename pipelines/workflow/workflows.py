@@ -78,24 +78,21 @@ def init_preprocess_wf(
     inputs = _fields("inputnode", "scans", "series", "metadata")
     outputs = _fields("outputnode", "scans", "sidecars", "registered", "poses", "slices")
     convert = _each(Convert(keep_going=keep_going), "convert", ["scan", "series", "metadata"])
-    wf.connect(
-        [
-            (inputs, convert, [("scans", "scan"), ("series", "series"), ("metadata", "metadata")]),
-            (convert, outputs, [("scan", "scans"), ("sidecar", "sidecars")]),
-        ]
-    )
+    edges: list[Any] = [
+        (inputs, convert, [("scans", "scan"), ("series", "series"), ("metadata", "metadata")]),
+        (convert, outputs, [("scan", "scans"), ("sidecar", "sidecars")]),
+    ]
     if register:
         step = Preprocess(prior=prior_path(prior), threads=threads, keep_going=keep_going)
         preprocess = _each(step, "preprocess", ["scan"], threads)
         cut = _each(Slice(keep_going=keep_going), "slice", ["registered"])
-        wf.connect(
-            [
-                (convert, preprocess, [("scan", "scan")]),
-                (preprocess, cut, [("registered", "registered")]),
-                (preprocess, outputs, [("registered", "registered"), ("pose", "poses")]),
-                (cut, outputs, [("slices", "slices")]),
-            ]
-        )
+        edges += [
+            (convert, preprocess, [("scan", "scan")]),
+            (preprocess, cut, [("registered", "registered")]),
+            (preprocess, outputs, [("registered", "registered"), ("pose", "poses")]),
+            (cut, outputs, [("slices", "slices")]),
+        ]
+    wf.connect(edges)
     return wf
 
 
@@ -152,15 +149,14 @@ def init_reconstruct_wf(
     step = Reconstruct(task=task, seed=seed, threads=threads, keep_going=keep_going, **stated, **search)
     reconstruct = _each(step, "reconstruct", [field for _, field in (*scan, *own)], threads)
     report = _each(Report(keep_going=keep_going, **reported), "report", [field for _, field in (*scan, *results)])
-    wf.connect(
-        [
-            (inputs, reconstruct, [*scan, *own, *trained]),
-            (reconstruct, outputs, [("result", "results"), ("measured", "measured"), ("certificate", "certificates")]),
-            (inputs, report, [*scan, *trained]),
-            (reconstruct, report, results),
-            (report, outputs, [("report", "reports")]),
-        ]
-    )
+    edges: list[Any] = [
+        (inputs, reconstruct, [*scan, *own, *trained]),
+        (reconstruct, outputs, [("result", "results"), ("measured", "measured"), ("certificate", "certificates")]),
+        (inputs, report, [*scan, *trained]),
+        (reconstruct, report, results),
+        (report, outputs, [("report", "reports")]),
+    ]
+    wf.connect(edges)
     return wf
 
 
@@ -218,22 +214,21 @@ def init_brgm_wf(
     options: dict[str, Any] = {"steps": steps, "seed": seed, "threads": threads}
     reconstruct = init_reconstruct_wf(task=task, prior=prior if train is None else None, **options)
     back = init_write_back_wf(out_dir=out_dir, task=task, uid_seed=str(seed), dicom=dicom)
-    wf.connect(
-        [
-            (inputs, before, [(field, f"inputnode.{field}") for field in ("scans", "series", "metadata")]),
-            (before, reconstruct, _through("scans", "sidecars")),
-            (reconstruct, back, _through("results", "certificates", "reports")),
-            (inputs, reconstruct, [("destinations", "inputnode.names")]),
-            (inputs, back, [("scans", "inputnode.sources"), ("series", "inputnode.series")]),
-            (inputs, back, [(field, f"inputnode.{field}") for field in ("destinations", "sidecars")]),
-            (back, outputs, [("outputnode.files", "files")]),
-        ]
-    )
+    edges: list[Any] = [
+        (inputs, before, [(field, f"inputnode.{field}") for field in ("scans", "series", "metadata")]),
+        (before, reconstruct, _through("scans", "sidecars")),
+        (reconstruct, back, _through("results", "certificates", "reports")),
+        (inputs, reconstruct, [("destinations", "inputnode.names")]),
+        (inputs, back, [("scans", "inputnode.sources"), ("series", "inputnode.series")]),
+        (inputs, back, [(field, f"inputnode.{field}") for field in ("destinations", "sidecars")]),
+        (back, outputs, [("outputnode.files", "files")]),
+    ]
     if task == "inpaint":
-        wf.connect(inputs, "masks", reconstruct, "inputnode.masks")
+        edges.append((inputs, reconstruct, [("masks", "inputnode.masks")]))
     if train is not None:
         training = init_train_wf(**{"template": space, "seed": seed, "threads": threads, **train})
-        wf.connect([(before, training, _through("slices")), (training, reconstruct, _through("prior"))])
+        edges += [(before, training, _through("slices")), (training, reconstruct, _through("prior"))]
+    wf.connect(edges)
     return wf
 
 
@@ -273,9 +268,6 @@ def init_study_train_wf(
         training = init_train_wf(**{"template": space, "threads": threads, **train})
         publish = Node(WritePrior(out_dir=folder), name="write_prior", run_without_submitting=True)
         wf.connect(
-            [
-                (join, training, [("out", "inputnode.slices")]),
-                (training, publish, [("outputnode.prior", "prior")]),
-            ]
+            [(join, training, [("out", "inputnode.slices")]), (training, publish, [("outputnode.prior", "prior")])]
         )
     return wf
