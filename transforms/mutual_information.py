@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import SimpleITK as sitk
@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from brgm_med.transforms.formats.affine import RAS_LPS, make_affine
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.template import Pose
+
+BINS = 32
+AnyTransform = TypeVar("AnyTransform", sitk.Euler3DTransform, sitk.Similarity3DTransform)
 
 
 def to_sitk(values: NDArray[Any], grid: Grid) -> sitk.Image:
@@ -35,36 +38,37 @@ def to_affine_transform(pose: Pose) -> sitk.AffineTransform:
 def optimise(
     fixed: sitk.Image,
     moving: sitk.Image,
-    start: sitk.Euler3DTransform,
+    start: AnyTransform,
     mask: sitk.Image | None,
     step: float,
     iterations: int,
-) -> tuple[sitk.Euler3DTransform, float]:
+) -> tuple[AnyTransform, float]:
     """Maximise Mattes mutual information from `start`. Deterministic: every voxel, one thread.
 
-    Returns the transform and the negative information: infinite, and `start`, where the images do not overlap.
+    `start` is rigid, or a similarity whose size is searched too. Returns the transform and the negative information in
+    nats: infinite, and `start`, where the images do not overlap.
     """
     method = sitk.ImageRegistrationMethod()
     method.SetNumberOfThreads(1)
-    method.SetMetricAsMattesMutualInformation(32)
+    method.SetMetricAsMattesMutualInformation(BINS)
     method.SetMetricSamplingStrategy(method.NONE)
     if mask is not None:
         method.SetMetricFixedMask(mask)
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerAsRegularStepGradientDescent(step, step / 200, iterations, 0.8, 1e-8)
     method.SetOptimizerScalesFromPhysicalShift()
-    transform = sitk.Euler3DTransform(start)
+    transform = type(start)(start)
     method.SetInitialTransform(transform, inPlace=True)
     try:
         method.Execute(fixed, moving)
     except RuntimeError as error:
         if "outside" not in str(error):
             raise
-        return sitk.Euler3DTransform(start), math.inf
+        return type(start)(start), math.inf
     return transform, float(method.GetMetricValue())
 
 
-def to_pose(transform: sitk.Euler3DTransform) -> Pose:
+def to_pose(transform: AnyTransform) -> Pose:
     """A SimpleITK transform (LPS) as a pose (RAS)."""
     lps = make_affine(np.reshape(transform.GetMatrix(), (3, 3)), transform.TransformPoint((0.0, 0.0, 0.0)))
     return RAS_LPS @ lps @ RAS_LPS
