@@ -68,6 +68,22 @@ def optimise(
     return transform, float(method.GetMetricValue())
 
 
+def information(fixed: sitk.Image, moving: sitk.Image, pose: Pose) -> float:
+    """Mattes mutual information of both images in `pose`, nats a voxel: 0 where they do not overlap."""
+    method = sitk.ImageRegistrationMethod()
+    method.SetNumberOfThreads(1)
+    method.SetMetricAsMattesMutualInformation(BINS)
+    method.SetMetricSamplingStrategy(method.NONE)
+    method.SetInterpolator(sitk.sitkLinear)
+    method.SetInitialTransform(to_affine_transform(pose))
+    try:
+        return -float(method.MetricEvaluate(fixed, moving))
+    except RuntimeError as error:
+        if "outside" not in str(error):
+            raise
+        return 0.0
+
+
 def to_pose(transform: AnyTransform) -> Pose:
     """A SimpleITK transform (LPS) as a pose (RAS)."""
     lps = make_affine(np.reshape(transform.GetMatrix(), (3, 3)), transform.TransformPoint((0.0, 0.0, 0.0)))

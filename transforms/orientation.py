@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from brgm_med.errors import InputRefusedError
 from brgm_med.transforms.formats.affine import RAS_LPS, make_affine
 from brgm_med.transforms.geometry import Grid
-from brgm_med.transforms.mutual_information import one_thread, optimise, to_pose, to_sitk
+from brgm_med.transforms.mutual_information import information, one_thread, optimise, to_pose, to_sitk
 from brgm_med.transforms.pyramid import bright_points, shrink, upper_centre
 from brgm_med.transforms.template import Pose, Template
 
@@ -35,6 +36,9 @@ RIVALS = 3
 LEAST_ADVANTAGE = 1.06
 LEAST_INFORMATION = 0.45
 LEAST_COVERED = 0.5
+
+DISPLACED = 20.0
+"""Distance in mm, and angle in degrees, to the poses that a further scan must not fit as well."""
 
 
 def turns() -> list[NDArray[np.float64]]:
@@ -63,6 +67,12 @@ class Hypothesis:
     transform: sitk.Euler3DTransform
     covered: float
     information: float
+
+    def gain(self, other: Hypothesis) -> float:
+        """The ratio of both's information, in all and for each voxel in view, whichever is less: a slab is not larger
+        than life only because it then covers more."""
+        whole = self.information / max(other.information, 1e-9)
+        return min(whole, whole * other.covered / max(self.covered, 1e-9))
 
     def grid(self, grid: Grid) -> Grid:
         """The scan's grid in the world of the hypothesis."""
@@ -101,6 +111,16 @@ class Recognition:
         covered = self.covered(moved, to_pose(transform))
         return Hypothesis(turn, size, stripped, transform, covered, -negative * covered if covered else 0.0)
 
+    def agreement(self, pose: Pose) -> tuple[float, float]:
+        """Information in `pose`, nats a voxel, and its ratio to the most in poses 20 mm or 20 degrees from it."""
+        moving = to_sitk(self.scan, self.scan_grid)
+        near = [make_affine(np.eye(3), shift) for shift in np.r_[np.eye(3), -np.eye(3)] * DISPLACED]
+        for axis in np.r_[np.eye(3), -np.eye(3)]:
+            near.append(make_affine(Rotation.from_rotvec(axis * DISPLACED, degrees=True).as_matrix(), np.zeros(3)))
+        model = max(self.levels, key=lambda level: information(level, moving, pose))
+        here = information(model, moving, pose)
+        return here, here / max(1e-9, *(information(model, moving, pose @ move) for move in near))
+
     def covered(self, grid: Grid, pose: Pose) -> float:
         """The fraction of the neighbourhood of the template's brain that lies in `grid`."""
         index = (np.linalg.inv(grid.affine) @ pose @ self.near.T)[:3].T
@@ -111,7 +131,7 @@ class Recognition:
         fits = [self.fit(turn, size, stripped) for size in SIZES for stripped in (False, True)]
         rigid = max((f for f in fits if f.size == 1), key=lambda f: f.information)
         resized = max(fits, key=lambda f: f.information)
-        return resized if resized.information > RESIZED_GAIN * rigid.information else rigid
+        return resized if resized.gain(rigid) > RESIZED_GAIN else rigid
 
     def from_all_starts(self, first: Hypothesis) -> Hypothesis:
         """The hypothesis with the best pose that the search reaches from any of `STARTS`."""
@@ -130,6 +150,13 @@ def recognise(values: NDArray[np.float32], grid: Grid, template: Template) -> tu
     stated, *others = (search.best(turn) for turn in turns())
     rivals = sorted(others, key=lambda f: -f.information)[:RIVALS]
     return search.from_all_starts(stated), max(map(search.from_all_starts, rivals), key=lambda f: f.information)
+
+
+@one_thread()
+def agreement(values: NDArray[np.float32], grid: Grid, template: Template, pose: Pose) -> tuple[float, float]:
+    """Information of a head of any contrast in a given pose, nats a voxel, and its ratio to the most in poses displaced
+    by 20 mm or 20 degrees: above 1 only where the head lies about there."""
+    return Recognition(values, grid, template).agreement(pose)
 
 
 def axis_names(turn: NDArray[np.float64]) -> str:

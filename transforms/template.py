@@ -25,7 +25,7 @@ BOX_SHAPE = (96, 61, 80)
 TEMPLATE_SHAPE = (104, 120, 112)
 SPACING = 2.0
 VERTEX_BELOW_EDGE = 8.0
-NEAR, BRAIN_MARGIN = 14.0, 4.0
+NEAR, WIDE, BRAIN_MARGIN = 14.0, 25.0, 4.0
 AIR_LEVEL, AIR_MARGIN = 0.03, 8.0
 
 
@@ -49,6 +49,11 @@ class Template:
     def near(self) -> NDArray[np.bool_]:
         """[X, Y, Z]: within 14 mm of the bulk of the brain, so about as far as the scalp."""
         return ndi.distance_transform_edt(self.mask[0].numpy() == 0, self.grid.spacing) < NEAR
+
+    @cached_property
+    def wide(self) -> NDArray[np.bool_]:
+        """[X, Y, Z]: within 25 mm of the bulk of the brain, so with the scalp and some air."""
+        return ndi.distance_transform_edt(self.mask[0].numpy() == 0, self.grid.spacing) < WIDE
 
     @cached_property
     def air(self) -> NDArray[np.bool_]:
