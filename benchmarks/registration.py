@@ -4,7 +4,7 @@
 
 Genuine heads: validation or test heads of every source as they are; of validation heads also thick slices, slabs and
 other sizes, whose error is the largest distance (mm) of the box's corners, 20 % inside, from the head's own pose. Wrong
-labels: every genuine head with its header turned by 90 or 180 degrees, another of the 23 turns for each. Non-heads: 14
+labels: every genuine head with its header turned by 90 or 180 degrees, another of the 23 turns for each. Non-heads: 15
 volumes, some drawn from seeds. Prints a table in Markdown; about 6 CPU seconds a scan.
 """
 
@@ -188,6 +188,7 @@ def non_heads(data: Path, seed: int = 0) -> Iterator[Case]:
         "layers like scalp, skull, brain": layers,
         "knee": knee,
         "lumps": lumps,
+        "ball of lumps": np.where(ball((75, 92, 85)), 0.5 + lumps, 0),
         "gradient": points[..., 2] / 100 + 2,
     }
     for name, values in shapes.items():

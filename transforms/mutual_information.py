@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
@@ -16,7 +16,8 @@ from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.template import Pose
 
 BINS = 32
-AnyTransform = TypeVar("AnyTransform", sitk.Euler3DTransform, sitk.Similarity3DTransform)
+Transform = sitk.Euler3DTransform | sitk.Similarity3DTransform
+"""A rigid transform, or one that changes the size too."""
 
 
 def to_sitk(values: NDArray[Any], grid: Grid) -> sitk.Image:
@@ -38,11 +39,11 @@ def to_affine_transform(pose: Pose) -> sitk.AffineTransform:
 def optimise(
     fixed: sitk.Image,
     moving: sitk.Image,
-    start: AnyTransform,
+    start: Transform,
     mask: sitk.Image | None,
     step: float,
     iterations: int,
-) -> tuple[AnyTransform, float]:
+) -> tuple[Transform, float]:
     """Maximise Mattes mutual information from `start`. Deterministic: every voxel, one thread.
 
     `start` is rigid, or a similarity whose size is searched too. Returns the transform and the negative information in
@@ -84,7 +85,7 @@ def information(fixed: sitk.Image, moving: sitk.Image, pose: Pose) -> float:
         return 0.0
 
 
-def to_pose(transform: AnyTransform) -> Pose:
+def to_pose(transform: Transform) -> Pose:
     """A SimpleITK transform (LPS) as a pose (RAS)."""
     lps = make_affine(np.reshape(transform.GetMatrix(), (3, 3)), transform.TransformPoint((0.0, 0.0, 0.0)))
     return RAS_LPS @ lps @ RAS_LPS

@@ -18,7 +18,7 @@ from scipy.spatial.transform import Rotation
 from brgm_med.errors import InputRefusedError
 from brgm_med.transforms.formats.affine import RAS_LPS, make_affine
 from brgm_med.transforms.geometry import Grid
-from brgm_med.transforms.mutual_information import information, one_thread, optimise, to_pose, to_sitk
+from brgm_med.transforms.mutual_information import Transform, information, one_thread, optimise, to_pose, to_sitk
 from brgm_med.transforms.pyramid import bright_points, shrink, upper_centre
 from brgm_med.transforms.template import Pose, Template
 
@@ -33,7 +33,7 @@ STARTS = ((0.0, 0.0), (-14.0, 0.0), (14.0, 0.0), (0.0, -14.0), (0.0, 14.0))
 
 RIVALS = 3
 
-LEAST_ADVANTAGE = 1.06
+LEAST_ADVANTAGE = 1.05
 LEAST_INFORMATION = 0.45
 LEAST_COVERED = 0.5
 
@@ -64,7 +64,7 @@ class Hypothesis:
     turn: NDArray[np.float64]
     size: float
     stripped: bool
-    transform: sitk.Euler3DTransform
+    transform: Transform
     covered: float
     information: float
 
@@ -177,7 +177,7 @@ def check_covered(covered: float) -> None:
 def check_orientation(stated: Hypothesis, turned: Hypothesis) -> None:
     """Raise InputRefusedError unless the scan fits the template clearly better as stated than `turned`.
 
-    Accepted is information of at least 0.45 nats a voxel that is at least 1.06 times that of any other orientation.
+    Accepted is information of at least 0.45 nats a voxel that is at least 1.05 times that of any other orientation.
     A mirrored head is accepted: left and right cannot be told from the image.
     """
     advantage = stated.information / max(turned.information, 1e-9)

@@ -12,7 +12,7 @@ from torch import Tensor
 from brgm_med.transforms.formats.affine import RAS_LPS, make_affine
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.mutual_information import (
-    AnyTransform,
+    Transform,
     information,
     one_thread,
     optimise,
@@ -58,8 +58,8 @@ def find_pose(image: Tensor, grid: Grid, template: Template) -> Pose:
 
 
 def refined(
-    values: NDArray[np.float32], grid: Grid, template: Template, region: NDArray[np.bool_], transform: AnyTransform
-) -> AnyTransform:
+    values: NDArray[np.float32], grid: Grid, template: Template, region: NDArray[np.bool_], transform: Transform
+) -> Transform:
     """`transform` with more mutual information in a `region` of the template, searched at 4 and 2 mm."""
     inside = to_sitk(region.astype(np.float32), template.grid)
     for spacing, sigma, step, iterations in ((4.0, 3.0, 4.0, 60), (2.0, 1.0, 1.4, 90)):
@@ -110,7 +110,7 @@ def pose_of(hypothesis: Hypothesis, image: Tensor, grid: Grid, template: Templat
     """
     model = template.without_skull if hypothesis.stripped else template
     values, moved = clipped(image[0].numpy()), hypothesis.grid(grid)
-    start: sitk.Euler3DTransform | sitk.Similarity3DTransform = hypothesis.transform
+    start = hypothesis.transform
     if hypothesis.size != 1:
         start = sitk.Similarity3DTransform()
         start.SetMatrix(hypothesis.transform.GetMatrix())

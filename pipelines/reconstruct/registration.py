@@ -91,9 +91,9 @@ def check_pose(scan: Scan, pose: Pose, template: Template) -> None:
     information, ratio = agreement(clipped(scan.values[0].numpy()), scan.grid, template, pose)
     if information < LEAST_INFORMATION or ratio < 1:
         raise InputRefusedError(
-            f"it does not lie where the first scan does (its information on the template in its pose, "
-            f"{information:.2f} nats, is {ratio:.2f} times that of poses 20 mm away; at least {LEAST_INFORMATION} and 1 "
-            "needed); register it to the first scan, or leave it out"
+            f"it does not lie where the first scan does (its information on the template in its pose: "
+            f"{information:.2f} nats, {ratio:.2f} times that of poses 20 mm away; at least {LEAST_INFORMATION} and 1 "
+            "are needed); register it to the first scan, or leave it out"
         )
 
 
