@@ -20,19 +20,15 @@ import matplotlib as mpl
 import nibabel as nib
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from brgm_med.consistency import project
 from brgm_med.errors import PriorError
-from brgm_med.metrics import lpips, psnr, ssim
 from brgm_med.perceptual import LPIPS
+from brgm_med.pipelines.evaluation.volumes import Case, Judge
 from brgm_med.pipelines.reconstruct.registration import error_covariance
-from brgm_med.priors.bundle import load
 from brgm_med.transforms.acquire import AcquisitionModel, interpolate
 from brgm_med.transforms.geometry import Grid, resample
-from brgm_med.transforms.register import resample_cubic, rigid_pose
-from brgm_med.transforms.template import load_template
 from brgm_med.weights import lpips_features, lpips_heads
 from demo_hole import compare, cut_hole
 
@@ -83,81 +79,18 @@ def brgm(*arguments: str | Path) -> None:
     subprocess.run([str(COMMAND), *(str(a) for a in arguments)], check=True)
 
 
-def on(volume: Volume, grid: Grid) -> Volume:
-    """The volume on another grid, by cubic interpolation."""
-    return Volume(resample_cubic(volume.image, volume.grid, grid), grid)
-
-
-def cropped_to(volume: Volume, grid: Grid) -> Volume:
-    """The part of `volume` that `grid` covers. Raises ValueError unless they share axes, spacing and first voxel."""
-    nx, ny, nz = grid.shape
-    if not np.allclose(volume.grid.affine, grid.affine, atol=1e-3) or any(
-        n > m for n, m in zip(grid.shape, volume.grid.shape, strict=True)
-    ):
-        raise ValueError("the two grids are not one inside the other")
-    return Volume(volume.image[:, :nx, :ny, :nz], grid)
-
-
-def inside_box(grid: Grid, box: Grid, pose: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which voxels of `grid` have their centre in the prior's `box`; `pose` [4, 4] maps template to scan world."""
-    index = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), -1)
-    to_box = np.linalg.inv(box.affine) @ np.linalg.inv(pose) @ grid.affine
-    place = index @ to_box[:3, :3].T + to_box[:3, 3]
-    inside: NDArray[np.bool_] = ((place > -0.5) & (place < np.asarray(box.shape) - 0.5)).all(-1)
-    return inside
-
-
 def to_ras(values: Tensor, grid: Grid) -> Tensor:
     """[X, Y, Z] on `grid`, its axes reordered and flipped to the nearest of right, anterior, superior."""
     order = [grid.index_axis(world) for world in range(3)]
     return values.permute(order).flip([w for w in range(3) if grid.affine[w, order[w]] < 0])
 
 
-def coronal(values: Tensor) -> Tensor:
-    """RAS-ordered [X, Y, Z] -> coronal slices [Y, 1, Z, X], superior on top, the subject's right on the right."""
-    return values.flip(2).permute(1, 2, 0)[:, None]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Images of one head inside the prior's box, RAS-ordered and cropped to it: each [X, Y, Z].
-
-    `inside` [X, Y, Z] bool: the voxels of the crop whose centre lies in the box (it may be turned a little).
-    `window`: the 0.5th and 99.5th percentile of the truth in there, the grey values from black to white.
-    """
-
-    images: dict[str, Tensor]
-    truth: Tensor
-    inside: Tensor
-    window: tuple[float, float]
-
-    @classmethod
-    def of(cls, images: dict[str, Volume], truth: Volume, inside: NDArray[np.bool_]) -> Comparison:
-        turned = to_ras(torch.from_numpy(inside), truth.grid)
-        box = tuple(slice(int(i.min()), int(i.max()) + 1) for i in turned.nonzero(as_tuple=True))
-        cut = {name: to_ras(v.image[0], v.grid)[box] for name, v in images.items()}
-        true, turned = to_ras(truth.image[0], truth.grid)[box], turned[box]
-        low, high = torch.quantile(true[turned].double(), torch.tensor([0.005, 0.995], dtype=torch.float64))
-        return cls(cut, true, turned, (float(low), float(high)))
-
-    def scores(self, name: str, model: LPIPS | None) -> dict[str, float]:
-        """PSNR (dB) of all voxels inside; SSIM and LPIPS are means over coronal slices, the truth elsewhere."""
-        image, width = self.images[name], self.window[1] - self.window[0]
-        whole = psnr(image[self.inside][None], self.truth[self.inside][None], width)
-        slices = coronal(torch.where(self.inside, image, self.truth)), coronal(self.truth)
-        found = {"PSNR": float(whole), "SSIM": float(ssim(*slices, width).mean())}
-        if model is not None:
-            found["LPIPS"] = float(lpips(*slices, self.window, model).mean())
-        return found
-
-
 def baselines(coarse: Volume, grid: Grid, model: AcquisitionModel) -> dict[str, Volume]:
-    """Cubic interpolation of the coarse scan onto `grid`, as it is and made to agree with the measurement."""
+    """Cubic interpolation of the coarse scan onto `grid`, made to agree with the measurement."""
     acquisition = model.corruption(grid, coarse.grid)
     cubic = interpolate(coarse.image, coarse.grid, grid)
     smooth = project(cubic, acquisition, coarse.image, error_covariance(grid))
     return {
-        CUBIC: Volume(cubic, grid),
         "cubic + consistency, orthogonal": Volume(project(cubic, acquisition, coarse.image), grid),
         "cubic + consistency, weighted": Volume(smooth, grid),
     }
@@ -172,30 +105,30 @@ def perceptual_model() -> LPIPS | None:
         return None
 
 
-def table(comparison: Comparison, model: LPIPS | None) -> str:
+def table(methods: dict[str, Volume], judge: Judge) -> str:
     """The scores as a Markdown table, and a line that says how they were taken."""
-    x, y, z = comparison.truth.shape
     rows = ["| method | PSNR dB | SSIM | LPIPS |", "|---|---|---|---|"]
-    for name in comparison.images:
-        if name in (COARSE, MAP):
-            continue
-        found = comparison.scores(name, model)
-        distance = f"{found['LPIPS']:.3f}" if "LPIPS" in found else "n/a"
-        rows.append(f"| {name} | {found['PSNR']:.2f} | {found['SSIM']:.3f} | {distance} |")
-    rows += ["", f"Inside the prior's box; {y} coronal slices of {x} x {z} voxels; LPIPS (AlexNet) at that size."]
-    rows += ["Window: the truth's 0.5th to 99.5th percentile. Higher PSNR and SSIM, lower LPIPS are better."]
-    if model is None:
+    for name, volume in methods.items():
+        scores = judge.scores(judge.on_truth(volume.image, volume.grid))
+        distance = f"{scores['LPIPS']:.3f}" if "LPIPS" in scores else "n/a"
+        rows.append(f"| {name} | {scores['PSNR']:.2f} | {scores['SSIM']:.3f} | {distance} |")
+    rows += ["", judge.statement(), "Higher PSNR and SSIM, lower LPIPS are better."]
+    if not judge.models:
         rows += ["LPIPS needs AlexNet's weights: set BRGM_MED_LPIPS_WEIGHTS to a file of them (README, air-gapped)."]
     return "\n".join(rows)
 
 
-def draw(comparison: Comparison, path: Path) -> None:
-    """Coarse, cubic, ours, truth, the two errors and what was measured, in three planes, cropped to the prior's box."""
+def draw(images: dict[str, Tensor], judge: Judge, path: Path) -> None:
+    """Coarse, cubic, ours, truth, the two errors and what was measured, in three planes, cropped to what is scored.
+
+    `images` [X, Y, Z] on the truth's grid.
+    """
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    low, high = comparison.window
-    truth, images = comparison.truth, comparison.images
+    images = {name: to_ras(image[judge.box], judge.case.grid) for name, image in images.items()}
+    truth = to_ras(judge.case.truth[0][judge.box], judge.case.grid)
+    low, high = judge.window
     shown = {COARSE: images[COARSE], CUBIC: images[CUBIC], OURS: images[OURS], "truth": truth}
     errors = {f"|{name} - truth|": (images[name] - truth).abs() for name in (CUBIC, OURS)}
     x, y, z = round(0.6 * truth.shape[0]), truth.shape[1] // 2, round(0.6 * truth.shape[2])
@@ -213,7 +146,7 @@ def draw(comparison: Comparison, path: Path) -> None:
                 limits, colours = (0.0, 0.4 * (high - low)), "magma"
             elif volume is part:
                 limits, colours = (0.0, 1.0), "viridis"
-            axis.imshow(pick(volume), cmap=colours, vmin=limits[0], vmax=limits[1])
+            axis.imshow(pick(volume).numpy(), cmap=colours, vmin=limits[0], vmax=limits[1])
             axis.set_axis_off()
             if view == "coronal":
                 axis.set_title(name, color="white", fontsize=11)
@@ -241,19 +174,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if acquisition is None:
         raise RuntimeError("coarse.json does not state the acquisition")
     measured = Volume.read(out / "sr_measured.nii.gz")
-    nearest = resample(coarse.image, coarse.grid, truth.grid, mode="nearest", padding="border")
-    images = {COARSE: Volume(nearest, truth.grid)}
-    images |= {
-        name: on(v, truth.grid) for name, v in (baselines(coarse, ours.grid, acquisition) | {OURS: ours}).items()
-    }
-    images[MAP] = Volume(resample(measured.image, measured.grid, truth.grid), truth.grid)
-
-    prior = load()
-    template = load_template(prior)
-    pose, _ = rigid_pose(truth.image, truth.grid, template)
-    comparison = Comparison.of(images, truth, inside_box(truth.grid, template.box, pose))
-    draw(comparison, out / "before-after.png")
-    text = table(comparison, perceptual_model())
+    case = Case("demo head", truth.image, truth.grid, coarse.image, coarse.grid, acquisition)
+    model = perceptual_model()
+    judge = Judge(case, {} if model is None else {"LPIPS": model})
+    methods = {CUBIC: coarse} | baselines(coarse, ours.grid, acquisition) | {OURS: ours}
+    images = {name: judge.on_truth(methods[name].image, methods[name].grid) for name in (CUBIC, OURS)}
+    images[COARSE] = resample(coarse.image, coarse.grid, truth.grid, mode="nearest", padding="border")[0]
+    images[MAP] = resample(measured.image, measured.grid, truth.grid)[0]
+    draw(images, judge, out / "before-after.png")
+    text = table(methods, judge)
     (out / "table.md").write_text(text + "\n")
     print(f"\n{text}\n\nThe picture: {out / 'before-after.png'}\n")
 

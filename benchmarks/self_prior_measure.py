@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,24 +17,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brgm_med.consistency import project
-from brgm_med.metrics import lpips, ssim
 from brgm_med.ops.precision import native_precision
 from brgm_med.perceptual import LPIPS
-from brgm_med.pipelines.reconstruct.registration import error_covariance
-from brgm_med.self_prior import learn, weights
+from brgm_med.pipelines.evaluation.volume_methods import cubic, finer_grid, projected
+from brgm_med.pipelines.evaluation.volumes import Case, Judge, turned_case
+from brgm_med.search import VOLUME
+from brgm_med.self_prior import Acquisition, ThickScan, learn, weights
 from brgm_med.self_prior.network import SubSliceNetwork, averaged, condition
-from brgm_med.self_prior.prior import ITERATIONS, IntensityScale
+from brgm_med.self_prior.prior import IntensityScale
 from brgm_med.self_prior.thick_axis import ThickAxis, cubic_matrix
-from brgm_med.self_prior.tune import smoothing, tune
-from brgm_med.transforms.acquire import AcquisitionModel, fine_grid, interpolate, respaced
-from brgm_med.transforms.geometry import Grid, resample
-from brgm_med.transforms.oblique import acquire_turned, turned
+from brgm_med.self_prior.tune import Lesson, smoothing, tune
 from brgm_med.transforms.prepare import Heads, heads_in
-from brgm_med.transforms.register import resample_cubic
 from brgm_med.transforms.simulate import degrade, thick_slices
 from brgm_med.weights import lpips_features, lpips_heads
 
+BASELINES = {
+    "cubic": cubic,
+    "cubic + consistency": projected(orthogonal=True),
+    "cubic + consistency, weighted": projected(orthogonal=False),
+}
 GAINS = (0.0, 0.6, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3, 1.4, 1.6)
 SPLIT = {
     "validation": (slice(120, 124), slice(4, 6), slice(36, 38)),
@@ -44,39 +44,11 @@ SPLIT = {
 
 
 FIELDS = ("case", "method", "psnr", "ssim", "lpips", "best_gain", "gain", "extra_blur", "noise", "step", "pixel_mm")
-FIELDS += ("loss", "iterations", "seconds", "cpu", "wall")
+FIELDS += ("iterations", "cpu", "wall")
 Row = dict[str, Any]
 
 
-@dataclass
-class Case:
-    """`truth` [1, X, Y, Z] on `grid`; `scan` of it on `coarse`; the noise's standard deviation in its intensities."""
-
-    name: str
-    truth: Tensor
-    grid: Grid
-    scan: Tensor
-    coarse: Grid
-    model: AcquisitionModel
-    noise: float = 0.0
-
-
-def turned_case(name: str, path: Path, index: int, noise: float = 0.0, blur: float = 0.0) -> Case:
-    """Gaussian slices of 6 mm along S by a scanner that is turned by 5 to 15 degrees about each axis."""
-    ((truth, grid),) = Heads([path])
-    finest = sorted(grid.spacing)[1]
-    square = respaced(
-        grid, (finest,) * 3, tuple(int(n * s / finest + 1e-6) for n, s in zip(grid.shape, grid.spacing, strict=True))
-    )
-    coarse, model = thick_slices(square, "S", 6.0, profile="gaussian")
-    random = np.random.default_rng(index)
-    degrees = random.uniform(5, 15, 3) * random.choice([-1, 1], 3)
-    coarse = turned(coarse, degrees)
-    scan = acquire_turned(truth, grid, coarse, model)
-    return noisy(Case(name, truth, grid, scan, coarse, model), noise)
-
-
-def straight_case(name: str, path: Path, world: str, noise: float = 0.0, blur: float = 0.0) -> Case:
+def straight_case(name: str, path: Path, world: str, blur: float = 0.0) -> Case:
     """Slices of 5 mm along R or A; `blur`: voxels by which the truth is blurred through plane."""
     ((truth, grid),) = Heads([path])
     coarse, model = thick_slices(grid, world, 5.0)
@@ -84,16 +56,15 @@ def straight_case(name: str, path: Path, world: str, noise: float = 0.0, blur: f
     matrix = smoothing(grid.shape[axis], blur)
     if matrix is not None:
         truth = torch.movedim(torch.tensordot(matrix, truth, ([1], [axis + 1])), 0, axis + 1).contiguous()
-    return noisy(Case(name, truth, grid, degrade(truth, grid, coarse, model), coarse, model), noise)
+    return Case(name, truth, grid, degrade(truth, grid, coarse, model), coarse, model)
 
 
 def noisy(case: Case, noise: float) -> Case:
     """White Gaussian noise of that part of the truth's 99.5th percentile."""
-    if noise:
-        values = case.truth.flatten()[::50].double()
-        case.noise = noise * float(values.quantile(0.995))
-        case.scan = case.scan + case.noise * torch.randn(case.scan.shape, generator=torch.Generator().manual_seed(7))
-        case.name += f", {100 * noise:g} % noise"
+    values = case.truth.flatten()[::50].double()
+    case.noise = noise * float(values.quantile(0.995))
+    case.scan = case.scan + case.noise * torch.randn(case.scan.shape, generator=torch.Generator().manual_seed(7))
+    case.name += f", {100 * noise:g} % noise"
     return case
 
 
@@ -109,68 +80,14 @@ def cases(data: Path, which: str) -> Iterator[Case]:
     for path in brain_paths:
         for world in "RA":
             yield straight_case(f"ds002748 {path.name[:6]} {world}", path, world)
-    yield turned_case(f"ixi {ixi_paths[0].name[:6]}", ixi_paths[0], 0, noise=0.05)
-    yield straight_case(f"ds002748 {brain_paths[0].name[:6]} R", brain_paths[0], "R", noise=0.05)
+    yield noisy(turned_case(f"ixi {ixi_paths[0].name[:6]}", ixi_paths[0], 0), 0.05)
+    yield noisy(straight_case(f"ds002748 {brain_paths[0].name[:6]} R", brain_paths[0], "R"), 0.05)
     for blur in (1.0, 2.0):
         name = f"ds002748 {brain_paths[0].name[:6]} R, blurred by {blur:g}"
         yield straight_case(name, brain_paths[0], "R", blur=blur)
     if which == "validation" and len(ixi_paths) > 2:
         for index, path in enumerate(ixi_paths[2:], 2):
             yield turned_case(f"ixi {path.name[:6]}", path, index)
-
-
-def inside(case: Case) -> Tensor:
-    """Voxels of the truth in the scan's field of view less a slice, and in the box of its signal, [X, Y, Z] bool."""
-    core = torch.zeros(1, *case.coarse.shape)
-    margin = [1 if a == case.model.axis else 3 for a in range(3)]
-    core[(0, *(slice(m, -m) for m in margin))] = 1
-    mask = resample(core, case.coarse, case.grid)[0] > 0.99
-    signal = (case.truth[0] > 0.1 * float(case.truth.max())).nonzero()
-    low, high = signal.min(0).values, signal.max(0).values + 1
-    box = torch.zeros_like(mask)
-    box[tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))] = True
-    return mask & box
-
-
-class Judge:
-    """Scores of images on the truth's grid."""
-
-    def __init__(self, case: Case, model: LPIPS) -> None:
-        self.case, self.lpips, self.mask = case, model, inside(case)
-        truth = case.truth[0]
-        low, high = torch.quantile(truth[self.mask][::20].double(), torch.tensor([0.005, 0.995]).double()).tolist()
-        self.window = (low, high)
-        index = self.mask.nonzero()
-        self.box = tuple(
-            slice(int(a), int(b) + 1) for a, b in zip(index.min(0).values, index.max(0).values, strict=True)
-        )
-        thick_world = case.grid.world_axis(case.model.axis)
-        self.across = case.grid.index_axis(1 if thick_world != 1 else 0)  # coronal, or sagittal slices
-
-    def on_truth(self, image: Tensor, fine: Grid) -> Tensor:
-        """[1, X, Y, Z] on `fine` -> on the truth's grid [X, Y, Z]."""
-        grid = self.case.grid
-        if np.allclose(fine.affine, grid.affine, atol=1e-3):
-            result = torch.zeros(grid.shape)
-            shape = [min(a, b) for a, b in zip(fine.shape, grid.shape, strict=True)]
-            corner = tuple(slice(0, n) for n in shape)
-            result[corner] = image[0][corner]
-            return result
-        return resample_cubic(image, fine, grid)[0]
-
-    def psnr(self, error: float) -> float:
-        return float(10 * np.log10((self.window[1] - self.window[0]) ** 2 / error))
-
-    def mean(self, product: Tensor) -> float:
-        return float(product[self.mask].double().mean())
-
-    def pictures(self, image: Tensor) -> dict[str, float]:
-        """SSIM and LPIPS, means over every second slice."""
-        truth = self.case.truth[0]
-        seen = torch.where(self.mask, image, truth)
-        stacks = [v[self.box].movedim(self.across, 0)[4:-4:2, None] for v in (seen, truth)]
-        similar = float(ssim(*stacks, self.window[1] - self.window[0]).mean())
-        return {"ssim": similar, "lpips": float(lpips(*stacks, self.window, self.lpips).mean())}
 
 
 @cache
@@ -180,34 +97,32 @@ def perceptual(path: Path) -> LPIPS:
 
 def scores(case: Case, network: SubSliceNetwork, iterations: tuple[int, ...], model: LPIPS) -> Iterator[Row]:
     """A row per method and gain."""
-    judge = Judge(case, model)
+    judge = Judge(case, {"LPIPS": model})
     truth, scan = case.truth[0], case.scan[0]
-    fine = fine_grid(case.coarse, (min(s for a, s in enumerate(case.coarse.spacing) if a != case.model.axis),) * 3)
-    corruption = case.model.corruption(fine, case.coarse)
-    cubic = interpolate(case.scan, case.coarse, fine)
-    images = {
-        "cubic": cubic,
-        "cubic + consistency": project(cubic, corruption, case.scan),
-        "cubic + consistency, weighted": project(cubic, corruption, case.scan, error_covariance(fine)),
-    }
-    for name, image in images.items():
-        there = judge.on_truth(image, fine)
-        error = judge.psnr(judge.mean((there - truth).square()))
-        yield {"case": case.name, "method": name, "psnr": error} | judge.pictures(there)
+
+    def pictures(image: Tensor) -> Row:
+        return {name.lower(): value for name, value in judge.pictures(image).items()}
+
+    for name, baseline in BASELINES.items():
+        result = baseline(case)
+        image = judge.on_truth(result.image, result.grid)
+        error = judge.psnr(judge.mean((image - truth).square()))
+        yield {"case": case.name, "method": name, "psnr": error} | pictures(image)
+    fine = finer_grid(case)
     for count in iterations:
         began, wall = time.process_time(), time.monotonic()
-        prior = learn(
-            scan,
-            case.coarse.spacing,
-            case.model.axis,
-            case.model.profile,
-            case.model.thickness[case.model.axis],
-            noise=case.noise,
-            iterations=count,
-            network=network,
-        )
+        slices = case.model
+        thickness = slices.thickness[case.axis]
+        acquisition = Acquisition.of(scan.shape, case.coarse.spacing, case.axis, thickness, slices.profile)
+        (prior,) = learn([ThickScan(scan, acquisition, case.noise)], iterations=count, network=network)
         base, detail = prior.base(scan), prior.detail(scan)
-        facts = {k: round(float(v), 4) for k, v in prior.record.items()} | {
+        facts = {
+            "gain": prior.gain,
+            "extra_blur": round(prior.extra_blur, 4),
+            "noise": case.noise,
+            "step": acquisition.thick.step,
+            "pixel_mm": acquisition.pixel,
+            "iterations": count,
             "cpu": time.process_time() - began,
             "wall": time.monotonic() - wall,
         }
@@ -221,7 +136,7 @@ def scores(case: Case, network: SubSliceNetwork, iterations: tuple[int, ...], mo
 
         for gain in GAINS:
             yield row(f"self {count} x {gain:g}", gain) | facts
-        yield row(f"self {count}", prior.gain) | facts | judge.pictures(b + prior.gain * d)
+        yield row(f"self {count}", prior.gain) | facts | pictures(b + prior.gain * d)
 
 
 def flat_scores(path: Path, network: SubSliceNetwork, iterations: tuple[int, ...], factor: int = 3) -> Iterator[Row]:
@@ -250,16 +165,8 @@ def flat_scores(path: Path, network: SubSliceNetwork, iterations: tuple[int, ...
     for count in iterations:
         tuned = SubSliceNetwork(network.widths).to(memory_format=torch.channels_last)
         tuned.load_state_dict(network.state_dict())
-        tune(
-            tuned,
-            [base.transpose(1, 2).contiguous()],
-            factor,
-            factor,
-            "box",
-            plane=plane,
-            iterations=count,
-            precision=precision,
-        )
+        lesson = Lesson.of(base.transpose(1, 2).contiguous(), factor, factor, "box", plane=plane)
+        tune(tuned, [lesson], iterations=count, precision=precision)
         y = averaged(tuned, scan, condition(axis, 0.0, plane), precision)
         detail = axis.null.float() @ axis.expand(y)
         best = float(((truth - base) * detail)[mask].mean() / detail[mask].square().mean().clamp(min=1e-12))
@@ -268,7 +175,7 @@ def flat_scores(path: Path, network: SubSliceNetwork, iterations: tuple[int, ...
 
 
 def measure(
-    data: Path, which: str, file: Path, out: Path, only: str = "", iterations: tuple[int, ...] = (0, ITERATIONS)
+    data: Path, which: str, file: Path, out: Path, only: str = "", iterations: tuple[int, ...] = (0, VOLUME.learning)
 ) -> None:
     """Every case with `only` in its name: rows are written as they are known, then the gains of all are printed."""
     network, model = weights.load(file), perceptual(data.parent / "weights" / "alexnet_features_fp16.pth")

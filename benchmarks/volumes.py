@@ -39,7 +39,7 @@ from brgm_med.transforms.oblique import oblique_profile
 from brgm_med.transforms.prepare import Heads, heads_in
 from brgm_med.transforms.register import resample_cubic, rigid_pose
 from brgm_med.transforms.template import Template, load_template
-from demo import Volume, baselines, inside_box, perceptual_model, to_ras
+from demo import Volume, baselines, perceptual_model, to_ras
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,15 @@ def scanner(truth: Grid, axis: int, seed: int) -> Grid:
     affine[:3, :3] = turn @ axes * np.asarray(MODEL.thickness)
     affine[:3, 3] = corners.mean(0) - affine[:3, :3] @ ((np.asarray(shape) - 1) / 2)
     return Grid((shape[0], shape[1], shape[2]), affine)
+
+
+def inside_box(grid: Grid, box: Grid, pose: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which voxels of `grid` have their centre in the prior's `box`; `pose` [4, 4] maps template to scan world."""
+    index = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), -1)
+    to_box = np.linalg.inv(box.affine) @ np.linalg.inv(pose) @ grid.affine
+    place = index @ to_box[:3, :3].T + to_box[:3, 3]
+    inside: NDArray[np.bool_] = ((place > -0.5) & (place < np.asarray(box.shape) - 0.5)).all(-1)
+    return inside
 
 
 def compare(

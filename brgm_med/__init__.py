@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from brgm_med.errors import BrgmError as BrgmError
     from brgm_med.networks.discriminator import Discriminator as Discriminator
     from brgm_med.networks.stylegan2 import StyleGAN2 as StyleGAN2
+    from brgm_med.pipelines.steps.super_resolution import super_resolve as super_resolve
     from brgm_med.posterior import Posterior as Posterior
     from brgm_med.posterior import Whitened as Whitened
     from brgm_med.posterior import brgm_posterior as brgm_posterior

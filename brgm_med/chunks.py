@@ -21,7 +21,7 @@ class Chunked(Wrapping):
     size: int
 
     def synthesis(self, ws: Tensor, noise: Noise = "const") -> Tensor:
-        """As the generator's. `noise` must not be "random": the second synthesis would draw others."""
+        """Synthesis as the generator's. `noise` must not be "random": the second synthesis would draw others."""
         if noise == "random":
             raise ValueError("Chunked: random noise differs between the two syntheses of a part")
         images = []

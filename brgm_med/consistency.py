@@ -91,7 +91,7 @@ def _plain(x: Tensor) -> Tensor:
 
 
 def _separable(x: Tensor, corruption: SliceProfile, y: Tensor, covariance: Separable | None, noise: float) -> Tensor:
-    """By eigenvectors of each axis. Two passes where there is no noise: the second removes rounding."""
+    """Projection by eigenvectors of each axis. Two passes where there is no noise: the second removes rounding."""
     if y.shape != corruption(x).shape:
         raise ValueError(f"project: y {tuple(y.shape)} is not A x {tuple(corruption(x).shape)}")
     system = SeparableSystem.of(corruption, covariance, x.shape[-3:], x.device)
@@ -116,11 +116,7 @@ def check_linear(corruption: Callable[[Tensor], Tensor], x: Tensor) -> None:
 
 
 def certificate(
-    result: Tensor,
-    corruption: nn.Module,
-    y: Tensor,
-    inside: Tensor | None = None,
-    step: float | None = None,
+    result: Tensor, corruption: nn.Module, y: Tensor, inside: Tensor | None = None, step: float | None = None
 ) -> dict[str, Any]:
     """Residuals of an image as stored against its measurement; a plain dict for JSON.
 
@@ -135,21 +131,21 @@ def certificate(
     with torch.no_grad():
         error = copy.deepcopy(corruption).double()(_plain(result)) - measured
     keep = torch.ones_like(measured, dtype=torch.bool) if inside is None else inside.expand(measured.shape)
-    error, kept = error[keep], measured[keep]
-    if kept.numel() == 0:
+    error, samples = error[keep], measured[keep]
+    if samples.numel() == 0:
         raise ValueError("certificate: no sample lies inside the grid")
-    size, top = float((kept - kept.mean()).norm()), float(error.abs().max())
+    size, top = float((samples - samples.mean()).norm()), float(error.abs().max())
     norm = float(error.norm())
-    found: dict[str, Any] = {
+    record: dict[str, Any] = {
         "relative_residual": norm / size if size > 0 else (0.0 if norm == 0 else math.inf),
         "max_abs_residual": top,
         "samples": measured.numel(),
-        "samples_inside": kept.numel(),
+        "samples_inside": samples.numel(),
     }
     if step is not None:
         if not isinstance(corruption, SliceProfile):
             raise ValueError("certificate: the bound of integer output needs a SliceProfile")
         bound = 0.5 * step * corruption.infinity_norm()
-        found["bound"] = bound
-        found["within_bound"] = top <= bound + 1.2e-7 * float(kept.abs().max())
-    return found
+        record["bound"] = bound
+        record["within_bound"] = top <= bound + 1.2e-7 * float(samples.abs().max())
+    return record

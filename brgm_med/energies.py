@@ -51,15 +51,15 @@ class Perceptual:
 
     features: PerceptualFeatures
     weight: float = 1.0
-    _kept: dict[int, tuple[Tensor, list[Tensor]]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _cache: dict[int, tuple[Tensor, list[Tensor]]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __call__(self, predicted: Tensor, measured: Tensor) -> Tensor:
-        kept = self._kept.get(0)
-        if kept is None or kept[0] is not measured:  # the measurement does not change from step to step
+        cached = self._cache.get(0)
+        if cached is None or cached[0] is not measured:  # the measurement does not change from step to step
             with torch.no_grad():
-                kept = (measured, list(self.features.features(measured)))
-            self._kept[0] = kept
-        return self.weight * self.features.distance(self.features.features(predicted), kept[1])
+                cached = (measured, list(self.features.features(measured)))
+            self._cache[0] = cached
+        return self.weight * self.features.distance(self.features.features(predicted), cached[1])
 
 
 @dataclass(frozen=True)

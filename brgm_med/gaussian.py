@@ -68,7 +68,7 @@ class LinearGaussian:
         return dataclasses.replace(self, mean=self.mean[torch.as_tensor(index)])
 
     def half(self) -> tuple[Tensor, Tensor]:
-        """All of the basis that needs storing: `unfolded(*half())` is it. [K, H, W / 2], and parities [K], int8.
+        """The part of the basis that needs storing: `unfolded(*half())` is it. [K, H, W / 2], and parities [K], int8.
 
         Raises ValueError where a component is neither even nor odd.
         """
@@ -200,7 +200,7 @@ def _principal(parts: Iterator[Tensor], count: int, rank: int) -> tuple[Tensor, 
 
 
 def _alike(forward: nn.Module, x: Tensor) -> bool:
-    """Whether a linear module does the same to every slice, independently of the others (seen at one random x)."""
+    """True where a linear module does the same to every slice, independently of the others (seen at one random x)."""
     random = torch.Generator().manual_seed(0)
     u = torch.randn(x.shape, generator=random, dtype=torch.float64).to(x)
     with torch.no_grad():

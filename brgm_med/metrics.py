@@ -59,11 +59,7 @@ def ssim(image: Tensor, truth: Tensor, data_range: float) -> Tensor:
 
 @torch.no_grad()
 def lpips(
-    image: Tensor,
-    truth: Tensor,
-    window: tuple[float, float],
-    model: PerceptualFeatures,
-    batch: int = 16,
+    image: Tensor, truth: Tensor, window: tuple[float, float], model: PerceptualFeatures, batch: int = 16
 ) -> Tensor:
     """Perceptual distance of images [N, 1 or 3, H, W]: [N], 0 for equal images.
 

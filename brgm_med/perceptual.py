@@ -161,9 +161,8 @@ class LPIPS(nn.Module):
         if images.shape[1] == 1:
             weight = weight.sum(1, keepdim=True)
         ones = torch.ones_like(images[:1, :1])
-        offset = strided_convolution(ones, constant, stride, padding) + self.get_buffer(f"bias{index}").view(
-            1, -1, 1, 1
-        )
+        bias = self.get_buffer(f"bias{index}").view(1, -1, 1, 1)
+        offset = strided_convolution(ones, constant, stride, padding) + bias
         return strided_convolution(images, weight, stride, padding) + offset
 
     def distance(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

@@ -178,7 +178,7 @@ class Whitened(Wrapping):
 
     @property
     def curvature(self) -> Tensor:
-        """About how a likelihood's curvature falls along the coordinates, [R + M], for `solvers.fit_lbfgs`.
+        """Rough curvature of a likelihood along the coordinates, [R + M], for `solvers.fit_lbfgs`.
 
         It is deviation^2 in W+, as far as all of w shows in the image alike; its root, above a floor, was the better
         guess on the validation heads, and so was the floor for the maps.
@@ -211,8 +211,8 @@ class WhitenedLayers(Wrapping):
 
     @classmethod
     def of_mapped(cls, generator: Generator, samples: int = 10_000, seed: int = 0, c: Tensor | None = None) -> Self:
-        """From `samples` mapped z, drawn on the CPU; `c` [1, c_dim] conditions all of them. Directions in which w
-        hardly varies (1e-3 of the largest deviation) are left out."""
+        """Coordinates of `samples` mapped z, drawn on CPU; `c` [1, c_dim] conditions all of them. Directions in which
+        w hardly varies (1e-3 of the largest deviation) are left out."""
         w = mapped(generator, samples, seed, c).double()
         mean = w.mean(0)
         values, vectors = torch.linalg.eigh((w - mean).T @ (w - mean) / (samples - 1))
@@ -234,11 +234,7 @@ class WhitenedLayers(Wrapping):
 
 
 def whitened_posterior(
-    generator: Whitened,
-    corruption: nn.Module,
-    measured: Tensor,
-    features: PerceptualFeatures | None,
-    search: Search,
+    generator: Whitened, corruption: nn.Module, measured: Tensor, features: PerceptualFeatures | None, search: Search
 ) -> Posterior:
     """Our default: Gaussian noise of `search.misfit`, and on W+ the Gaussian of encoded training stacks with its
     correlations, within a slice and between neighbours. `measured` [N, ...] is a whole stack, in order.

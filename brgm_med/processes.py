@@ -16,7 +16,7 @@ from brgm_med.errors import BrgmError
 
 @cache
 def die_with_parent() -> None:
-    """In a process of a pool: end with the process that started it, however that ends. Elsewhere nothing happens."""
+    """End, in a process of a pool, with the process that started it, however that ends. Elsewhere nothing happens."""
     parent = parent_process()
     if parent is None:
         return

@@ -59,12 +59,12 @@ class _Membrane:
     """
 
     def __init__(self, hole: Tensor, spacing: Sequence[float]) -> None:
-        place = torch.full(hole.shape, KNOWN, device=hole.device)
-        place[hole] = torch.arange(int(hole.sum()), device=hole.device)
+        index = torch.full(hole.shape, KNOWN, device=hole.device)
+        index[hole] = torch.arange(int(hole.sum()), device=hole.device)
         self.hole = hole
         self.sides = [(axis, step, 1 / spacing[axis] ** 2) for axis in range(hole.ndim) for step in (-1, 1)]
-        self.neighbours = [_shifted(place, axis, step, BEYOND)[hole] for axis, step, _ in self.sides]
-        self.places = [place.where(place >= 0, len(place)) for place in self.neighbours]  # the last of n + 1 is a 0
+        self.neighbours = [_shifted(index, axis, step, BEYOND)[hole] for axis, step, _ in self.sides]
+        self.places = [index.where(index >= 0, len(index)) for index in self.neighbours]  # the last of n + 1 is a 0
         zero = torch.zeros(len(self.places[0]), dtype=torch.float64, device=hole.device)
         self.diagonal = zero.clone()
         for (_, _, weight), neighbour in zip(self.sides, self.neighbours, strict=True):
@@ -83,8 +83,8 @@ class _Membrane:
 
     def _product(self, u: Tensor) -> Tensor:
         padded, product = nn.functional.pad(u, (0, 1)), self.diagonal * u
-        for (_, _, weight), place in zip(self.sides, self.places, strict=True):
-            product.sub_(padded.index_select(0, place), alpha=weight)
+        for (_, _, weight), index in zip(self.sides, self.places, strict=True):
+            product.sub_(padded.index_select(0, index), alpha=weight)
         return product
 
     def _solve(self, b: Tensor, u: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ class SeparableSystem:
         fine: Sequence[int],
         device: torch.device | str = "cpu",
     ) -> SeparableSystem:
-        """For images of shape `fine` [X, Y, Z]."""
+        """The system for images of shape `fine` [X, Y, Z]."""
         parts: list[tuple[Tensor, Tensor | None, Tensor | None, Tensor, bool]] = []
         for a, c, n in zip(corruption.matrices, _axes(covariance), fine, strict=True):
             ones = torch.ones(n, dtype=torch.float64, device=device)

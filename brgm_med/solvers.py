@@ -119,24 +119,24 @@ def fit_lbfgs(
         total = _total(terms, len(start))
         (there,) = torch.autograd.grad(total.sum(), trial)
         trial, total = trial.detach(), total.detach()
-        found = total.reshape(rows, -1).sum(1)
+        tried = total.reshape(rows, -1).sum(1)
         if callback is not None:
             callback(step, {k: v.detach() for k, v in terms.items()})
 
-        lower = (found <= energy + SUFFICIENT * length * slope) & searching
+        lower = (tried <= energy + SUFFICIENT * length * slope) & searching
         if step == 0:  # so far that a straight line would reach 0
-            scale = found.abs() / (inverse * there.square()).sum(1).clamp_min(1e-20)
+            scale = tried.abs() / (inverse * there.square()).sum(1).clamp_min(1e-20)
         else:
             s, y = (torch.where(lower[:, None], new - old, 0.0) for new, old in ((trial, w), (there, gradient)))
             product, size = (s * y).sum(1), (inverse * y.square()).sum(1)
             convex = product > 1e-8 * size
             scale = torch.where(convex, product / size, scale)
             pairs = [*pairs, (s, y, torch.where(convex, 1 / product, 0.0))][-memory:]
-        parabola = -slope * length**2 / (2 * (found - energy - length * slope))
+        parabola = -slope * length**2 / (2 * (tried - energy - length * slope))
         shorter = torch.where(parabola.isfinite(), parabola, 0.0).clamp(LEAST * length, MOST * length)
         length = torch.where(lower, 1.0, shorter)
         w, gradient = (torch.where(lower[:, None], new, old) for new, old in ((trial, w), (there, gradient)))
-        energy, each = torch.where(lower, found, energy), torch.where(lower, total, each)
+        energy, each = torch.where(lower, tried, energy), torch.where(lower, total, each)
         newest = -_times_inverse_hessian(gradient, pairs, scale[:, None] * inverse)
         towards = torch.where(lower[:, None], newest, towards)
         slope = (gradient * towards).sum(1)

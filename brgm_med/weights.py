@@ -16,6 +16,7 @@ import tempfile
 import urllib.request
 from collections.abc import Mapping
 from http.client import HTTPException
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,19 +38,12 @@ HOW_TO = (
 
 # The convolutions: torchvision's index in `features` -> weight shape [out, in, height, width].
 CONVOLUTIONS: dict[Net, dict[int, tuple[int, int, int, int]]] = {
-    "alex": {
-        0: (64, 3, 11, 11),
-        3: (192, 64, 5, 5),
-        6: (384, 192, 3, 3),
-        8: (256, 384, 3, 3),
-        10: (256, 256, 3, 3),
-    },
+    "alex": {0: (64, 3, 11, 11), 3: (192, 64, 5, 5), 6: (384, 192, 3, 3), 8: (256, 384, 3, 3), 10: (256, 256, 3, 3)},
     "vgg": {
         index: (outputs, inputs, 3, 3)
-        for index, inputs, outputs in zip(
+        for index, (inputs, outputs) in zip(
             (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28),
-            (3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512),
-            (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512),
+            pairwise((3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)),
             strict=True,
         )
     },

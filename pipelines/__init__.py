@@ -1,5 +1,5 @@
-"""Arrays in, arrays out: reconstructions. Files in, files out: steps as functions on paths, Nipype interfaces of them,
-and workflows of these.
+"""Arrays in, arrays out: reconstructions, also as MONAI transforms. Files in, files out: steps as functions on paths,
+Nipype interfaces of them, and workflows of these.
 
 The steps are in `steps`, one file each, but for `training.slices.train_on_slices`, `report.subject_report`,
 `report.study_report` and `workflow.write_back.write_back`. The names below are imported on first use.
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from brgm_med.pipelines.reconstruct.measurement import Scan as Scan
     from brgm_med.pipelines.reconstruct.picture import inpaint_picture as inpaint_picture
     from brgm_med.pipelines.reconstruct.picture import reconstruct_picture as reconstruct_picture
+    from brgm_med.pipelines.reconstruct.transform import SuperResolve as SuperResolve
+    from brgm_med.pipelines.reconstruct.transform import SuperResolved as SuperResolved
     from brgm_med.pipelines.reconstruct.volume import reconstruct_volume as reconstruct_volume
     from brgm_med.pipelines.workflow.compute import Convert as Convert
     from brgm_med.pipelines.workflow.compute import Evaluate as Evaluate

@@ -30,14 +30,9 @@ def progress(label: str, total: int, every: float = 10.0) -> Iterator[Callable[[
     """Yields `advance(note)`, to be called after each of `total` steps; writes to stderr."""
     if sys.stderr.isatty():
         from rich.console import Console
-        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}"),
-        )
+        columns = ("{task.description}", BarColumn(), TimeRemainingColumn(), "{task.fields[note]}")
         with Progress(*columns, console=Console(stderr=True)) as bar:
             task = bar.add_task(label, total=total, note="")
             yield lambda note: bar.update(task, advance=1, note=note)

@@ -125,10 +125,19 @@ def read_scan(
     spacing = " x ".join(f"{s:g}" for s in grid.spacing)
     name = called(path, choices)
     say(f"{name}: {spacing} mm, {model.profile} profile {widths} mm ({origin})")
+    say_tolerated(source.header, name)
     for clause in suspicions(source.array, grid, model):
         say(f"warning: {name}: {clause}")
     values = torch.from_numpy(source.array)[None]
-    return ScanFile(path, source.header, Scan(values, grid, model, noise, str(path)), origin)
+    return ScanFile(
+        path, source.header, Scan(values, grid, model, noise, str(path) if name != WITHHELD else WITHHELD), origin
+    )
+
+
+def say_tolerated(header: Header, name: str) -> None:
+    """A warning a line of what was passed over in the headers of a DICOM series."""
+    for clause in header.series.tolerated if header.series is not None else ():
+        say(f"warning: {name}: {clause}")
 
 
 def doubtful(scan: Scan, finest: float) -> str | None:

@@ -17,6 +17,15 @@ from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.simulate import degrade, thick_slices
 from tests import phantom
 
+OWN = {
+    "name": "self",
+    "sha256": "1" * 64,
+    "finest_detail_mm": 1.5625,
+    "weight": 1.1,
+    "reason": "the scan is as sharp through plane as in plane",
+}
+"""Record of the prior that a scan's own planes taught."""
+
 HOSTILE = "<script>alert(1)</script>&\"'.nii.gz"
 
 

@@ -13,6 +13,8 @@ TESTS = ROOT / "tests"
 LAYERS = ("brgm_med", "brgm_med.transforms", "brgm_med.pipelines")
 ENTRY = "brgm_med.__main__"
 """`python -m brgm_med` starts the command line; nothing imports it."""
+FROM_ABOVE = {("brgm_med", "brgm_med.pipelines.steps.super_resolution")}
+"""What the package passes on, on first use, of a layer above: `brgm_med.super_resolve`, the whole of it in one line."""
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def test_rooms_are_few_and_on_few_levels(graph: dict[str, set[str]]) -> None:
 
 def test_imports_point_one_way_through_the_three_layers(graph: dict[str, set[str]]) -> None:
     upwards = {(m, other) for m, others in graph.items() for other in others if layer(other) > layer(m) and m != ENTRY}
-    assert upwards == set()
+    assert upwards == FROM_ABOVE
     assert not any(ENTRY in others for others in graph.values())
 
 

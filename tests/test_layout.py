@@ -43,7 +43,9 @@ def test_importing_the_package_loads_nothing_heavy(tmp_path: Path) -> None:
 
 
 def test_the_mathematics_does_not_load_the_packages_above_it(tmp_path: Path) -> None:
-    loaded = loaded_after("import brgm_med\n[getattr(brgm_med, n) for n in brgm_med.__all__]", tmp_path)
+    """But for the one name that is passed on from there."""
+    names = "[getattr(brgm_med, n) for n in brgm_med.__all__ if n != 'super_resolve']"
+    loaded = loaded_after(f"import brgm_med\n{names}", tmp_path)
     assert not loaded & {"monai", "nipype", "nibabel", "pydicom", "SimpleITK"}
 
 

@@ -112,7 +112,7 @@ class AcquisitionModel:
         return cls(replaced(grid.spacing, axis, thickness), profile, axis, True)
 
     def to_sidecar(self, grid: Grid) -> dict[str, Any]:
-        """For a JSON file beside the scan on `grid`; keyed by world axes: its index axes may be reordered."""
+        """Entries for a JSON file beside the scan on `grid`; keyed by world axes: its index axes may be reordered."""
         axes = [WORLD[grid.world_axis(a)] for a in range(3)]
         return {
             "BrgmMedAcquisition": {

@@ -31,7 +31,7 @@ class Normalisation:
 
     @classmethod
     def of_range(cls, low: float, high: float) -> Normalisation:
-        """For a picture: `low` becomes -1 and `high` 1, which are its `range`. Nothing is clipped."""
+        """Normalise a picture: `low` becomes -1 and `high` 1, which are its `range`. Nothing is clipped."""
         return cls(low, (high - low) / 2)
 
     def forward(self, values: Tensor) -> Tensor:

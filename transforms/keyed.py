@@ -21,7 +21,7 @@ class Keyed(MapTransform):
 
 
 class InvertibleKeyed(Keyed, InvertibleTransform):
-    """As `Keyed`, of a transform with an `inverse`."""
+    """`Keyed` of a transform with an `inverse`."""
 
     def inverse(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         return dict(data) | {key: self.transform.inverse(data[key]) for key in self.key_iterator(dict(data))}

@@ -100,7 +100,7 @@ _worker: dict[str, Any] = {}
 
 
 def _begin(paths: Sequence[Path], run: Path, box: Grid) -> None:
-    """In a worker: one thread, deaf to Ctrl-C (the parent ends it), and never outliving the parent."""
+    """Prepare a worker: one thread, deaf to Ctrl-C (the parent ends it), and never outliving the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     die_with_parent()

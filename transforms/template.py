@@ -88,7 +88,7 @@ class Template:
             nib.nifti1.save(image, folder / f"{name}.nii.gz")
 
     def trimmed(self, margin: int = 6) -> Template:
-        """Without the planes of air that lie more than `margin` voxels from the head and outside the box."""
+        """Crop the planes of air that lie more than `margin` voxels from the head and outside the box."""
         corners = (self.box.corners() - self.grid.affine[:3, 3]) / self.grid.affine.diagonal()[:3]
         cut = [slice(None)]
         for axis in range(3):

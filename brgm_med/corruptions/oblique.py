@@ -91,7 +91,7 @@ class ObliqueProfile(nn.Module):
         return self.spread(self.samples(x))
 
     def samples(self, x: Tensor) -> Tensor:
-        """Only the samples in use, in order: [C, X, Y, Z] -> [C, P]."""
+        """The samples in use, in order: [C, X, Y, Z] -> [C, P]."""
         # Voxel index i of n is 2 i / (n - 1) - 1 in grid_sample's units, whether or not half voxels lie between.
         last = torch.tensor([max(n - 1, 1) for n in self.source]).to(self.to_source)
         places = (2 * self.coordinates() / last - 1).flip(-1).to(x.dtype)
@@ -140,7 +140,7 @@ class StackAsVolume(nn.Module):
 
 
 class Together(nn.Module):
-    """Several measurements of one image as one: all of them flattened, each times its weight, [1, M]."""
+    """Measurements of one image together: all of them flattened, each times its weight, [1, M]."""
 
     def __init__(self, corruptions: Sequence[nn.Module], weights: Sequence[float] | None = None) -> None:
         super().__init__()

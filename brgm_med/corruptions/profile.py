@@ -19,12 +19,7 @@ RAMP = 0.25
 
 
 def profile_matrix(
-    n_fine: int,
-    fine_spacing: float,
-    n_coarse: int,
-    coarse_spacing: float,
-    thickness: float,
-    profile: Profile = "box",
+    n_fine: int, fine_spacing: float, n_coarse: int, coarse_spacing: float, thickness: float, profile: Profile = "box"
 ) -> Tensor:
     """Acquisition along one axis, [n_coarse, n_fine] float64: weights of the fine voxels in each sample.
 
@@ -48,12 +43,7 @@ def profile_matrix(
 
 
 def profile_inside(
-    n_fine: int,
-    fine_spacing: float,
-    n_coarse: int,
-    coarse_spacing: float,
-    thickness: float,
-    profile: Profile = "box",
+    n_fine: int, fine_spacing: float, n_coarse: int, coarse_spacing: float, thickness: float, profile: Profile = "box"
 ) -> Tensor:
     """The samples of `profile_matrix` with their whole profile inside the fine grid, [n_coarse] bool."""
     reach = thickness * profile_reach(profile)

@@ -49,7 +49,7 @@ class DiscriminatorBlock(nn.Module):
 
 
 class Epilogue(nn.Module):
-    """At the base shape: minibatch deviation, convolution, and two fully connected layers."""
+    """Head at the base shape: minibatch deviation, convolution, and two fully connected layers."""
 
     def __init__(self, channels: int, base_shape: tuple[int, int], outputs: int, group: int | None) -> None:
         super().__init__()
@@ -82,11 +82,11 @@ class _Trunk(nn.Module):
     def features(self, image: Tensor, levels: int | None = None) -> list[Tensor]:
         """Activations after each of the first `levels` blocks (all when None), finest first."""
         x = channels_last(image)
-        found = []
+        activations = []
         for name in self.names[:levels]:
             x = getattr(self, name)(x)
-            found.append(x)
-        return found
+            activations.append(x)
+        return activations
 
 
 class Discriminator(_Trunk):
@@ -169,8 +169,8 @@ class DiscriminatorFeatures:
         self.discriminator, self.levels = discriminator, levels
 
     def features(self, images: Tensor) -> list[Tensor]:
-        found = self.discriminator.features(images, self.levels)
-        return [x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt() for x in found]
+        activations = self.discriminator.features(images, self.levels)
+        return [x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt() for x in activations]
 
     def distance(self, a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
         return squared_distance(a, b)

@@ -112,7 +112,7 @@ class Kernel(NamedTuple):
 
     @classmethod
     def of(cls, weight: Tensor, up: int, dtype: torch.dtype) -> Kernel:
-        """From weights [O, I, k, k], differentiable in them."""
+        """Kernel of weights [O, I, k, k], differentiable in them."""
         taps = weight if up == 1 else weight.transpose(0, 1)
         return cls(taps.to(dtype).contiguous(memory_format=torch.channels_last), weight.square().sum((2, 3)).T)
 
@@ -161,7 +161,7 @@ class SynthesisLayer(nn.Module):
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.register_buffer("noise_const", torch.randn(shape))
         self.register_buffer("resample_filter", fir_filter())
-        self._kept: tuple[tuple[object, ...], Kernel] | None = None
+        self._cache: tuple[tuple[object, ...], Kernel] | None = None
 
     def kernel(self, dtype: torch.dtype) -> Kernel:
         """The weights as the convolution takes them: made once for frozen weights, and again when they have changed."""
@@ -169,9 +169,9 @@ class SynthesisLayer(nn.Module):
         if weight.requires_grad or torch.compiler.is_compiling():
             return Kernel.of(weight, self.up, dtype)
         state = (weight.data_ptr(), weight._version, weight.device, weight.dtype, dtype)
-        if self._kept is None or self._kept[0] != state:
-            self._kept = state, Kernel.of(weight, self.up, dtype)
-        return self._kept[1]
+        if self._cache is None or self._cache[0] != state:
+            self._cache = state, Kernel.of(weight, self.up, dtype)
+        return self._cache[1]
 
     def _noise(self, noise: str | Tensor, y: Tensor) -> Tensor | None:
         """The noise [N or 1, H, W] for an image y [N, C, H, W]."""

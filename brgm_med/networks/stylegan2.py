@@ -14,7 +14,7 @@ from brgm_med.ops import fir_filter, upfirdn2d
 
 
 def upsample2(x: Tensor, filter: Tensor) -> Tensor:
-    """Twice the size: [N, C, H, W] -> [N, C, 2 H, 2 W], low-pass filtered."""
+    """Image of twice the size: [N, C, H, W] -> [N, C, 2 H, 2 W], low-pass filtered."""
     return upfirdn2d(x, filter, up=2, padding=(2, 1, 2, 1), gain=4.0)
 
 
@@ -117,12 +117,7 @@ class Synthesis(nn.Module):
     """ws [N, num_ws, w_dim] (W+) -> image [N, image_channels, H, W], about [-1, 1]. See `StyleGAN2`."""
 
     def __init__(
-        self,
-        w_dim: int,
-        base_shape: tuple[int, int],
-        channels: Sequence[int],
-        image_channels: int,
-        architecture: str,
+        self, w_dim: int, base_shape: tuple[int, int], channels: Sequence[int], image_channels: int, architecture: str
     ) -> None:
         super().__init__()
         if architecture not in ("skip", "residual"):
@@ -133,15 +128,8 @@ class Synthesis(nn.Module):
             shape = (base_shape[0] << level, base_shape[1] << level)
             name = f"b{shape[0]}"
             self.names.append(name)
-            block = SynthesisBlock(
-                0 if level == 0 else channels[level - 1],
-                outputs,
-                w_dim,
-                shape,
-                image_channels,
-                architecture=architecture,
-                last=level == len(channels) - 1,
-            )
+            inputs, last = channels[level - 1] if level else 0, level == len(channels) - 1
+            block = SynthesisBlock(inputs, outputs, w_dim, shape, image_channels, architecture=architecture, last=last)
             setattr(self, name, block)
 
     def forward(self, ws: Tensor, noise: Noise = "const", dtype: torch.dtype = torch.float32) -> Tensor:

@@ -50,12 +50,7 @@ _CURVES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
 
 
 def bias_act(
-    x: Tensor,
-    bias: Tensor | None = None,
-    *,
-    act: str = "linear",
-    gain: float | None = None,
-    clamp: float | None = None,
+    x: Tensor, bias: Tensor | None = None, *, act: str = "linear", gain: float | None = None, clamp: float | None = None
 ) -> Tensor:
     """`clip(gain * act(x + bias), -clamp, clamp)`, of the shape and dtype of `x`.
 
@@ -118,7 +113,7 @@ def _second(
 
 
 def _inside(y: Tensor, clamp: float) -> Tensor:
-    """Whether `y` is not at the clamp, which lies where rounding to the type of `y` has put it."""
+    """True where `y` is not at the clamp, which lies where rounding to the type of `y` has put it."""
     mantissa, exponent = math.frexp(clamp)
     digits = {torch.bfloat16: 8, torch.float16: 11, torch.float32: 24}.get(y.dtype, 53)
     return y.abs() < math.ldexp(round(math.ldexp(mantissa, digits)), exponent - digits)
@@ -147,14 +142,14 @@ class _Arguments(ctypes.Structure):
 
 
 def _launched(
-    name: str, bias: Tensor | None, act: str, gain: float, clamp: float | None, like: Tensor, **given: Tensor
+    name: str, bias: Tensor | None, act: str, gain: float, clamp: float | None, like: Tensor, **tensors: Tensor
 ) -> Tensor | None:
-    """Output of kernel `name` for the tensors `given`, in memory as `torch.empty_like(like)`; None if refused."""
+    """Output of kernel `name` for `tensors`, in memory as `torch.empty_like(like)`; None if refused."""
     if bias is not None:
         _check(like, bias)
-    layout.same_kind(like, *given.values(), *(() if bias is None else (bias,)))
+    layout.same_kind(like, *tensors.values(), *(() if bias is None else (bias,)))
     last = layout.is_channels_last(like)
-    inputs = {key: layout.dense(value, last) for key, value in given.items()}
+    inputs = {key: layout.dense(value, last) for key, value in tensors.items()}
     bias = None if bias is None else bias.contiguous()
     answer = torch.empty_like(like)
     result = layout.dense(answer, last)  # itself, or for orders that kernels do not know another
@@ -201,28 +196,28 @@ def _over_channels(gradient: Tensor) -> Tensor:
 
 
 def _save_forward(context: Any, arguments: tuple[Any, ...], y: Tensor) -> None:
-    x, bias, *context.how = arguments
-    swish = context.how[0] == "swish"
+    x, bias, *context.constants = arguments
+    swish = context.constants[0] == "swish"
     context.save_for_backward(x if swish else y, bias if swish else None)
 
 
 def _derive_forward(context: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    dx = _bias_act_backward(dy, *context.saved_tensors, *context.how)
+    dx = _bias_act_backward(dy, *context.saved_tensors, *context.constants)
     return dx, _over_channels(dx) if context.needs_input_grad[1] else None, None, None, None
 
 
 def _save_backward(context: Any, arguments: tuple[Any, ...], _: Tensor) -> None:
-    dy, saved, bias, *context.how = arguments
-    context.save_for_backward(None if context.how[0] in _SLOPES else dy, saved, bias)
+    dy, saved, bias, *context.constants = arguments
+    context.save_for_backward(None if context.constants[0] in _SLOPES else dy, saved, bias)
 
 
 def _derive_backward(context: Any, ddx: Tensor) -> tuple[Tensor | None, ...]:
     dy, saved, bias = context.saved_tensors
     needs_dy, needs_saved, needs_bias, *_ = context.needs_input_grad
-    by_dy = _bias_act_backward(ddx, saved, bias, *context.how) if needs_dy else None
+    by_dy = _bias_act_backward(ddx, saved, bias, *context.constants) if needs_dy else None
     if dy is None or not (needs_saved or needs_bias):
         return by_dy, None, None, None, None, None
-    by_saved = _bias_act_second(ddx, dy, saved, bias, *context.how)
+    by_saved = _bias_act_second(ddx, dy, saved, bias, *context.constants)
     return by_dy, by_saved, _over_channels(by_saved) if needs_bias else None, None, None, None
 
 

@@ -50,7 +50,7 @@ def write(key: str, code: bytes) -> None:
 
 
 def _private(path: Path) -> bool:
-    """Whether a real folder is the user's and only the user's: what lies in it is run on the device."""
-    found = path.lstat()
-    owned = not hasattr(os, "getuid") or (found.st_uid == os.getuid() and not found.st_mode & 0o077)
-    return stat.S_ISDIR(found.st_mode) and owned
+    """True for a real folder that is the user's and only the user's: what lies in it is run on the device."""
+    status = path.lstat()
+    owned = not hasattr(os, "getuid") or (status.st_uid == os.getuid() and not status.st_mode & 0o077)
+    return stat.S_ISDIR(status.st_mode) and owned

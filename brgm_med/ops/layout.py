@@ -1,4 +1,4 @@
-"""Which type, index and memory order a kernel is compiled and launched for."""
+"""Type, index and memory order that a kernel is compiled and launched for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ SCALARS = {torch.float32: "float", torch.float16: "Half", torch.bfloat16: "BFloa
 
 
 def is_channels_last(x: Tensor) -> bool:
-    """Whether `x` is to be written in channels-last order: it lies so, and not in plain order."""
+    """True where `x` is to be written in channels-last order: it lies so, and not in plain order."""
     return x.ndim == 4 and not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -26,7 +26,7 @@ def same_kind(*tensors: Tensor) -> None:
 
 
 def elements_a_thread(count: int, itemsize: int, *addresses: int) -> int:
-    """As many as fill 16 bytes, if that divides `count` and all `addresses`; else 1."""
+    """Number of elements that fill 16 bytes, if that divides `count` and all `addresses`; else 1."""
     pack = 16 // itemsize
     return pack if count % pack == 0 and all(address % 16 == 0 for address in addresses) else 1
 

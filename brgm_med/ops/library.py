@@ -21,12 +21,12 @@ _LIBRARY = torch.library.Library("brgm_med", "FRAGMENT")
 
 
 def transformed() -> bool:
-    """Whether torch differentiates what is computed now: under forward derivatives and torch.func."""
+    """True where torch differentiates what is computed now: under forward derivatives and torch.func."""
     return forward_ad._current_level >= 0 or torch._C._functorch.maybe_current_level() is not None
 
 
 def plain(x: Tensor) -> bool:
-    """Whether `x` is an ordinary tensor on the processor, now: nothing traces, transforms or intercepts operations."""
+    """True where `x` is an ordinary tensor on the CPU, now: nothing traces, transforms or intercepts operations."""
     return type(x) is Tensor and x.device.type == "cpu" and not torch.compiler.is_compiling() and not transformed()
 
 
@@ -58,8 +58,7 @@ def register(
 
     def below(*arguments: Any) -> Tensor:
         with torch._C._AutoDispatchBelowAutograd():
-            result: Tensor = operation(*arguments)
-        return result
+            return operation(*arguments)
 
     def forward(context: Any, *arguments: Any) -> Tensor:
         result = below(*arguments)
@@ -74,8 +73,7 @@ def register(
         if transformed():
             return body(*arguments)
         if torch.is_grad_enabled() and torch._C._any_requires_grad(*arguments):
-            result: Tensor = function.apply(*arguments)  # type: ignore[attr-defined]
-            return result
+            return function.apply(*arguments)  # type: ignore[attr-defined]
         return below(*arguments)
 
     _LIBRARY.impl(name, differentiable, "Autograd")

@@ -37,8 +37,7 @@ def modulated_epilogue(
         noise = noise.to(x.dtype)
     coefficients = (bias / demodulation[:, None]).to(x.dtype)  # [N, 1 or 2, C]
     taken = overwrite and plain(x) and layout.is_channels_last(x)
-    result: Tensor = (_Overwriting.apply if taken else _modulated_epilogue)(x, coefficients, noise)
-    return result
+    return (_Overwriting.apply if taken else _modulated_epilogue)(x, coefficients, noise)
 
 
 def _rows(images: Tensor) -> Tensor:
@@ -114,7 +113,7 @@ def _save(context: Any, arguments: tuple[Any, ...], y: Tensor) -> None:
 
 
 def _derive(context: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-    """All linear in dy, in torch's own differentiable operations: the slope is a function of the sign of y."""
+    """Derivatives, linear in dy, in torch's own differentiable operations: the slope is a function of the sign of y."""
     y, coefficients, noise = context.saved_tensors
     dx = torch.ops.aten.leaky_relu_backward(dy, y.detach(), 0.2, True)
     by_coefficients = by_noise = None

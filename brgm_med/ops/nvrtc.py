@@ -108,13 +108,9 @@ def compile(kernel: Kernel, arch: str, extra: tuple[str, ...] = ()) -> tuple[byt
         log = report.rstrip(b"\0 \n").decode(errors="replace")
         if int(error) != 0:
             raise Refused(f"{kernel.source} for {arch}: {log}")
-        size, get = (
-            (nvrtc.nvrtcGetCUBINSize, nvrtc.nvrtcGetCUBIN)
-            if arch.startswith("sm_")
-            else (nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX)
-        )
-        code = bytes(_checked(size(program)))
-        _checked(get(program, code))
+        form = "CUBIN" if arch.startswith("sm_") else "PTX"
+        code = bytes(_checked(getattr(nvrtc, f"nvrtcGet{form}Size")(program)))
+        _checked(getattr(nvrtc, f"nvrtcGet{form}")(program, code))
         return code, log
     finally:
         nvrtc.nvrtcDestroyProgram(program)
@@ -155,7 +151,7 @@ _refusal: str | None = None
 
 
 def refusal() -> str | None:
-    """Why kernels are not used in this process any more; None while nothing failed."""
+    """The reason why kernels are not used in this process any more; None while nothing failed."""
     return _refusal
 
 

@@ -100,10 +100,7 @@ def transposed(x: Tensor, taps: Tensor, up: Pair, padding: Sides, results: Pair)
     is none that a transposed convolution knows. Computed in float32 where `x` has 16 bits: far faster."""
     (fh, fw), (h, w) = taps.shape, x.shape[2:]
     crop = (fh - 1 - padding[2], fw - 1 - padding[0])
-    more = (
-        results[1] - ((h - 1) * up[1] - 2 * crop[0] + fh),
-        results[0] - ((w - 1) * up[0] - 2 * crop[1] + fw),
-    )
+    more = (results[1] - ((h - 1) * up[1] - 2 * crop[0] + fh), results[0] - ((w - 1) * up[0] - 2 * crop[1] + fw))
     if min(crop) < 0 or not (0 <= more[0] < up[1] and 0 <= more[1] < up[0]):
         return None
     c, wide = x.shape[1], torch.promote_types(x.dtype, torch.float32)

@@ -74,7 +74,7 @@ def adjoint_padding(x: Sequence[int], y: Sequence[int], filter: Tensor, up: Pair
 
 
 def _compute(x: Tensor, filter: Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float) -> Tensor:
-    """Without kernels."""
+    """Resampling without kernels."""
     up, down, padding = tuple(up), tuple(down), tuple(padding)  # type: ignore[assignment]
     results = result_shape(x, filter, up, down, padding)
     with without_autocast(x.device):
@@ -93,14 +93,14 @@ def _fake(x: Tensor, filter: Tensor, up: Pair, down: Pair, padding: Sides, flip:
 
 
 def _save(context: Any, arguments: tuple[Any, ...], y: Tensor) -> None:
-    x, filter, *context.how = arguments
+    x, filter, *context.constants = arguments
     context.save_for_backward(filter)
     context.shapes = x.shape, y.shape
 
 
 def _derive(context: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     (filter,) = context.saved_tensors
-    up, down, padding, flip, gain = context.how
+    up, down, padding, flip, gain = context.constants
     x, y = context.shapes
     padding = adjoint_padding(x, y, filter, up, down, padding)
     return _apply(gradient, filter, down, up, padding, not flip, gain), None, None, None, None, None, None
@@ -126,5 +126,4 @@ class _Direct(torch.autograd.Function):
 
 
 def _apply(x: Tensor, filter: Tensor, up: Pair, down: Pair, padding: Sides, flip: bool, gain: float) -> Tensor:
-    result: Tensor = (_Direct.apply if plain(x) else _upfirdn2d)(x, filter.detach(), up, down, padding, flip, gain)
-    return result
+    return (_Direct.apply if plain(x) else _upfirdn2d)(x, filter.detach(), up, down, padding, flip, gain)

@@ -1,4 +1,4 @@
-"""Which StyleGAN2 the names and shapes of tensors make. They are believed; what a file says of itself is not."""
+"""The StyleGAN2 that the names and shapes of tensors make. They are believed; what a file says of itself is not."""
 
 from __future__ import annotations
 
@@ -73,10 +73,10 @@ def shape(state: State, name: str, axes: int) -> tuple[int, ...]:
     """The shape of a tensor that must be there, with so many axes and none empty."""
     if name not in state:
         raise MalformedError(f"lacks {name}, which every StyleGAN2 of this kind has")
-    found = tuple(state[name].shape)
-    if len(found) != axes or 0 in found:
-        raise MalformedError(f"has {name} of shape {list(found)}, with which there is no StyleGAN2")
-    return found
+    size = tuple(state[name].shape)
+    if len(size) != axes or 0 in size:
+        raise MalformedError(f"has {name} of shape {list(size)}, with which there is no StyleGAN2")
+    return size
 
 
 def built(kind: type[nn.Module], arguments: Arguments, state: State) -> Any:

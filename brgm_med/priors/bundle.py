@@ -34,11 +34,8 @@ SHIPPED = Path(__file__).parent
 REQUIRED = ("configs/inference.json", "models/model.safetensors")
 """What every prior has. The metadata must name the SHA-256 of all that is read."""
 VOLUMETRIC = (
-    "models/discriminator.safetensors",
-    "models/w_statistics.safetensors",
-    "models/linear.safetensors",
-    "template.nii.gz",
-    "mask.nii.gz",
+    *("models/discriminator.safetensors", "models/w_statistics.safetensors", "models/linear.safetensors"),
+    *("template.nii.gz", "mask.nii.gz"),
 )
 """What a prior of a volume, whose metadata have a grid, must have besides."""
 UNFINISHED = (".partial", ".replaced")
@@ -47,8 +44,8 @@ UNFINISHED = (".partial", ".replaced")
 
 def names() -> list[str]:
     """The names of the shipped priors."""
-    found = (p.parent.parent.name for p in SHIPPED.glob("*/configs/metadata.json"))
-    return sorted(name for name in found if not name.endswith(UNFINISHED))
+    folders = (p.parent.parent.name for p in SHIPPED.glob("*/configs/metadata.json"))
+    return sorted(name for name in folders if not name.endswith(UNFINISHED))
 
 
 def find(prior: str) -> Path:
@@ -102,12 +99,12 @@ class PriorBundle:
 
     @property
     def volumetric(self) -> bool:
-        """Whether this is a prior of a volume, with a grid and a template, and not one of pictures."""
+        """True for a prior of a volume, with a grid and a template, and not one of pictures."""
         return "grid" in self.metadata
 
     @property
     def encoded(self) -> bool:
-        """Whether the prior has statistics of encoded training images, see `whitened`."""
+        """True where the prior has statistics of encoded training images, see `whitened`."""
         return "models/w_statistics.safetensors" in self.metadata["sha256"]
 
     @property
@@ -182,15 +179,13 @@ class PriorBundle:
     def generator(self) -> StyleGAN2:
         from brgm_med.networks.stylegan2 import StyleGAN2
 
-        network: StyleGAN2 = self._network("network_def", StyleGAN2, "model.safetensors")
-        return network
+        return self._network("network_def", StyleGAN2, "model.safetensors")
 
     @cached_property
     def discriminator(self) -> Discriminator:
         from brgm_med.networks.discriminator import Discriminator
 
-        network: Discriminator = self._network("discriminator_def", Discriminator, "discriminator.safetensors")
-        return network
+        return self._network("discriminator_def", Discriminator, "discriminator.safetensors")
 
     def w_statistics(self, c: Tensor | None = None) -> WStatistics:
         """Mean and deviation of W from 10,000 mapped z, always the same ones (the paper's prior of w, section 2.5).
@@ -215,14 +210,14 @@ class PriorBundle:
         from brgm_med.gaussian import LinearGaussian, unfolded
 
         file = "linear.safetensors"
-        found = self._weights(file)
+        stored = self._weights(file)
         try:
-            half = found["half"] * found["scale"][:, None, None]
-            mean = unfolded(found["mean"], found["parity"].new_ones(len(found["mean"]))).T
-            basis = unfolded(half, found["parity"])
+            half = stored["half"] * stored["scale"][:, None, None]
+            mean = unfolded(stored["mean"], stored["parity"].new_ones(len(stored["mean"]))).T
+            basis = unfolded(half, stored["parity"])
             rows = half.shape[1]
             return LinearGaussian(
-                mean.reshape(len(mean), 1, rows, -1), basis, found["deviation"], float(found["nugget"])
+                mean.reshape(len(mean), 1, rows, -1), basis, stored["deviation"], float(stored["nugget"])
             )
         except KeyError as error:
             raise self._other(file) from error
@@ -249,8 +244,7 @@ class PriorBundle:
         whitened = self.whitened()
         coordinates = gauss_markov(whitened.correlation, self.grid_shape[1], torch.Generator().manual_seed(seed))
         with torch.no_grad():
-            image: Tensor = whitened.synthesis(coordinates[:, None])
-        return image
+            return whitened.synthesis(coordinates[:, None])
 
 
 def gauss_markov(correlation: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -276,8 +270,8 @@ def load(prior: str = DEFAULT) -> PriorBundle:
         text = (folder / "configs" / "metadata.json").read_text()
         metadata = json.loads(text)
         needed = (*REQUIRED, *VOLUMETRIC) if "grid" in metadata else REQUIRED
-        found = [file for file in VOLUMETRIC if (folder / file).exists()]
-        expected: dict[str, str] = {file: metadata["sha256"][file] for file in (*needed, *found)} | metadata["sha256"]
+        present = [file for file in VOLUMETRIC if (folder / file).exists()]
+        expected: dict[str, str] = {file: metadata["sha256"][file] for file in (*needed, *present)} | metadata["sha256"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise PriorError(
             f"{folder}: its configs/metadata.json cannot be read ({error}); reinstall the prior"

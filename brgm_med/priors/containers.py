@@ -17,18 +17,8 @@ MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa850192e")
 """How files of torch.save before version 1.6 begin, and the bytes in which a pickle holds a tensor's numbers."""
 
 UNREADABLE = (
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    EOFError,
-    MemoryError,
-    NotImplementedError,
-    RecursionError,
-    RuntimeError,
-    struct.error,
-    zipfile.BadZipFile,
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, EOFError, MemoryError, RuntimeError),
+    *(struct.error, zipfile.BadZipFile),
 )
 """What parsers stumble over in junk. A `MalformedError` among them says itself what is wrong."""
 
@@ -143,10 +133,10 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Store
 
 def _storage(data: Any) -> Storage:
     # Names of storages and nothing else: torch itself would read any pickle in here.
-    found = legacy(data, _STORAGE_NAMES) if type(data) is bytes else None
-    if type(found) is not Storage:
+    storage = legacy(data, _STORAGE_NAMES) if type(data) is bytes else None
+    if type(storage) is not Storage:
         raise MalformedError("holds numbers in a way that torch does not")
-    return found
+    return storage
 
 
 def _set(items: Any) -> list[Any]:

@@ -102,9 +102,9 @@ def published(tree: dict[str, Any], size: int) -> Foreign:
 def rosinalitys(tree: dict[str, Any], size: int) -> Foreign:
     """The networks of a checkpoint in rosinality's layout; without its `latent_avg`, the mean of W is ours."""
     average = {"latent_avg": tree["latent_avg"]} if tree.get("latent_avg") is not None else {}
-    given = tensors(tree["g_ema"] | average, size)
-    mean = given.pop("latent_avg", None)
-    state = rosinality.generator(given)
+    theirs = tensors(tree["g_ema"] | average, size)
+    mean = theirs.pop("latent_avg", None)
+    state = rosinality.generator(theirs)
     state["mapping.w_avg"] = torch.zeros_like(state["mapping.fc0.bias"]) if mean is None else mean
     generator, generator_def = generator_of(state)
     if mean is None:

@@ -105,11 +105,11 @@ def interpret(stream: BinaryIO, rules: Mapping[tuple[str, str], Rule], persisten
                 text, module = stack.pop(), stack.pop()
                 stack.append(name(module, text))
             case "REDUCE" | "NEWOBJ":
-                given, called = stack.pop(), stack.pop()
+                arguments, called = stack.pop(), stack.pop()
                 rule = rules[called.module, called.name] if type(called) is Name else None
-                if rule is None or type(given) is not tuple:
+                if rule is None or type(arguments) is not tuple:
                     raise MalformedError("calls what is no function")
-                stack.append(rule(*given))
+                stack.append(rule(*arguments))
             case "BUILD":
                 # Attributes of a dictionary (a state dict's versions) or of something inert: no weights.
                 stack.pop()

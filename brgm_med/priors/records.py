@@ -42,7 +42,7 @@ class Name:
 
 @dataclass(frozen=True, slots=True)
 class Inert:
-    """Something that a network's weights do not depend on, such as a numpy number in its settings."""
+    """A value that a network's weights do not depend on, such as a numpy number in its settings."""
 
     name: str
 

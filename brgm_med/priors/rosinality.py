@@ -24,8 +24,8 @@ State = dict[str, Tensor]
 class _Names:
     """Tensors by their own names, each taken once."""
 
-    def __init__(self, given: State) -> None:
-        self.left = dict(given)
+    def __init__(self, tensors: State) -> None:
+        self.left = dict(tensors)
 
     def take(self, name: str) -> Tensor:
         if name not in self.left:
@@ -49,13 +49,13 @@ class _Names:
                 raise MalformedError("has another low-pass filter than [1, 3, 3, 1]")
 
 
-def _count(given: State, pattern: str) -> int:
-    return sum(re.fullmatch(pattern, name) is not None for name in given)
+def _count(tensors: State, pattern: str) -> int:
+    return sum(re.fullmatch(pattern, name) is not None for name in tensors)
 
 
-def generator(given: State) -> State:
+def generator(tensors: State) -> State:
     """The generator's tensors in our names, but for the mean of W."""
-    names, ours = _Names(given), {}
+    names, ours = _Names(tensors), {}
 
     def pair(theirs: str, name: str) -> None:
         ours[f"{name}.weight"], ours[f"{name}.bias"] = names.take(f"{theirs}.weight"), names.take(f"{theirs}.bias")
@@ -73,14 +73,14 @@ def generator(given: State) -> State:
         pair(f"{theirs}.conv.modulation", f"{name}.affine")
         ours[f"{name}.bias"] = names.inner(f"{theirs}.bias", 4).flatten()
 
-    for i in range(_count(given, r"style\.\d+\.weight")):
+    for i in range(_count(tensors, r"style\.\d+\.weight")):
         pair(f"style.{i + 1}", f"mapping.fc{i}")
     if "mapping.fc0.bias" not in ours:
         raise MalformedError("lacks style.1.weight, which the layout of rosinality has")
     ours["synthesis.b4.const"] = names.inner("input.input", 4)
     layer("conv1", "synthesis.b4.conv1", 0)
     image("to_rgb1", "synthesis.b4.torgb")
-    for i in range(_count(given, r"to_rgbs\.\d+\.bias")):
+    for i in range(_count(tensors, r"to_rgbs\.\d+\.bias")):
         block = f"synthesis.b{8 << i}"
         layer(f"convs.{2 * i}", f"{block}.conv0", 2 * i + 1)
         layer(f"convs.{2 * i + 1}", f"{block}.conv1", 2 * i + 2)
@@ -89,10 +89,10 @@ def generator(given: State) -> State:
     return ours
 
 
-def discriminator(given: State) -> State:
+def discriminator(tensors: State) -> State:
     """The discriminator's tensors in our names."""
-    names, ours = _Names(given), {}
-    blocks = _count(given, r"convs\.\d+\.skip\.1\.weight")
+    names, ours = _Names(tensors), {}
+    blocks = _count(tensors, r"convs\.\d+\.skip\.1\.weight")
 
     def layer(weight: str, bias: str, name: str) -> None:
         ours[f"{name}.weight"], ours[f"{name}.bias"] = names.take(weight), names.take(bias)

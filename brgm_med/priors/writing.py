@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,28 +51,23 @@ def data_format(generator: StyleGAN2, pixels: str, modality: str) -> dict[str, A
 
     `pixels` says what the image's values are, `modality` where they come from.
     """
-    latent = {
-        "type": "tuples",
-        "format": "latent",
-        "modality": "n/a",
-        "num_channels": generator.num_ws,
-        "spatial_shape": [generator.w_dim],
-        "dtype": "float32",
-        "value_range": [],
-        "is_patch_data": False,
-        "channel_def": {str(i): f"w of layer {i}" for i in range(generator.num_ws)},
-    }
-    image = {
-        "type": "image",
-        "format": "magnitude",
-        "modality": modality,
-        "num_channels": generator.image_channels,
-        "spatial_shape": list(generator.image_shape),
-        "dtype": "float32",
-        "value_range": [],
-        "is_patch_data": False,
-        "channel_def": {str(i): pixels for i in range(generator.image_channels)},
-    }
+
+    def entry(kind: str, form: str, modality: str, shape: Sequence[int], channels: list[str]) -> dict[str, Any]:
+        return {
+            "type": kind,
+            "format": form,
+            "modality": modality,
+            "num_channels": len(channels),
+            "spatial_shape": list(shape),
+            "dtype": "float32",
+            "value_range": [],
+            "is_patch_data": False,
+            "channel_def": {str(i): channel for i, channel in enumerate(channels)},
+        }
+
+    layers = [f"w of layer {i}" for i in range(generator.num_ws)]
+    latent = entry("tuples", "latent", "n/a", [generator.w_dim], layers)
+    image = entry("image", "magnitude", modality, generator.image_shape, [pixels] * generator.image_channels)
     return {"inputs": {"image": latent}, "outputs": {"pred": image}}
 
 

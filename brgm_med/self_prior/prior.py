@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from brgm_med.consistency import project
-from brgm_med.corruptions import Profile
 from brgm_med.errors import InputRefusedError
 from brgm_med.ops.precision import native_precision
+from brgm_med.search import VOLUME
 from brgm_med.self_prior.acquisition import Acquisition
 from brgm_med.self_prior.network import REACH, SubSliceNetwork, averaged, condition
 from brgm_med.self_prior.spectrum import extra_blur
-from brgm_med.self_prior.tune import Progress, tune
+from brgm_med.self_prior.tune import Lesson, Progress, tune
 from brgm_med.self_prior.weights import pretrained
-
-ITERATIONS = 300
 
 BLURRED = 0.04
 """From this extra blur on, in squared slice spacings, a scan counts as smoother through plane. Chosen, as the gains
@@ -52,24 +48,33 @@ class IntensityScale:
 
 
 @dataclass(frozen=True, eq=False)
+class ThickScan:
+    """A scan `values` [X, Y, Z] of parallel slices, any intensities, and its white noise's standard deviation there."""
+
+    values: Tensor
+    acquisition: Acquisition
+    noise: float = 0.0
+
+
+@dataclass(frozen=True, eq=False)
 class SelfPrior:
     """A network that was tuned on a scan, and the gain by which its detail is trusted.
 
-    `noise`: the scan's noise over the mean of its tissue. `record`: what was learned, for a certificate.
+    `noise`: the scan's noise over the mean of its tissue; `extra_blur`: see `spectrum.extra_blur`.
     """
 
     network: SubSliceNetwork
     acquisition: Acquisition
     normalisation: IntensityScale
     noise: float
+    extra_blur: float
     gain: float
-    record: dict[str, Any]
 
     def base(self, scan: Tensor) -> Tensor:
         """Cubic interpolation made consistent with `scan` [X', Y', Z'], [X, Y, Z]."""
         return self.acquisition.base(scan.float())
 
-    def detail(self, scan: Tensor) -> Tensor:
+    def detail(self, scan: Tensor, progress: Progress | None = None) -> Tensor:
         """Detail that the base lacks, [X, Y, Z] in the scan's intensities, gain 1; none of it was measured.
 
         Predicted in the planes of both views through the slices and under mirror images, and averaged.
@@ -80,7 +85,8 @@ class SelfPrior:
         conditions = condition(axis, self.noise, 1.0)
         detail = torch.empty(nx, axis.thin, ny)
         rows = max(8, VOXELS // (slices * ny))
-        for first in range(0, nx, rows):
+        starts = range(0, nx, rows)
+        for number, first in enumerate(starts, 1):
             last = min(first + rows, nx)
             lower, upper = max(first - REACH[1], 0), min(last + REACH[1], nx)
             slab = planes[lower:upper]
@@ -88,6 +94,8 @@ class SelfPrior:
             across = across.permute(3, 1, 2, 0)[first - lower : last - lower]
             within = averaged(self.network, planes[first:last], conditions, precision)
             detail[first:last] = axis.expand((across + within) / 2)
+            if progress is not None:
+                progress(number, len(starts))
         detail = (self.normalisation.scale * detail).transpose(0, 1).movedim(0, self.acquisition.axis)
         return project(detail, self.acquisition.corruption, torch.zeros_like(scan))
 
@@ -100,65 +108,33 @@ class SelfPrior:
 
 
 def learn(
-    scan: Tensor,
-    spacing: Sequence[float],
-    axis: int,
-    profile: Profile = "box",
-    thickness: float | None = None,
+    scans: Sequence[ThickScan],
     *,
-    noise: float = 0.0,
-    iterations: int = ITERATIONS,
+    iterations: int = VOLUME.learning,
     network: SubSliceNetwork | None = None,
     seed: int = 0,
     progress: Progress | None = None,
-) -> SelfPrior:
-    """Learn a prior from the planes of a scan with thick slices.
+) -> tuple[SelfPrior, ...]:
+    """Learn one network from the planes of all `scans`, of one object and of any orientations; a prior for each.
 
-    scan: [X, Y, Z], any intensities.
-    spacing: mm along its three axes.
-    axis: the slice axis, 0 to 2.
-    profile, thickness: of the slices; mm, full width at half maximum; None: as thick as they lie apart.
-    noise: standard deviation of the scan's white noise in its intensities, 0 where it is negligible.
-    iterations: of tuning; 0 takes the network as it is.
-    network: to start from, left unchanged; None: the shipped, pre-trained one.
-
-    Raises InputRefusedError, in one line, where there is nothing to learn.
+    `iterations`: of tuning; 0 takes the network as it is. `network`: to start from, left unchanged; None: the shipped,
+    pre-trained one. Raises InputRefusedError, in one line, for a scan that is constant.
     """
-    began = time.process_time()
-    acquisition = Acquisition.of(scan.shape, spacing, axis, thickness, profile)
-    normalisation = IntensityScale.of(scan)
-    views = acquisition.views(acquisition.planes(normalisation(scan)))
-    thick, relative = acquisition.thick, noise / normalisation.scale
-    excess = extra_blur(views, thick.step, thick.thickness, profile, relative)
     start = pretrained() if network is None else network
     tuned = SubSliceNetwork(start.widths).to(memory_format=torch.channels_last)
     tuned.load_state_dict(start.state_dict())
-    losses = tune(
-        tuned,
-        views,
-        thick.step,
-        thick.thickness,
-        profile,
-        plane=thick.thickness,
-        noise=relative,
-        blur=blur_for(excess) * thick.step,
-        iterations=iterations,
-        seed=seed,
-        precision=native_precision(torch.device("cpu")),
-        progress=progress,
-    )
-    gain = gain_for(excess)
-    record = {
-        "iterations": iterations,
-        "seconds": time.process_time() - began,
-        "loss": sum(losses[-50:]) / max(1, len(losses[-50:])),
-        "gain": gain,
-        "extra_blur": excess,
-        "noise": noise,
-        "step": thick.step,
-        "pixel_mm": acquisition.pixel,
-    }
-    return SelfPrior(tuned, acquisition, normalisation, relative, gain, record)
+    lessons, priors = [], []
+    for scan in scans:
+        thick, normalisation = scan.acquisition.thick, IntensityScale.of(scan.values)
+        views = scan.acquisition.views(scan.acquisition.planes(normalisation(scan.values)))
+        noise, slices = scan.noise / normalisation.scale, (thick.step, thick.thickness, thick.profile)
+        excess = extra_blur(views, *slices, noise)
+        blur = blur_for(excess) * thick.step
+        lessons += [Lesson.of(v, *slices, plane=thick.thickness, noise=noise, blur=blur) for v in views]
+        priors.append(SelfPrior(tuned, scan.acquisition, normalisation, noise, excess, gain_for(excess)))
+    precision = native_precision(torch.device("cpu"))
+    tune(tuned, lessons, iterations=iterations, seed=seed, precision=precision, progress=progress)
+    return tuple(priors)
 
 
 def blur_for(excess: float) -> float:

@@ -71,7 +71,7 @@ def share(count: int, group: int = 1) -> int:
 
 
 class WholeBatch(TorchFunctionMode):
-    """While active, random tensors are drawn for the whole batch, along dimension 0, and this share of them kept."""
+    """Context in which random tensors are drawn for the whole batch, along dimension 0, and this share of them kept."""
 
     def __torch_function__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -122,7 +122,7 @@ def floats(values: dict[str, Tensor]) -> dict[str, float]:
 
 
 def anyone(flag: bool, device: torch.device) -> bool:
-    """Whether `flag` holds in any process. All processes must ask."""
+    """True where `flag` holds in any process. All processes must ask."""
     if world() == 1:
         return flag
     flags = torch.tensor(float(flag), device=device)

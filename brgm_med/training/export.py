@@ -1,4 +1,4 @@
-"""From a training state to a bundle folder that can be shipped."""
+"""Export: from a training state to a bundle folder that can be shipped."""
 
 from __future__ import annotations
 

@@ -48,9 +48,7 @@ def invert(
         posterior = Posterior(generator, f, images[rows], (Pixel(1.0),), (), noise="none")
         parts.append(fit_lbfgs(posterior, start[rows], steps=steps))
     return Estimate(
-        torch.cat([p.ws for p in parts]),
-        torch.cat([p.image for p in parts]),
-        torch.cat([p.history for p in parts], 1),
+        torch.cat([p.ws for p in parts]), torch.cat([p.image for p in parts]), torch.cat([p.history for p in parts], 1)
     )
 
 
@@ -195,7 +193,7 @@ def measure_sources(
 
 
 def score(measured: dict[str, float]) -> float:
-    """By which the best snapshot is chosen, higher better: inversion_psnr - 10 log10(inversion_lpips), dB.
+    """Score by which the best snapshot is chosen, higher better: inversion_psnr - 10 log10(inversion_lpips), dB.
 
     Both halves matter to a reconstruction, and a halved LPIPS counts as 3 dB. Without LPIPS the first term alone.
     """

@@ -18,18 +18,9 @@ from brgm_med.training import distributed
 from brgm_med.training.state import TrainState
 
 COLUMNS = (
-    "images",
-    "seconds",
-    "pixel",
-    "perceptual",
-    "latent",
-    "information",
-    "generator",
-    "path",
-    "discriminator",
-    "r1",
-    "sign",
-    "probability",
+    *("images", "seconds"),
+    *("pixel", "perceptual", "latent", "information"),
+    *("generator", "path", "discriminator", "r1", "sign", "probability"),
 )
 
 
@@ -78,7 +69,7 @@ class Record:
         self._board.close()
 
     def add(self, losses: dict[str, float], seconds: float, *, interrupted: bool = False) -> None:
-        """After an iteration that took `seconds`: report, take a snapshot, save, each where it is due."""
+        """Add an iteration that took `seconds`: report, take a snapshot, save, each where it is due."""
         self._seconds += seconds
         self.state.record["seconds"] = self._seconds
         for key, value in losses.items():

@@ -115,7 +115,7 @@ def acquired(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
 
 @dataclass
 class Sources(Sequence[NDArray[np.uint8]]):
-    """Several `Source`s as one training set; item h is head h's stored stack, over all sources."""
+    """A training set of several `Source`s; item h is head h's stored stack, over all sources."""
 
     sources: list[Source]
     _drawable: list[list[Tensor]] = field(init=False, repr=False)
@@ -140,12 +140,12 @@ class Sources(Sequence[NDArray[np.uint8]]):
         """
         shares = torch.tensor([source.share for source in self.sources]).cumsum(0)
         of = torch.searchsorted(shares / shares[-1], torch.rand(count)).clamp(max=len(self.sources) - 1)
-        heads, places = torch.rand(count), torch.rand(count)
+        heads, fractions = torch.rand(count), torch.rand(count)
         chosen, positions = [], []
-        for s, head, place in zip(of.tolist(), heads.tolist(), places.tolist(), strict=True):
+        for s, head, fraction in zip(of.tolist(), heads.tolist(), fractions.tolist(), strict=True):
             number = int(head * len(self.sources[s].stacks))
             slices = self._drawable[s][number]
-            index = int(slices[int(place * len(slices))])
+            index = int(slices[int(fraction * len(slices))])
             stack = self.sources[s].stacks[number]
             chosen.append(stack[index])
             positions.append(index / max(len(stack) - 1, 1) * 2 - 1)

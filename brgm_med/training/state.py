@@ -1,4 +1,4 @@
-"""Everything that training carries from one iteration to the next, and its file."""
+"""The state that training carries from one iteration to the next, and its file."""
 
 from __future__ import annotations
 
@@ -94,13 +94,7 @@ class TrainState:
         return self.generator.mapping.w_avg.device
 
     def _modules(self) -> dict[str, nn.Module]:
-        return {
-            "generator": self.generator,
-            "discriminator": self.discriminator,
-            "encoder": self.encoder,
-            "average": self.average,
-            "average_encoder": self.average_encoder,
-        }
+        return {name: value for name, value in vars(self).items() if isinstance(value, nn.Module)}
 
     def save(self, path: Path) -> None:
         """Write the full state; the file at `path` is replaced only by a complete one."""

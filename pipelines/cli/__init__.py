@@ -20,17 +20,8 @@ from brgm_med.pipelines.cli import priors, scans, studies
 from brgm_med.pipelines.cli.completion import Install
 
 COMMANDS = (
-    scans.sr,
-    scans.inpaint,
-    scans.degrade,
-    scans.series,
-    priors.train,
-    studies.run,
-    studies.evaluate,
-    studies.study,
-    priors.prior,
-    scans.send,
-    priors.doctor,
+    *(scans.sr, scans.inpaint, scans.degrade, scans.series, priors.train),
+    *(studies.run, studies.evaluate, studies.study, priors.prior, scans.send, priors.doctor),
 )
 
 

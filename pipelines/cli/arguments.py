@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from brgm_med.priors import DEFAULT
+from brgm_med.priors import AUTO, DEFAULT
 
 Handler = Callable[[argparse.Namespace], None]
 INFINITY = float("inf")
@@ -96,17 +96,27 @@ def acquisition_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gap", type=float, metavar="MM", help="gap between slices")
 
 
-def search_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--prior", default=DEFAULT, metavar="NAME|DIR")
-    parser.add_argument("--steps", type=positive_int, metavar="N", help="steps of the MAP search")
+def search_arguments(parser: argparse.ArgumentParser, auto: bool = False) -> None:
+    """`auto`: the prior may also be the scan's own."""
+    if auto:
+        text = (
+            "self: what the scan's own planes teach; NAME or DIR: that population prior alone; auto (default): both, "
+        )
+        text += "the shipped population prior as far as it knows such scans"
+        parser.add_argument("--prior", default=AUTO, metavar="auto|self|NAME|DIR", help=text)
+    else:
+        parser.add_argument("--prior", default=DEFAULT, metavar="NAME|DIR")
+    parser.add_argument(
+        "--steps", type=positive_int, metavar="N", help="of the MAP search; learning from a scan shortens in proportion"
+    )
 
 
-def reconstruction_arguments(parser: argparse.ArgumentParser) -> None:
+def reconstruction_arguments(parser: argparse.ArgumentParser, auto: bool = False) -> None:
     parser.add_argument(
         "--out", type=Path, help="file, or folder of pictures or DICOM (default: the input's name + _brgm)"
     )
     parser.add_argument("--certificate", type=Path, metavar="FILE", help="JSON file (default: beside the output)")
-    search_arguments(parser)
+    search_arguments(parser, auto)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--threads", type=positive_int, metavar="N")

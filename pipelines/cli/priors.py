@@ -62,7 +62,7 @@ def _prior(a: argparse.Namespace) -> None:
 
 
 def doctor(_parser: argparse.ArgumentParser) -> Handler:
-    """What is installed, which device and weights, what is missing and how to get it."""
+    """Print what is installed, which device and weights, what is missing and how to get it."""
     return _doctor
 
 

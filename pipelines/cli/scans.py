@@ -23,6 +23,7 @@ from brgm_med.pipelines.cli.arguments import (
     scan_arguments,
     scan_path,
 )
+from brgm_med.priors import population
 
 ONLY_VOLUMES = (
     *("like", "series", "slice_thickness", "profile", "gap", "spacing", "noise"),
@@ -34,13 +35,13 @@ EVERY = ("prior", "force", "steps", "seed", "device", "threads", "certificate")
 
 
 def sr(parser: argparse.ArgumentParser) -> Handler:
-    """Super-resolve a head scan (or a picture): thick slices or large voxels in, the prior's spacing out."""
+    """Super-resolve a scan (or a picture): thick slices in, voxels as fine as its planes' out."""
     scan_arguments(parser, several=True)
     acquisition_arguments(parser)
-    reconstruction_arguments(parser)
+    reconstruction_arguments(parser, auto=True)
     dicom_arguments(parser)
     parser.add_argument("--spacing", type=positive_float, metavar="MM", help="of the result (default: the finest)")
-    text = "standard deviation of the scan's noise, in its units (default: auto, from the air); 0 keeps every value"
+    text = "standard deviation of the scan's noise, in its units (default: auto, from the scan); 0 keeps every value"
     parser.add_argument("--noise", type=noise, metavar="auto|SD|0", help=text)
     parser.add_argument(
         "--factor", type=positive_int, metavar="N", help="of a picture (default: up to the prior's size)"
@@ -175,6 +176,7 @@ def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Calla
         raise UsageError(f"--certificate: {a.scan} is a folder, and every result has one of its own; leave it out")
     if a.deidentify and (folder or a.out is None or a.out.suffix.lower() != ".dcm"):
         raise UsageError("--deidentify: of pictures, takes one at a time, to an --out whose name ends in .dcm")
+    a.prior = population(a.prior) or a.prior
     one = partial(work, options=Options(choices=_choices(a), **options(a, *EVERY)))
     if folder:
         each(a.scan, a.out, one)

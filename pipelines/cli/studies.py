@@ -26,6 +26,8 @@ def run(parser: argparse.ArgumentParser) -> Handler:
     parser.add_argument("level", choices=("participant", "group"), help=text)
     parser.add_argument("--participant-label", nargs="+", default=[], metavar="LABEL", help="only these subjects")
     parser.add_argument("--task", choices=("sr", "inpaint", "train"), default="sr")
+    text = "images of BIDS by their suffix (default: T1w T2w FLAIR PDw; T1w where a population prior works alone)"
+    parser.add_argument("--suffix", nargs="+", default=[], metavar="SUFFIX", help=text)
     text = "bids, or plain: NIfTI files in any folders, and a folder or zip of DICOM for each volume"
     parser.add_argument("--layout", choices=("bids", "plain"), default="bids", help=text)
     text = "path from BIDS_DIR to a scan's mask, with wildcards, {sub}, {ses}, ... and {stem}, the scan's name"
@@ -40,7 +42,7 @@ def run(parser: argparse.ArgumentParser) -> Handler:
     parser.add_argument("--stop-on-first-crash", action="store_true", help="else what does not depend on it goes on")
     parser.add_argument("--reports-only", action="store_true", help="from the derivatives that are there")
     parser.add_argument("--dry-run", action="store_true", help="list the scans and what becomes of them")
-    search_arguments(parser)
+    search_arguments(parser, auto=True)
     parser.add_argument("--kimg", type=positive_float, default=100.0, help="train until so many thousand images")
     parser.add_argument("--random-seed", type=int, default=0, metavar="S")
     return _run
@@ -51,7 +53,7 @@ def _run(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.dataset.settings import Selection, Settings
 
     settings = Settings(a.task, a.prior, a.steps, a.random_seed, a.threads, a.kimg)
-    selection = Selection(a.participant_label, a.layout, a.series, a.mask_pattern)
+    selection = Selection(a.participant_label, a.layout, a.series, a.mask_pattern, a.suffix)
     work = options(a, "work", "nprocs", "mem_gb", "stop_on_first_crash", "reports_only", "dry_run")
     run(a.folder, a.out, a.level, settings, selection, plugin=a.use_plugin, **work)
 
@@ -60,9 +62,9 @@ def evaluate(parser: argparse.ArgumentParser) -> Handler:
     """Degrade, reconstruct and measure: methods side by side on images whose truth is known."""
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of heads, or of pictures")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="an interrupted evaluation goes on")
-    parser.add_argument("--task", choices=("sr", "slices", "inpaint", "shift"), default="sr")
+    parser.add_argument("--task", choices=("sr", "slices", "inpaint", "shift", "volumes"), default="sr")
     parser.add_argument("--prior", metavar="NAME|DIR")
-    text = "factors (sr), mm (slices), holes (inpaint) or shifts, by name (default: all of the task)"
+    text = "factors (sr), mm (slices, volumes), holes (inpaint) or shifts, by name (default: all of the task)"
     parser.add_argument("--levels", nargs="+", metavar="LEVEL", help=text)
     text = "by name, as the table has them (default: all that suit the level)"
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help=text)
@@ -76,7 +78,7 @@ def evaluate(parser: argparse.ArgumentParser) -> Handler:
     parser.add_argument("--images", type=positive_int, metavar="N", help=text)
     text = "the baseline that meets shifts (default: sr-4)"
     parser.add_argument("--trained", metavar="TASK-LEVEL", help=text)
-    text = "of a head, every Nth slice of the prior's box (default: 10)"
+    text = "of a head, every Nth slice of the prior's box; of volumes, every Nth picture (default: 10)"
     parser.add_argument("--every", type=positive_int, metavar="N", help=text)
     text = "of the first N subjects, keep the results as PNG (default: 3)"
     parser.add_argument("--shown", type=count, metavar="N", help=text)

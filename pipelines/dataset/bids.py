@@ -18,11 +18,18 @@ from typing import Any
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.files import read_json, replacing
+from brgm_med.pipelines.dataset.ignored import ignored
 from brgm_med.pipelines.results.certificate import STATEMENT
-from brgm_med.transforms.formats import stem
+from brgm_med.transforms.formats import endings, nifti, stem
+from brgm_med.transforms.formats.dicom import is_volume
+from brgm_med.transforms.formats.dicom.archive import is_zip
 
 VERSION = "1.10.0"
-SUFFIX = "T1w"
+T1W = "T1w"
+SUFFIXES = (T1W, "T2w", "FLAIR", "PDw")
+"""Images that a scan's own prior reconstructs: it knows every contrast. A population prior knows T1w."""
+NO_MAGNITUDE = ("phase", "real", "imag")
+"""Values of `part-` whose intensities are not a contrast."""
 MASK = "mask"
 NATIVE = "native"
 RAW = "raw"
@@ -57,12 +64,13 @@ def entities(name: str) -> dict[str, str] | None:
     return {pair[0]: pair[1] for pair in pairs} | {"suffix": match[2]}
 
 
-def derived_name(source: str, resolution: str, description: str) -> str:
-    """The source's name with `res-` and `desc-`, without its ending; all its entities are kept, so none collide."""
+def derived_name(source: str, resolution: str | None, description: str) -> str:
+    """The source's name with `res-` (None: without) and `desc-`, without its ending; all its entities are kept, so none
+    collide."""
     pairs = entities(source)
     assert pairs is not None
     suffix = pairs.pop("suffix")
-    pairs |= {"res": resolution, "desc": description}
+    pairs |= ({} if resolution is None else {"res": resolution}) | {"desc": description}
     return "_".join([*(f"{key}-{value}" for key, value in pairs.items()), suffix])
 
 
@@ -77,7 +85,7 @@ def metadata_of(root: Path, scan: Path) -> dict[str, Any]:
     content: dict[str, Any] = {}
     for folder in folders:
         matching = []
-        for file in folder.glob(f"*{own.get('suffix', SUFFIX)}.json"):
+        for file in folder.glob(f"*{own.get('suffix', T1W)}.json"):
             name = file.name.removesuffix(".json")
             pairs = dict(part.split("-", 1) for part in name.split("_")[:-1] if "-" in part)
             if all(own.get(key) == value for key, value in pairs.items()):
@@ -112,11 +120,19 @@ def masks_of(root: Path, scan: Path, pattern: str | None) -> list[Path]:
 
 
 def find_scans(
-    root: Path, *, task: str, spacing: float, labels: Sequence[str] = (), mask_pattern: str | None = None
+    root: Path,
+    *,
+    task: str,
+    spacing: float | None,
+    own: bool = False,
+    suffixes: Sequence[str] = (T1W,),
+    labels: Sequence[str] = (),
+    mask_pattern: str | None = None,
 ) -> list[Scan]:
-    """The T1-weighted scans of the BIDS data set at `root`, of the subjects `labels` (all), by name.
+    """The scans of the BIDS data set at `root` that end in one of `suffixes`, of the subjects `labels` (all), by name.
 
-    `spacing` is the prior's, mm: the result's is the finest of this and the scan's.
+    Phase, real and imaginary images are left out, and files that `.bidsignore` names. `spacing`: the population
+    prior's, mm; None: there is none. `own`: the scan's own prior is used; see `result_spacing`.
 
     Raises UsageError for labels that are not there, InputRefusedError where there is no data set or no scan.
     """
@@ -129,20 +145,27 @@ def find_scans(
     for label in wanted:
         if label not in subjects:
             raise UsageError(f"--participant-label {label}: {root} has no sub-{label}")
-    scans = []
+    files: list[Path] = []
     for label in wanted:
-        files = [*subjects[label].glob("anat/*"), *subjects[label].glob("ses-*/anat/*")]
-        for file in sorted(f for f in files if (entities(f.name) or {}).get("suffix") == SUFFIX):
-            scans.append(_scan(root, file, task, spacing, mask_pattern))
-    if not scans:
-        raise InputRefusedError(f"{root}: holds no *_{SUFFIX}.nii.gz of the subjects asked for; check the names")
-    return _each_once(scans)
+        images = [*subjects[label].glob("anat/*"), *subjects[label].glob("ses-*/anat/*")]
+        files += [image for image in sorted(images) if is_magnitude(image.name, suffixes)]
+    left_out = ignored(root, files)
+    files = [file for file in files if file not in left_out]
+    if not files:
+        names = ", ".join(f"*_{suffix}.nii.gz" for suffix in suffixes)
+        raise InputRefusedError(f"{root}: holds no {names} of the subjects asked for; check names and --suffix")
+    return _each_once([_scan(root, file, task, result_spacing(file, spacing, own), mask_pattern) for file in files])
 
 
-def _scan(root: Path, file: Path, task: str, spacing: float, mask_pattern: str | None) -> Scan:
+def is_magnitude(name: str, suffixes: Sequence[str]) -> bool:
+    """Whether a file's name is that of an image with one of `suffixes`, and neither phase nor a complex part."""
+    pairs = entities(name) or {}
+    return pairs.get("suffix") in suffixes and pairs.get("part") not in NO_MAGNITUDE
+
+
+def _scan(root: Path, file: Path, task: str, spacing: float | None, mask_pattern: str | None) -> Scan:
     relative = file.relative_to(root)
-    finest = finest_of(file, spacing)
-    resolution = resolution_label(task, finest)
+    resolution = resolution_label(task, spacing)
     destination = (relative.parent / derived_name(file.name, resolution, task)).as_posix()
     problem, mask, metadata = None, None, {}
     sources = [relative]
@@ -155,8 +178,10 @@ def _scan(root: Path, file: Path, task: str, spacing: float, mask_pattern: str |
         problem = str(error).replace(f"{root}/", "")
     sidecar: dict[str, Any] = {"Description": STATEMENT, "Sources": [f"bids:{RAW}:{s.as_posix()}" for s in sources]}
     sidecar["SkullStripped"] = bool(metadata.get("SkullStripped", False))
-    native = resolution == NATIVE
-    sidecar["Resolution"] = "the scan's own voxels" if native else f"{finest:.3g} mm along every axis of the scan"
+    if resolution == NATIVE:
+        sidecar["Resolution"] = "the scan's own voxels"
+    elif spacing is not None:
+        sidecar["Resolution"] = f"{spacing:.3g} mm along every axis of the scan"
     return Scan(file, destination, f"sub-{(entities(file.name) or {})['sub']}", sidecar, "", metadata, mask, problem)
 
 
@@ -168,24 +193,34 @@ def the_mask(root: Path, scan: Path, masks: Sequence[Path]) -> Path:
     raise InputRefusedError(f"{scan.name}: one mask of its hole is needed, found: {names}; see --mask-pattern")
 
 
-def resolution_label(task: str, spacing: float) -> str:
-    """`res-`: native where voxels stay what they are, else the result's spacing, such as 2mm or 0p94mm."""
-    return NATIVE if task == "inpaint" else f"{spacing:.3g}mm".replace(".", "p")
+def resolution_label(task: str, spacing: float | None) -> str | None:
+    """`res-`: native where voxels stay what they are, else the result's spacing, such as 2mm or 0p94mm; None: none."""
+    if task == "inpaint":
+        return NATIVE
+    return None if spacing is None else f"{spacing:.3g}mm".replace(".", "p")
 
 
-def finest_of(scan: Path, spacing: float) -> float:
-    """The finest of `spacing` and the scan's own, mm; `spacing` if the scan cannot be read (it is refused later)."""
-    from brgm_med.transforms.formats import nifti
+def result_spacing(scan: Path, prior: float | None, own: bool) -> float | None:
+    """Spacing of the result, mm, as it is known before the work; None where it is not.
+
+    It is the finest of the scan and of a population prior (of `prior` mm) that has a weight. Beside the scan's `own`
+    prior that weight is settled by the work; it matters where the scan is coarser than the population prior along every
+    axis. A scan that cannot be read is refused later.
+    """
+    from brgm_med.transforms.acquire import SAME
 
     try:
         affine = nifti.read_header(scan).affine
     except InputRefusedError:
-        return spacing
-    return min(spacing, *(math.dist(column, (0, 0, 0)) for column in affine[:3, :3].T))
+        return None if own else prior
+    finest = min(math.dist(column, (0, 0, 0)) for column in affine[:3, :3].T)
+    if own:
+        return finest if prior is None or finest <= prior * (1 + SAME) else None
+    return finest if prior is None else min(prior, finest)
 
 
 def _each_once(scans: Sequence[Scan]) -> list[Scan]:
-    """Of scans that would have one derivative (.nii and .nii.gz of one name), none: nobody knows which is meant."""
+    """The scans; those that would have one derivative (.nii and .nii.gz of one name) are a problem: which is meant?"""
     names = [scan.destination for scan in scans]
     text = "another scan has this name too, with another ending; rename one"
     return [
@@ -195,22 +230,13 @@ def _each_once(scans: Sequence[Scan]) -> list[Scan]:
 
 
 def find_plain(
-    root: Path,
-    *,
-    task: str,
-    series: str | None = None,
-    mask_pattern: str | None = None,
-    without: Sequence[Path] = (),
+    root: Path, *, task: str, series: str | None = None, mask_pattern: str | None = None, without: Sequence[Path] = ()
 ) -> list[Scan]:
     """Every NIfTI file below `root`, and every folder or zip right in it that holds DICOM, by name; none in `without`.
 
     A mask is what `mask_pattern` finds, a path from `root` in which {stem} is the scan's name without ending (default:
     {stem}_mask.nii.gz beside the scan); masks are no scans. Raises InputRefusedError where there is nothing.
     """
-    from brgm_med.transforms.formats import endings
-    from brgm_med.transforms.formats.dicom import is_volume
-    from brgm_med.transforms.formats.dicom.archive import is_zip
-
     if not root.is_dir():
         raise InputRefusedError(f"{root}: is no folder; give one of NIfTI files, or of folders of DICOM")
     hidden = [p.resolve() for p in without]
@@ -238,7 +264,8 @@ def find_plain(
             if task == "inpaint":
                 mask = the_mask(root, file, masks[file])
                 sources.append(mask.relative_to(root).as_posix())
-            metadata = json_beside(file)
+            beside = file.with_name(f"{stem(file)}.json")
+            metadata = read_json(beside) if file.is_file() and beside.is_file() else {}
         except InputRefusedError as error:
             problem = str(error).replace(f"{root}/", "")
         sidecar: dict[str, Any] = {"Description": STATEMENT, "Sources": sources}
@@ -247,12 +274,6 @@ def find_plain(
     if not scans:
         raise InputRefusedError(f"{root}: holds no scan, neither NIfTI nor folders of DICOM; check the name")
     return _each_once(scans)
-
-
-def json_beside(scan: Path) -> dict[str, Any]:
-    """The content of the JSON file beside a NIfTI file. Raises InputRefusedError for one that is damaged."""
-    beside = scan.with_name(f"{stem(scan)}.json")
-    return read_json(beside) if scan.is_file() and beside.is_file() else {}
 
 
 def describe_dataset(out: Path, root: Path, name: str) -> None:

@@ -17,7 +17,8 @@ from brgm_med.files import make_folder
 from brgm_med.pipelines.console import say
 from brgm_med.pipelines.dataset import bids
 from brgm_med.pipelines.dataset.bids import Scan
-from brgm_med.pipelines.dataset.outcomes import cite, outcome_of, renew_report
+from brgm_med.pipelines.dataset.citation import cite
+from brgm_med.pipelines.dataset.outcomes import outcome_of, renew_report
 from brgm_med.pipelines.dataset.settings import Level, Selection, Settings
 from brgm_med.pipelines.report import study_report
 from brgm_med.pipelines.workflow import engines
@@ -44,7 +45,7 @@ def run(
     reports_only: bool = False,
     dry_run: bool = False,
 ) -> None:
-    """Do `level` of the study at `root`, into `out`; `work` (default: OUT_work beside it) remembers what is done.
+    """Run `level` of the study at `root`, into `out`; `work` (default: OUT_work beside it) remembers what is done.
 
     participant: every scan is reconstructed, or, to train, registered and sliced. group: the table of the study
     (study.html, study.csv), and, to train, the training, into `out`/prior. Each scan ends as a derivative, or as a note
@@ -80,7 +81,7 @@ def run(
         if reports_only:
             for scan, outcome in zip(scans, outcomes, strict=True):
                 if outcome.certificate and settings.task != "train":
-                    say(f"{renew_report(scan, outcome, out, settings.prior).relative_to(out)}: written")
+                    say(f"{renew_report(scan, outcome, out, settings).relative_to(out)}: written")
             outcomes = [outcome_of(scan, out, settings.task) for scan in scans]
         if level == "group":
             study_report(out / "study.html", outcomes, title=title, force=True)
@@ -109,14 +110,25 @@ def find(root: Path, settings: Settings, selection: Selection, *, without: Seque
     labels, series, mask_pattern = selection.labels, selection.series, selection.mask_pattern
     if mask_pattern is not None and settings.task != "inpaint":
         raise UsageError("--mask-pattern: is for --task inpaint; leave it out")
+    if settings.population is None and settings.task != "sr":
+        raise UsageError(f"--prior {settings.prior}: is for --task sr; name a population prior, or leave it out")
     if selection.layout == "plain":
         if labels:
             raise UsageError("--participant-label: is for BIDS; with --layout plain all scans are taken")
+        if selection.suffixes:
+            raise UsageError("--suffix: is for BIDS; with --layout plain all scans are taken")
         return bids.find_plain(root, task=settings.task, series=series, mask_pattern=mask_pattern, without=without)
     if series is not None:
         raise UsageError("--series: is for DICOM; add --layout plain")
-    spacing = load(settings.prior).spacing
-    return bids.find_scans(root, task=settings.task, spacing=spacing, labels=labels, mask_pattern=mask_pattern)
+    return bids.find_scans(
+        root,
+        task=settings.task,
+        spacing=None if settings.population is None else load(settings.population).spacing,
+        own=settings.own,
+        suffixes=selection.suffixes or (bids.SUFFIXES if settings.own else (bids.T1W,)),
+        labels=labels,
+        mask_pattern=mask_pattern,
+    )
 
 
 def refuse(scan: Scan, out: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from brgm_med.priors import DEFAULT
+from brgm_med.priors import AUTO, SELF, population
 
 Task = Literal["sr", "inpaint", "train"]
 Level = Literal["participant", "group"]
@@ -17,19 +17,31 @@ class Settings:
     """The work on every scan. Equal settings give equal derivatives, whichever engine runs them."""
 
     task: Task = "sr"
-    prior: str = DEFAULT
+    prior: str = AUTO
     steps: int | None = None
     seed: int = 0
     threads: int = 1
     kimg: float = 100.0
 
+    @property
+    def own(self) -> bool:
+        """Whether every scan is reconstructed by the prior that its own planes teach."""
+        return self.task == "sr" and self.prior in (AUTO, SELF)
+
+    @property
+    def population(self) -> str | None:
+        """Name or folder of the population prior, if there is one."""
+        return population(self.prior)
+
 
 @dataclass(frozen=True)
 class Selection:
     """The scans of a study. `labels`: only these subjects of BIDS (empty: all). `series`: which DICOM series, where a
-    folder of the plain layout holds several. `mask_pattern`: see `bids.masks_of` and `bids.find_plain`."""
+    folder of the plain layout holds several. `mask_pattern`: see `bids.masks_of` and `bids.find_plain`. `suffixes`: of
+    BIDS, such as T2w (empty: those that the prior knows)."""
 
     labels: Sequence[str] = ()
     layout: Literal["bids", "plain"] = "bids"
     series: str | None = None
     mask_pattern: str | None = None
+    suffixes: Sequence[str] = ()

@@ -2,6 +2,7 @@
 
     methods.py      every method by name; each is `y, corruption -> x` for a setting
     problems.py     what is measured of an image: super-resolution, holes, thick slices, and what no prior saw
+    volumes.py      whole heads in thick slices at an angle, and their scores; volume_methods.py, who reconstructs them
     baselines.py    those that learn, trained where they are missing
     evaluate.py     the command: degrade, reconstruct, measure; resumable
 

@@ -15,6 +15,14 @@ HIGHER, LOWER = ("PSNR", "hole PSNR", "SSIM"), ("LPIPS", "LPIPS vgg", "RMSE", "M
 BETTER = dict.fromkeys(HIGHER, 1) | dict.fromkeys(LOWER, -1)
 """Whether more (1) or less (-1) of a score is better."""
 
+OWN_METHODS = ("map", "self", "population", "brgm")
+"""The first part of the name of a method that rests on this package's priors: such a one is no baseline."""
+
+
+def is_ours(method: str) -> bool:
+    """Whether a method rests on this package's priors."""
+    return method.split("+")[0] in OWN_METHODS
+
 
 def by_subject(rows: Sequence[Row], method: str, score: str) -> dict[str, float]:
     """A method's mean score of each subject, over its images; empty where the score was not taken."""
@@ -65,7 +73,7 @@ def paired(rows: Sequence[Row], ours: str, other: str, score: str) -> Paired:
 
 def best_baseline(rows: Sequence[Row], score: str) -> str | None:
     """The method with the best mean score that is not ours in any form; None where there is none."""
-    means = {m: mean(these, m, score) for m, these in grouped(rows, "method").items() if m.split("+")[0] != "map"}
+    means = {m: mean(these, m, score) for m, these in grouped(rows, "method").items() if not is_ours(m)}
     ranked = {m: value[0] * BETTER[score] for m, value in means.items() if value is not None}
     return max(ranked, key=lambda m: ranked[m], default=None)
 

@@ -19,9 +19,12 @@ from brgm_med.pipelines.evaluation.markdown import report
 from brgm_med.pipelines.evaluation.measure import Evaluation, Job, measure, perceptual, problem_of
 from brgm_med.pipelines.evaluation.methods import default_methods, known, unavailable
 from brgm_med.pipelines.evaluation.problems import Problem, default_levels
-from brgm_med.pipelines.evaluation.subjects import Source, find
+from brgm_med.pipelines.evaluation.subjects import Source, chosen, find
 from brgm_med.pipelines.evaluation.table import Row
+from brgm_med.pipelines.evaluation.volume_methods import LEVELS, SCORED, measure_volume, thickness_of
+from brgm_med.pipelines.evaluation.volume_methods import known as of_volumes
 from brgm_med.priors.bundle import PriorBundle, load
+from brgm_med.transforms.prepare import heads_in
 
 STATEMENT = "Derived images, for research, not for diagnosis."
 
@@ -34,31 +37,37 @@ def evaluate(asked: Evaluation) -> list[Row]:
     """
     pyplot()  # before long work, not after
     bundle = load(asked.prior)
-    levels = asked.levels or tuple(default_levels(asked.task, bundle.image_shape))
-    posed = [problem_of(asked.task, level, bundle, asked.trained) for level in levels]
+    volumes = asked.task == "volumes"
+    levels = asked.levels or (LEVELS if volumes else tuple(default_levels(asked.task, bundle.image_shape)))
+    posed = [] if volumes else [problem_of(asked.task, level, bundle, asked.trained) for level in levels]
     models = perceptual(asked.lpips_weights)
     if not models:
         if asked.lpips_weights is not None:
             raise PriorError(f"{asked.lpips_weights}: holds no weights of AlexNet or VGG16; give another file")
         say("warning: no weights for LPIPS here, which is left out (brgm-med doctor tells how to get them)")
     methods = {p.level: _methods(asked, p, bundle, "LPIPS" in models) for p in posed}
-    chains = {known(name) for names in methods.values() for name in names}
+    if volumes:
+        methods = {level: of_volumes(asked.methods) for level in levels if thickness_of(level)}
     out = asked.out
     make_folder(out)
     _same_as_before(asked, bundle)
-    sources = find(asked.data, asked.subjects, out, bundle, asked.workers)
-    train_missing(asked, chains, posed, bundle)
-    refuse_learnt(asked.folder, chains, sources)
+    if volumes:
+        sources = [Source(path) for path in chosen(heads_in(asked.data, out), asked.subjects, asked.data)]
+    else:
+        sources = find(asked.data, asked.subjects, out, bundle, asked.workers)
+        chains = {known(name) for names in methods.values() for name in names}
+        train_missing(asked, chains, posed, bundle)
+        refuse_learnt(asked.folder, chains, sources)
 
     file = out / f"{asked.task}.csv"
     known_rows = {(row["level"], row["subject"], row["method"]) for row in table.read(file)}
     jobs = []
-    for problem in posed:
+    for level, names in methods.items():
         for number, source in enumerate(sources):
-            lacking = [m for m in methods[problem.level] if (problem.level, source.path.name, m) not in known_rows]
-            keep = images_folder(out, asked.task, problem.level) if number < asked.shown else None
+            lacking = [m for m in names if (level, source.path.name, m) not in known_rows]
+            keep = images_folder(out, asked.task, level) if number < asked.shown else None
             if lacking:
-                jobs.append((Job(asked, source, problem.level, tuple(lacking), keep),))
+                jobs.append((Job(asked, source, level, tuple(lacking), keep),))
     ranked = {level: number for number, level in enumerate(levels)}
     order = list(dict.fromkeys(m for names in methods.values() for m in names))
 
@@ -66,7 +75,8 @@ def evaluate(asked: Evaluation) -> list[Row]:
         method = order.index(row["method"]) if row["method"] in order else len(order)
         return ranked.get(row["level"], len(ranked)), row["level"], row["subject"], int(row["image"]), method
 
-    rows = sorted(table.completed(file, jobs, measure, rank, _summary, asked.workers), key=rank)
+    work = measure_volume if volumes else measure
+    rows = sorted(table.completed(file, jobs, work, rank, _summary, asked.workers), key=rank)
     now = {source.path.name for source in sources}
     rows = [r for r in rows if r["subject"] in now and r["method"] in methods.get(r["level"], ())]
     _write_report(asked, bundle, rows, sources)
@@ -121,6 +131,8 @@ def _write_report(asked: Evaluation, bundle: PriorBundle, rows: Sequence[Row], s
     levels, methods = (list(table.grouped(rows, column)) for column in ("level", "method"))
     titles = {level: f"{task} {level}" for level in levels}
     head = f"# brgm-med evaluate --task {task}\n\nPrior {bundle.name} ({bundle.sha256[:12]}), {asked.data}. {STATEMENT}"
+    if task == "volumes":
+        head += f"\n\n{SCORED}"
     with replacing(out / f"{task}.md", force=True) as temporary:
         temporary.write_text(f"{head}\n\n{report(rows, titles)}")
     for level in levels:
@@ -128,13 +140,13 @@ def _write_report(asked: Evaluation, bundle: PriorBundle, rows: Sequence[Row], s
         names = middle_pictures(folder, [source.path.name for source in sources[: asked.shown]])
         if names:
             grid(folder, ["measured", *methods, "truth"], names, folder.with_suffix(".png"), titles[level])
-    if task in ("sr", "slices") and len(levels) > 1:
+    if task in ("sr", "slices", "volumes") and len(levels) > 1:
         along_levels(rows, methods, out / f"{task}.png", "factor" if task == "sr" else "slice thickness, mm")
     say(f"wrote {out / f'{task}.csv'}, {task}.md and pictures")
 
 
 def middle_pictures(folder: Path, subjects: Sequence[str]) -> list[str]:
-    """Of each subject's kept pictures the middle one: their names."""
+    """Names of the middle one of each subject's kept pictures."""
     middle = []
     for subject in subjects:
         stem = subject.split(".")[0]

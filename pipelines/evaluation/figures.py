@@ -11,7 +11,7 @@ from PIL import Image
 
 from brgm_med.errors import UsageError
 from brgm_med.files import replacing
-from brgm_med.pipelines.evaluation.comparison import BETTER, mean
+from brgm_med.pipelines.evaluation.comparison import BETTER, is_ours, mean
 from brgm_med.pipelines.evaluation.markdown import scores_of
 from brgm_med.pipelines.evaluation.table import Row, grouped
 
@@ -75,7 +75,7 @@ def along_levels(rows: Sequence[Row], methods: Sequence[str], out: Path, label: 
             if not points:
                 continue
             x, y, *ends = np.array(points).T
-            thick = 2.2 if method.startswith("map") else 1.1
+            thick = 2.2 if is_ours(method) else 1.1
             style = {"color": colours(number % 20), "linewidth": thick, "capsize": 2, "marker": "o", "markersize": 3}
             axis.errorbar(x, y, np.abs(ends - y), label=method, **style)
         axis.set(xlabel=label, ylabel=f"{score} ({'higher' if BETTER[score] > 0 else 'lower'} is better)")

@@ -86,7 +86,7 @@ class Job:
 def measure(job: Job) -> list[Row]:
     """A row for every image and method."""
     asked = job.asked
-    bundle, models = _tools(asked.prior, asked.lpips_weights)
+    bundle, models = tools(asked.prior, asked.lpips_weights)
     subject = job.source.load(bundle, asked.every)
     problem = problem_of(asked.task, job.level, bundle, asked.trained)
     truth = problem.truth(subject.images)
@@ -152,7 +152,7 @@ def keep(folder: Path, subject: Subject, images: dict[str, Tensor]) -> None:
 
 
 @cache
-def _tools(prior: str, weights: Path | None) -> tuple[PriorBundle, Models]:
+def tools(prior: str, weights: Path | None) -> tuple[PriorBundle, Models]:
     """The prior and the perceptual distances, which all jobs of one process share."""
     set_up_torch(1)
     return load(prior), perceptual(weights)

@@ -47,7 +47,8 @@ FINISHES: dict[str, Callable[[Setting, Tensor, Tensor, nn.Module], Tensor]] = {
 BLEND, ALONE = "map+blend+consistency", "map+consistency"
 OURS = (BLEND, ALONE, "map+blend", "map+blend+orthogonal")
 """Our own chains: the MAP, blended with the linear-Gaussian mean and projected, as `reconstruct_slices` does; without
-the blend, as `brgm-med sr` does, which is sharper; without the projection; and with the orthogonal one."""
+the blend, as the population prior alone does in `brgm-med sr`, which is sharper; without the projection; and with the
+orthogonal one."""
 
 TRAINED = ("pca", "supervised")
 ONCE = "4"
@@ -64,7 +65,7 @@ def known(name: str) -> str:
 
 
 def unavailable(name: str, perceptual: bool) -> str | None:
-    """Why a method cannot be run on this machine, in a line; None if it can. `perceptual`: LPIPS has its weights."""
+    """Reason why a method cannot run on this machine, a line; None if it can. `perceptual`: LPIPS has its weights."""
     method = known(name).split("+")[0]
     if method.startswith("projection") and not perceptual:
         return f"--methods {method}: needs weights for LPIPS (brgm-med doctor tells how to get them)"

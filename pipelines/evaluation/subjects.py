@@ -42,16 +42,16 @@ class Source:
     """The origin of a subject: a scan or a picture, or the file in which its prepared head is kept."""
 
     path: Path
-    kept: Path | None = None
+    stored: Path | None = None
 
     def load(self, bundle: PriorBundle, every: int = EVERY) -> Subject:
         """Raises InputRefusedError for a picture that cannot be read, PriorError for a damaged kept head."""
-        if self.kept is None:
+        if self.stored is None:
             image = _framed(self.path, bundle)
             return Subject(self.path.name, image[None], (0,), (-1.0, 1.0))
-        head = read_head(self.kept)
+        head = read_head(self.stored)
         if head is None:
-            raise PriorError(f"{self.kept}: missing or damaged; run the same command again, which makes it anew")
+            raise PriorError(f"{self.stored}: missing or damaged; run the same command again, which makes it anew")
         images = head["stack"][::every].float()
         shares = torch.tensor([0.005, 0.995], dtype=torch.float64)
         low, high = torch.quantile(images.flatten().double(), shares).tolist()
@@ -69,17 +69,22 @@ def find(data: Path, which: Range, out: Path, bundle: PriorBundle, workers: int)
         raise UsageError(
             f"{data}: holds {content} and the prior {bundle.name} is of {wanted}; name another with --prior"
         )
-    paths = pictures_in(data) if pictures else heads_in(data, out)
-    chosen = paths[slice(*which)]
-    if not chosen:
-        first, last = ("" if n is None else n for n in which)
-        raise UsageError(f"{data}: holds {len(paths)} images, and none in the range {first}:{last}")
+    paths = chosen(pictures_in(data) if pictures else heads_in(data, out), which, data)
     if pictures:
-        return [Source(path) for path in chosen]
+        return [Source(path) for path in paths]
     for name in ("template.nii.gz", "mask.nii.gz"):
         shutil.copyfile(bundle.folder / name, out / name)
-    registered = prepare_heads(chosen, out, load_template(bundle).box, workers=workers)
-    return [Source(path, file) for path, file in zip(chosen, registered.files, strict=True)]
+    registered = prepare_heads(paths, out, load_template(bundle).box, workers=workers)
+    return [Source(path, file) for path, file in zip(paths, registered.files, strict=True)]
+
+
+def chosen(paths: Sequence[Path], which: Range, data: Path) -> Sequence[Path]:
+    """The paths in the range `which`. Raises UsageError, which names their folder `data`, where it holds none."""
+    selected = paths[slice(*which)]
+    if not selected:
+        first, last = ("" if n is None else n for n in which)
+        raise UsageError(f"{data}: holds {len(paths)} images, and none in the range {first}:{last}")
+    return selected
 
 
 def stacks(sources: Sequence[Source], bundle: PriorBundle) -> Sequence[Tensor]:

@@ -149,8 +149,7 @@ def record_of(file: Path) -> dict[str, Any]:
     """The training record of a trained network's file. Raises PriorError where it is missing or damaged."""
     try:
         with safe_open(file, "pt") as opened:
-            record: dict[str, Any] = json.loads((opened.metadata() or {})["record"])
-            return record
+            return json.loads((opened.metadata() or {})["record"])
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise PriorError(f"{file}: missing or damaged ({error}); give --train to make it anew") from error
 

@@ -45,8 +45,7 @@ def physics(corruption: nn.Module, shape: tuple[int, int, int]) -> Any:
     (deepinv,) = needed("tv")
 
     def adjoint(y: Tensor, **_: Any) -> Tensor:
-        back: Tensor = torch.func.vjp(corruption, torch.zeros(len(y), *shape, dtype=y.dtype))[1](y)[0]
-        return back
+        return torch.func.vjp(corruption, torch.zeros(len(y), *shape, dtype=y.dtype))[1](y)[0]
 
     return deepinv.physics.LinearPhysics(A=lambda x, **_: corruption(x), A_adjoint=adjoint, img_size=shape)
 

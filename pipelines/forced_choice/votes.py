@@ -13,7 +13,7 @@ DRAWS, SEED = 10_000, 0
 
 @dataclass(frozen=True)
 class Share:
-    """Of the votes: `share` with its 95 % interval, and `ahead` of the most chosen other method, with its own."""
+    """Votes of a method: `share` with its 95 % interval, and `ahead` of the most chosen other method, with its own."""
 
     method: str
     votes: int
@@ -24,7 +24,7 @@ class Share:
 
 
 def shares(votes: NDArray[np.int64], methods: tuple[str, ...]) -> list[Share]:
-    """Per method, in their order. The intervals are percentiles of `resampled`."""
+    """Votes of each method, in their order. The intervals are percentiles of `resampled`."""
     totals = votes.sum((0, 1))
     share, drawn = totals / totals.sum(), resampled(votes)
     result = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,44 +48,71 @@ def measurements_of(registration: Registration) -> tuple[LinearMeasurement, ...]
     return tuple(measurements)
 
 
+def generated(registration: Registration, stack: Tensor, box: Grid) -> tuple[Tensor, Tensor]:
+    """The generator's slices `stack` [Y, 1, Z, X] on the first scan's axes, and how far they are trusted there:
+    interpolation takes their place where they end. Both [1, X, Y, Z]."""
+    volume, weight = from_box(registration, stack, box)
+    weight = weight.to(registration.interpolated.dtype)
+    return registration.interpolated.lerp(volume.to(registration.interpolated.dtype), weight), weight
+
+
 def combine(
     registration: Registration, stack: Tensor, box: Grid, refined: tuple[Refined, ...], search: Search
 ) -> Reconstruction:
-    """The generator's slices `stack` [Y, 1, Z, X] on the first scan's axes, made consistent with all scans.
+    """The generator's slices made consistent with all scans.
 
     One scan without noise: exactly. With noise: as far as the prior's error, which is estimated from the residual
-    around each voxel, is larger than it (see `weighed`). Of several scans, `search.interpolation` of that error counts
-    as noise.
+    around each voxel, is larger than it (see `weighed`). Several scans: see `jointly`.
     """
-    volume, weight = from_box(registration, stack, box)
-    weight = weight.to(registration.interpolated.dtype)
-    guess = registration.interpolated.lerp(volume.to(registration.interpolated.dtype), weight)
+    guess, weight = generated(registration, stack, box)
     measurements, covariance, grid = measurements_of(registration), registration.covariance, registration.grid
-    first, deviation = measurements[0], measurements[0].deviation
+    first, deviation, error = measurements[0], measurements[0].deviation, 0.0
     system = SeparableSystem.of(registration.operator, covariance, grid.shape)
-    error = 0.0
-    if len(measurements) == 1 and deviation == 0:
-        image = project(guess, registration.operator, first.values, covariance)
-        measured = system.measured_fraction(0.0)[None]
+    if len(measurements) > 1:
+        image, fraction, error = jointly(guess, measurements, covariance, system, search)
+    elif deviation == 0:
+        image, fraction = exactly(guess, first, covariance, system)
     else:
         residual = first.values.double() - registration.operator(guess.double())
-        if len(measurements) == 1:
-            size = error_size(residual, system, registration)
-            image, size = weighed(guess, first, size, covariance)
-            measured = local_fraction(system, deviation / size)
-        else:
-            together = Together([m.operator for m in measurements])
-            values = together.join([m.values for m in measurements])
-            typical = math.sqrt(
-                max(float(residual.square().mean()) - deviation**2, 0.0) / float(system.spectrum.mean())
-            )
-            ratio = math.hypot(deviation / max(typical, 1e-3 * deviation) if deviation else 0.0, search.interpolation)
-            image = project(guess, together, values, covariance, ratio, tol=5e-3)
-            measured, error = measured_fraction(together, covariance, ratio, (1, *grid.shape))
-    fraction = measured.to(guess.dtype)
+        image, size = weighed(guess, first, error_size(residual, system, registration), covariance)
+        fraction = local_fraction(system, deviation / size)
+    noise, slices = tuple(scan.noise for scan in registration.scans), (0, len(stack) - 1)
     return Reconstruction(
-        image, guess, weight, fraction, error, measurements, registration, (0, len(stack) - 1), refined
+        *(grid, image, guess, weight, fraction.to(guess.dtype), error, measurements, noise),
+        registration=registration,
+        slices=slices,
+        refined=refined,
     )
+
+
+def exactly(
+    image: Tensor, measurement: LinearMeasurement, covariance: Separable, system: SeparableSystem
+) -> tuple[Tensor, Tensor]:
+    """The image with all that one scan measured, its noise included, and the measured fraction [1, X, Y, Z]."""
+    projected = project(image, measurement.operator, measurement.values, covariance)
+    return projected, system.measured_fraction(0.0)[None].to(image.dtype)
+
+
+def jointly(
+    image: Tensor,
+    measurements: Sequence[LinearMeasurement],
+    covariance: Separable,
+    system: SeparableSystem,
+    search: Search,
+) -> tuple[Tensor, Tensor, float]:
+    """The most probable image given several scans, the measured fraction, and its standard error.
+
+    `system` is that of the first scan. `search.interpolation` of the prior's error counts as noise, beside the scans'.
+    """
+    first, deviation = measurements[0], measurements[0].deviation
+    residual = first.values.double() - first.operator(image.double())
+    together = Together([m.operator for m in measurements])
+    values = together.join([m.values for m in measurements])
+    typical = math.sqrt(max(float(residual.square().mean()) - deviation**2, 0.0) / float(system.spectrum.mean()))
+    ratio = math.hypot(deviation / max(typical, 1e-3 * deviation) if deviation else 0.0, search.interpolation)
+    projected = project(image, together, values, covariance, ratio, tol=5e-3)
+    measured, error = measured_fraction(together, covariance, ratio, (1, *image.shape[1:]))
+    return projected, measured.to(image.dtype), error
 
 
 def weighed(

@@ -72,7 +72,12 @@ def inpaint_volume(
     guess = interpolated.lerp(volume.to(interpolated.dtype), weight.to(interpolated.dtype))
     image = blend_seamless(values, guess, hole, scan.grid.spacing)
     measurement = LinearMeasurement(Mask(~hole), values, ~hole, 0.0)
-    return Reconstruction(image, guess, weight, (~hole).float()[None], 0.0, (measurement,), registration, (first, last))
+    measured, noise = (~hole).float()[None], (registration.first.noise,)
+    return Reconstruction(
+        *(registration.grid, image, guess, weight, measured, 0.0, (measurement,), noise),
+        registration=registration,
+        slices=(first, last),
+    )
 
 
 def hole_on(mask: NDArray[np.generic], mask_grid: Grid, grid: Grid, known: bool = False) -> tuple[Tensor, bool]:

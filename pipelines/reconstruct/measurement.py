@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,7 +23,7 @@ from brgm_med.transforms.template import Pose
 class Scan:
     """A measured volume: `values` [1, X, Y, Z], in any units, on `grid`, each sampled as `acquisition` says.
 
-    `noise`: its standard deviation in these units; None: to be estimated in the air around the head. `name` stands in
+    `noise`: its standard deviation in these units; None: to be estimated from the scan itself. `name` stands in
     messages. Raises ValueError where values and grid do not fit each other.
     """
 
@@ -105,26 +106,44 @@ class LinearMeasurement:
     deviation: float
 
 
+@dataclass(frozen=True)
+class PriorWeight:
+    """Weight of a prior in a reconstruction, and the reason for it, a clause.
+
+    `name`, `sha256` and the finest detail (mm) that it can infer; `facts`: further numbers for the certificate.
+    """
+
+    name: str
+    sha256: str
+    finest: float
+    weight: float
+    reason: str
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
     """A reconstructed volume; images are [1, X, Y, Z] on `grid`, in the first scan's units.
 
     `image`: as consistent with the measurements as their noise asks; `unprojected`: before that; `prior_weight` in
-    [0, 1]: how far the prior is trusted (0: interpolation alone); `measured` in [0, 1]: the measured fraction, which is
-    the part of the prior's error that the scans explain, with its standard error (0: exact). `slices`: first and last
-    coronal slice of the prior's box that were searched; `refined`: poses and bias fields as fitted, for each scan.
+    [0, 1]: how far a prior is trusted (0: interpolation alone); `measured` in [0, 1]: the measured fraction, which is
+    the part of the prior's error that the scans explain, with its standard error (0: exact). `noise`: of each scan.
+
+    `own`: the prior that the scans taught, None where it was not asked; `population`: the other, likewise. Of the
+    latter are `registration` (None where the scan was not registered), `slices`, the first and last coronal slice of
+    its box that were searched, and `refined`, poses and bias fields as fitted, for each scan.
     """
 
+    grid: Grid
     image: Tensor
     unprojected: Tensor
     prior_weight: Tensor
     measured: Tensor
     measured_error: float
     measurements: tuple[LinearMeasurement, ...]
-    registration: Registration
-    slices: tuple[int, int]
+    noise: tuple[NoiseLevel, ...]
+    own: PriorWeight | None = None
+    population: PriorWeight | None = None
+    registration: Registration | None = None
+    slices: tuple[int, int] | None = None
     refined: tuple[Refined, ...] = ()
-
-    @property
-    def grid(self) -> Grid:
-        return self.registration.grid

@@ -1,4 +1,4 @@
-"""Super-resolution of a head from one or several scans: arrays in, arrays out."""
+"""Super-resolution of a volume from one or several scans: arrays in, arrays out."""
 
 from __future__ import annotations
 
@@ -7,116 +7,114 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor, nn
 
-from brgm_med.chunks import Chunked
-from brgm_med.corruptions import StackAsVolume, Together
-from brgm_med.energies import GaussMarkov, Likelihood, Perceptual, Pixel
-from brgm_med.perceptual import PerceptualFeatures, SlicesAsPictures
-from brgm_med.pipelines.reconstruct.consistent import combine
-from brgm_med.pipelines.reconstruct.measurement import PosedScan, Reconstruction, Registration, Scan
-from brgm_med.pipelines.reconstruct.registration import output_grid, register
-from brgm_med.posterior import Posterior
+from brgm_med.errors import InputRefusedError
+from brgm_med.perceptual import PerceptualFeatures
+from brgm_med.pipelines.reconstruct.consistent import combine, exactly, generated, jointly
+from brgm_med.pipelines.reconstruct.measurement import Reconstruction, Scan
+from brgm_med.pipelines.reconstruct.own import Taught, teach
+from brgm_med.pipelines.reconstruct.phases import Phases, silent
+from brgm_med.pipelines.reconstruct.population import Population, Searched, most_probable, register_to
+from brgm_med.pipelines.reconstruct.registration import error_covariance, output_grid
 from brgm_med.priors.bundle import PriorBundle
-from brgm_med.reconstruction import Progress, solve
 from brgm_med.search import VOLUME, Search
+from brgm_med.separable import SeparableSystem
 from brgm_med.transforms.geometry import Grid
-from brgm_med.transforms.oblique import oblique_profile, stack_grid
-from brgm_med.transforms.refine import Refined, refine
-from brgm_med.transforms.register import scale_of
-from brgm_med.transforms.template import load_template
 
-AT_ONCE = 16
-"""Slices whose activations are in memory together."""
+Message = Callable[[str], object]
 
 
 def reconstruct_volume(
     scans: Scan | Sequence[Scan],
-    prior: PriorBundle,
+    prior: PriorBundle | None = None,
     *,
+    own: bool = True,
     search: Search = VOLUME,
     spacing: float | None = None,
     features: PerceptualFeatures | None = None,
     device: torch.device | str = "cpu",
-    registered: Callable[[Registration], object] | None = None,
-    progress: Progress | None = None,
+    seed: int = 0,
+    message: Message = lambda line: None,
+    phases: Phases = silent,
 ) -> Reconstruction:
-    """The volume that most probably caused one or several scans of one head, and its measured fraction.
+    """The volume that most probably caused one or several scans of one object, and its measured fraction.
 
     scans: they lie in one world; the result has the first one's axes and units.
-    prior: of a volume, see `load_prior`.
-    search: tuned numbers, see `brgm_med.search`.
-    spacing: of the result, mm; None: the finest of the scans and the prior.
-    features: those that a perceptual term compares, on `device`; None: no such term.
-    device: of the search; all else is computed on the CPU.
-    registered: called once, when the scans are registered.
-    progress: called after each iteration with its number and the energies.
+    prior: a population prior of a volume, see `load_prior`; None: none.
+    own: a prior is learned from the scans' own planes. The population prior then enters where the scan registers to
+        its template and it earns a weight; without `own` it reconstructs alone, and refuses what does not register.
+    search: tuned numbers of both, see `brgm_med.search`.
+    spacing: of the result, mm; None: the finest of the scans and of a population prior that has a weight.
+    features: those that a perceptual term of that search compares, on `device`; None: no such term.
+    device: of that search; all else is computed on the CPU.
+    seed: of the learning.
+    message: called with a line when something is settled: registration, noise, weights.
+    phases: progress.
 
-    Deterministic. Raises InputRefusedError, which names the scan, where one cannot be registered.
+    The scans' own prior and the population prior each correct the base, which is cubic interpolation made consistent:
+    result = base + a (own - base) + b (population - base). All three keep what was measured, so the result does.
+    Deterministic. Raises InputRefusedError, which names the scan, where no prior can be used, and ValueError where
+    none is asked for.
     """
     scans = [scans] if isinstance(scans, Scan) else scans
-    template = load_template(prior)
-    grid = output_grid([scan.grid for scan in scans], prior.spacing, spacing)
-    registration = register(scans, grid, template, search.correlation)
-    if registered is not None:
-        registered(registration)
-    box, whitened = template.box, prior.whitened(device)
-    coordinates = torch.zeros(box.shape[1], 1, whitened.w_dim, device=device)
-    ends = [*(n for n in search.refined_after if n < search.iterations), search.iterations]
-    fits: tuple[Refined, ...] = ()
-    for first, last in zip([0, *ends], ends, strict=False):
-        posterior = stack_posterior(registration, prior, box, search, torch.device(device), features)
-        counted = None if progress is None else _counted_from(first, progress)
-        estimate = solve(posterior, coordinates, search.limited_to(last - first), whitened.curvature, counted)
-        coordinates, stack = estimate.ws, estimate.image.cpu()
-        if last < search.iterations:
-            fits = tuple(fit(posed, stack, box, search.misfit) for posed in registration.scans)
-            registration = registration.refined(fits)
-    return combine(registration, stack, box, fits, search)
+    grids = [scan.grid for scan in scans]
+    population = None
+    if prior is not None:
+        population = register_to(prior, scans, output_grid(grids, prior.spacing, spacing), search, beside=own)
+        for line in population.lines():
+            message(line)
+    elif not own:
+        raise ValueError("reconstruct_volume: neither the scan's own prior nor another is asked for")
+
+    def searched(population: Population) -> Searched:
+        return most_probable(population, search, device=device, features=features, phases=phases)
+
+    used = None if population is None or not population.weight.weight else population
+    if own:
+        grid = output_grid(grids, math.inf if used is None else used.weight.finest, spacing)
+        try:
+            taught = teach(scans, grid, search, seed=seed, message=message, phases=phases)
+        except InputRefusedError as error:
+            if used is None:
+                raise InputRefusedError(f"{error}" + (f"; {population.why()}" if population else "")) from error
+            message(f"{error}; {used.weight.name} reconstructs alone")
+        else:
+            return join(taught, grid, scans, search, population, None if used is None else searched(used))
+    assert used is not None
+    alone = searched(used)
+    result = combine(alone.registration, alone.stack, alone.box, alone.refined, search)
+    return dataclasses.replace(result, population=dataclasses.replace(used.weight, weight=1.0))
 
 
-def deviation_of(posed: PosedScan, box: Grid, misfit: float) -> float:
-    """Standard deviation of a sample of the scan around what a prior on `box` says, normalised units.
-
-    The scan's noise, and `misfit` for each voxel of the box, as if independent: a sample of several averages it.
-    """
-    voxels = math.prod(posed.scan.grid.spacing) / (math.prod(box.spacing) * scale_of(posed.pose) ** 3)
-    return math.hypot(posed.noise.deviation / posed.normalisation.scale, misfit / math.sqrt(voxels))
-
-
-def stack_posterior(
-    registration: Registration,
-    prior: PriorBundle,
-    box: Grid,
+def join(
+    taught: Taught,
+    grid: Grid,
+    scans: Sequence[Scan],
     search: Search,
-    device: torch.device,
-    features: PerceptualFeatures | None = None,
-) -> Posterior:
-    """Posterior of all slices of the prior's box together, given the scans where and as they were measured."""
-    scans = registration.scans
-    profiles = [oblique_profile(s.scan.acquisition, s.scan.grid, stack_grid(box), s.pose) for s in scans]
-    whole = Together(profiles, [1 / deviation_of(s, box, search.misfit) for s in scans])
-    used = [p.spread(torch.ones(1, len(p.index))) for p in profiles]
-    measured = whole.join([s.normalised() * u for s, u in zip(scans, used, strict=True)]).to(device)
-    whitened = prior.whitened(device)
-    whitened = dataclasses.replace(whitened, generator=Chunked(whitened.generator, AT_ONCE))
-    likelihood: tuple[Likelihood, ...] = (Pixel(0.5),)
-    if features is not None and search.perceptual_weight:
-        axes = [int(torch.tensor(s.scan.grid.spacing).argmax()) for s in scans]
-        pictures = SlicesAsPictures(features, [p.shape for p in profiles], whole.weights, axes, whitened.image_shape)
-        weight = search.perceptual_weight * math.prod(whitened.image_shape)
-        likelihood = (*likelihood, Perceptual(pictures, weight))
-    corruption = nn.Sequential(StackAsVolume(), whole).to(device)
-    innovations = GaussMarkov(whitened.correlation, search.prior_weight)
-    return Posterior(whitened, corruption, measured, likelihood, (innovations,), noise="none", coupled=True)
+    population: Population | None,
+    searched: Searched | None,
+) -> Reconstruction:
+    """The corrections of both priors, each with its weight, made consistent with all scans.
 
-
-def _counted_from(first: int, progress: Progress) -> Progress:
-    return lambda step, terms: progress(first + step, terms)
-
-
-def fit(posed: PosedScan, stack: Tensor, box: Grid, misfit: float) -> Refined:
-    """Pose and bias field of one scan, see `refine`."""
-    scan, deviation = posed.scan, deviation_of(posed, box, misfit)
-    measured = posed.normalisation.forward(scan.values)
-    return refine(stack, box, measured, scan.grid, scan.acquisition, posed.pose, posed.bias_field, deviation)
+    One scan keeps every value that it measured, its noise included; several: see `jointly`.
+    """
+    guess = taught.image
+    if population is not None and searched is not None:
+        image, weight = generated(searched.registration, searched.stack, searched.box)
+        guess = guess + population.weight.weight * weight.to(guess) * (image.to(guess) - taught.base)
+    first, covariance = taught.measurements[0], error_covariance(grid, search.correlation)
+    system = SeparableSystem.of(scans[0].acquisition.corruption(grid, scans[0].grid), covariance, grid.shape)
+    if len(taught.measurements) == 1:
+        (image, measured), error = exactly(guess, first, covariance, system), 0.0
+    else:
+        image, measured, error = jointly(guess, taught.measurements, covariance, system, search)
+    result = Reconstruction(
+        *(grid, image, guess, torch.ones_like(guess), measured, error, taught.measurements, taught.noise),
+        own=taught.weight,
+    )
+    if population is not None:
+        result = dataclasses.replace(result, population=population.weight, registration=population.registration)
+    if searched is None:
+        return result
+    slices, fits = (0, len(searched.stack) - 1), searched.refined
+    return dataclasses.replace(result, registration=searched.registration, slices=slices, refined=fits)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from brgm_med.errors import BrgmError, InputRefusedError, PriorError
 from brgm_med.files import digest
+from brgm_med.pipelines.report.entries import at, population_prior
 from brgm_med.pipelines.report.images import Volume
-from brgm_med.pipelines.report.words import at
 from brgm_med.pipelines.results.records import file_record, source_record
+from brgm_med.priors import AUTO, SELF
 from brgm_med.priors.bundle import find
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.formats import for_reading
@@ -161,7 +162,7 @@ def inferred_on(
 
 
 def _backwards(one: Grid, other: Grid) -> bool:
-    """Whether two grids are the same but for the direction of their last axis."""
+    """True where two grids are the same but for the direction of their last axis."""
     turn = np.diag([1.0, 1.0, -1.0, 1.0])
     turn[2, 3] = one.shape[2] - 1
     return one.shape == other.shape and np.allclose(one.affine @ turn, other.affine, atol=1e-3)
@@ -201,14 +202,16 @@ def _template(
     prior: str | None,
     missing: dict[str, str],
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """The template's image and brain mask on `grid`, only of the prior that the certificate names by its SHA-256."""
-    name = prior or at(certificate, "prior", "name")
+    """The template's image and brain mask on `grid`, only of the population prior that the certificate names by its
+    SHA-256. `prior`: its name or folder here; None, "auto" or "self": as in the certificate."""
+    record = population_prior(certificate)
+    name = record.get("name") if prior in (None, AUTO, SELF) else prior
     if pose is None or not isinstance(name, str):
-        missing["registration"] = "the certificate holds no registration to a prior's template"
+        missing["registration"] = "the scan was not registered to a prior's template"
         return None, None
     try:
         folder = find(name)
-        if at(certificate, "prior", "sha256") not in (None, digest(folder / "configs" / "metadata.json")):
+        if record.get("sha256") not in (None, digest(folder / "configs" / "metadata.json")):
             missing["registration"] = "the prior here is not the one that the certificate names (SHA-256 differs)"
             return None, None
         template = Template.load(folder, grid)

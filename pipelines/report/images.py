@@ -49,15 +49,15 @@ class Volume:
 
     @classmethod
     def turned(cls, values: NDArray[np.generic], grid: Grid) -> Volume:
-        """Of any order and direction of the index axes; no voxel is interpolated."""
+        """Image of any order and direction of the index axes; no voxel is interpolated."""
         image = nib.as_closest_canonical(nib.nifti1.Nifti1Image(np.asarray(values, np.float32), grid.affine))
         x, y, z = image.shape
         return cls(np.ascontiguousarray(image.dataobj, np.float32), Grid((x, y, z), image.affine))
 
     def index(self, point: NDArray[np.float64]) -> NDArray[np.int_]:
         """The voxel nearest to a world point (RAS mm), [3]; at the edge where the point lies outside."""
-        place = np.linalg.inv(self.grid.affine) @ np.append(point, 1.0)
-        return np.clip(np.rint(place[:3]).astype(int), 0, np.asarray(self.grid.shape) - 1)
+        voxel = np.linalg.inv(self.grid.affine) @ np.append(point, 1.0)
+        return np.clip(np.rint(voxel[:3]).astype(int), 0, np.asarray(self.grid.shape) - 1)
 
     def plane(self, view: View, point: NDArray[np.float64]) -> NDArray[np.float32]:
         """The plane of `view` through the voxel nearest to `point`: [rows, columns], as it is looked at."""

@@ -9,11 +9,11 @@ from typing import Any
 from PIL.Image import Image
 
 from brgm_med.pipelines.report import images
+from brgm_med.pipelines.report.entries import number, percent
 from brgm_med.pipelines.report.evidence import HEAD_LEVEL, Evidence
 from brgm_med.pipelines.report.images import Spot, Volume
 from brgm_med.pipelines.report.page import asset, data_block, e, section
 from brgm_med.pipelines.report.viewer import entry
-from brgm_med.pipelines.report.words import number, percent
 
 CONVENTION = (
     "Radiological convention: the patient's right is on the left of axial and coronal pictures; in sagittal ones the "
@@ -52,7 +52,7 @@ def row(evidence: Evidence, alt: str, draw: Callable[[Spot], Image]) -> str:
 
 
 def compare(evidence: Evidence) -> str:
-    """Before and after, in one place or side by side."""
+    """Images before and after, in one place or side by side."""
     low, high = images.window(evidence.scan.values)
     shown = (
         f"Black is {number(low)} and white {number(high)}, in the scan's units, before and after alike. {CONVENTION}"
@@ -81,7 +81,7 @@ def maps(evidence: Evidence) -> str:
         alt = "The result, orange where it was inferred"
         pictures = row(evidence, alt, lambda s: images.tinted(images.grey(evidence.after, s, low, high), inferred, s))
         parts.append(
-            "<p>Grey: measured. Orange: inferred by the model, the more orange the less of it the scans settle; on "
+            "<p>Grey: measured. Orange: inferred, the more orange the less of it the scans settle; on "
             f"average {share} over the field of view.</p>{pictures}"
         )
     if evidence.residual is not None:

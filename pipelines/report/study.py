@@ -16,8 +16,8 @@ from urllib.parse import quote
 
 from brgm_med._version import __version__
 from brgm_med.files import replacing
+from brgm_med.pipelines.report.entries import at, number, own_prior, population_prior
 from brgm_med.pipelines.report.page import asset, banner, document, e, table
-from brgm_med.pipelines.report.words import at, number
 from brgm_med.pipelines.results.certificate import STATEMENT
 
 FEWEST = 5
@@ -45,7 +45,7 @@ class Column:
 
     key: str
     title: str
-    where: tuple[str, ...]
+    entry: tuple[str, ...]
     scale: Callable[[float], float] = float
 
 
@@ -56,6 +56,8 @@ def _log(value: float) -> float:
 COLUMNS = (
     Column("relative_residual", "relative residual", ("consistency", "relative_residual"), _log),
     Column("max_abs_residual", "largest residual", ("consistency", "max_abs_residual"), _log),
+    Column("own_weight", "weight of the scan's own prior (a)", ("own_prior", "weight")),
+    Column("population_weight", "weight of the population prior (b)", ("population_prior", "weight")),
     Column("registration_correlation", "registration correlation", ("registration", "correlation")),
     Column("registration_scale", "scale", ("registration", "scale")),
     Column("residual_rms", "residual (root mean square)", ("consistency", "residual_rms"), _log),
@@ -105,10 +107,16 @@ def robust_z(values: Sequence[float]) -> list[float]:
 
 
 def _cells(column: Column, subjects: Sequence[Outcome]) -> list[Cell]:
-    entries = [at(subject.certificate, *column.where) for subject in subjects]
+    entries = [at(_by_origin(subject.certificate), *column.entry) for subject in subjects]
     values = [v if number(v) is not None and math.isfinite(v) else None for v in entries]
     scores = iter(robust_z([column.scale(value) for value in values if value is not None]))
     return [(value, 0.0 if value is None else next(scores)) for value in values]
+
+
+def _by_origin(certificate: Mapping[str, Any]) -> dict[str, Any]:
+    """The certificate with its priors as `own_prior` and `population_prior`, whichever reconstructed alone."""
+    priors = {"own_prior": own_prior(certificate), "population_prior": population_prior(certificate)}
+    return {**certificate, **priors}
 
 
 def _marked(columns: Sequence[Column], cells: Sequence[Cell]) -> list[str]:

@@ -9,8 +9,9 @@ from typing import Any
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.files import check_output, replacing
+from brgm_med.pipelines.report.entries import rows
 from brgm_med.pipelines.report.page import MAX_BYTES, asset, banner, document, e, section, table
-from brgm_med.pipelines.report.words import paragraphs, rows
+from brgm_med.pipelines.report.words import paragraphs
 from brgm_med.pipelines.results.certificate import STATEMENT
 from brgm_med.transforms.formats import stem
 

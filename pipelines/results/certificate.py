@@ -28,7 +28,7 @@ DERIVED = {
 
 
 PUBLIC = (
-    *("software", "prior", "acquisition", "parameters", "registration", "noise", "coverage"),
+    *("software", "prior", "population_prior", "acquisition", "parameters", "registration", "noise", "coverage"),
     *("explained_by_the_scans", "hole"),
 )
 """Entries that the images themselves may carry: nothing of files or of persons."""
@@ -43,7 +43,9 @@ INPUTS = ("source", "further_scans", "mask")
 """Of these, name and hash are withheld there: both lead back to the patient."""
 
 NAMES = {
-    "prior": "name sha256 finest_detail_mm finest_detail_pixels",
+    "prior": "name sha256 finest_detail_mm finest_detail_pixels weight reason iterations extra_blur "
+    "slice_spacing_in_pixels true_pixels_mm",
+    "population_prior": "name sha256 finest_detail_mm weight reason",
     "acquisition": "Thickness Spacing SliceAxis Profile Origin Stated",
     "parameters": "factor steps noise seed perceptual weights covariance_mm spacing_mm device precision",
     "registration": "correlation scale template_to_scan refined not_identified",
@@ -66,7 +68,9 @@ class Certificate:
     """Entries of a certificate, in the order of its JSON; None: not there. The first ones describe the computation,
     those from `source` on files and their content as read back.
 
-    `prior`: name, SHA-256 and finest detail. `acquisition`: as in a scan's JSON file, with `Origin` and `Stated`.
+    `prior`: name, SHA-256 and finest detail; of a volume also its weight, and the reason for it. `population_prior`:
+    likewise of the one that stands beside the scan's own ("self"). `acquisition`: as in a scan's JSON file, with
+    `Origin` and `Stated`.
     `parameters`: of the search, seed and device included. `noise`: standard deviation and kind, for each scan.
     `explained_by_the_scans`: the measured fraction of the prior's variance. `hole`: counts of its voxels or pixels.
     `source`, `further_scans`, `mask`, `result`, `measured_map`: records of files (see `records`). `consistency`:
@@ -76,6 +80,7 @@ class Certificate:
     statement: str = STATEMENT
     software: str = f"brgm-med {__version__}"
     prior: Entry
+    population_prior: Entry | None = None
     acquisition: Entry | None = None
     parameters: Entry
     registration: Entry | None = None
@@ -126,7 +131,8 @@ class Certificate:
     def derivation(self, task: Task) -> Derivation:
         """Description of the result, for DICOM."""
         text, code = DERIVED[task]
-        tool = f"Prior {self.prior['name']}, SHA-256 {self.prior['sha256']}."
+        priors = [p for p in (self.prior, self.population_prior) if p is not None and p.get("weight", 1)]
+        tool = " ".join(f"Prior {p['name']}, SHA-256 {p['sha256']}." for p in priors)
         return Derivation(f"brgm-med {task}", f"brgm-med {__version__}: {text}", code, STATEMENT, tool, self.account)
 
 

@@ -79,7 +79,7 @@ def check_same_place(scan: Path, header: Header, like: Path, series: Series) -> 
 
 
 def default_result(scan: Path, ending: str = ".nii.gz") -> Path:
-    """Beside the scan, its name + `_brgm` + `ending`; beside the folder of a DICOMDIR."""
+    """Path beside the scan, its name + `_brgm` + `ending`; beside the folder of a DICOMDIR."""
     source = scan.resolve().parent if scan.name.upper() == "DICOMDIR" else scan
     source = Path(os.path.abspath(source))  # "." has no name
     return source.with_name(f"{stem(source)}_brgm{ending}")

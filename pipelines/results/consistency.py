@@ -11,35 +11,30 @@ import torch
 from brgm_med.consistency import certificate as certify
 from brgm_med.errors import BrgmError
 from brgm_med.pipelines.reading import ScanFile
-from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, Reconstruction
+from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, Reconstruction, Registration
 from brgm_med.pipelines.results.certificate import Certificate, Entry
-from brgm_med.pipelines.results.records import prior_record, registration_record, source_record
+from brgm_med.pipelines.results.records import registration_record, source_record, weight_record
 from brgm_med.pipelines.results.target import ReadBack
-from brgm_med.priors.bundle import PriorBundle
 from brgm_med.transforms.bias_field import TERMS
 from brgm_med.transforms.refine import Refined
 
 ALONE = "one scan does not tell its pose and shading from the head's own shape and brightness"
 
 
-def super_resolved(
-    files: Sequence[ScanFile], bundle: PriorBundle, parameters: Entry, result: Reconstruction
-) -> Certificate:
+def super_resolved(files: Sequence[ScanFile], parameters: Entry, result: Reconstruction) -> Certificate:
     """The certificate of a volume before it is written, with its registration, noise and coverage."""
     first, *others = files
-    registration = result.registration
-    coronal = registration.grid.index_axis(1)
+    coronal = result.grid.index_axis(1)
     reach = result.prior_weight[0].amax([a for a in range(3) if a != coronal])
+    primary, second = result.own or result.population, result.population if result.own else None
+    assert primary is not None
     return Certificate(
-        prior=prior_record(bundle, finest_detail_mm=bundle.spacing),
+        prior=weight_record(primary),
+        population_prior=None if second is None else weight_record(second),
         acquisition=first.acquisition,
         parameters=parameters,
-        registration={
-            **registration_record(registration.correlation, registration.pose),
-            "refined": [_refined(f) for f in result.refined],
-            "not_identified": [ALONE] if len(registration.scans) == 1 else [],
-        },
-        noise=[{"deviation": s.noise.deviation, "kind": s.noise.kind} for s in registration.scans],
+        registration=None if result.registration is None else _registered(result.registration, result.refined),
+        noise=[{"deviation": level.deviation, "kind": level.kind} for level in result.noise],
         coverage={
             "voxels_with_prior": float((result.prior_weight > 0).float().mean()),
             "slice_axis": coronal,
@@ -52,6 +47,14 @@ def super_resolved(
         source=source_record(first.path, first.header),
         further_scans=[{**source_record(s.path, s.header), "acquisition": s.acquisition} for s in others],
     )
+
+
+def _registered(registration: Registration, refined: Sequence[Refined]) -> Entry:
+    return {
+        **registration_record(registration.correlation, registration.pose),
+        "refined": [_refined(f) for f in refined],
+        "not_identified": [ALONE] if len(registration.scans) == 1 else [],
+    }
 
 
 def _refined(fit: Refined) -> Entry:

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from brgm_med.errors import InputRefusedError
 from brgm_med.files import check_new_folder
-from brgm_med.pipelines.results.target import ReadBack, Target, taken_back
+from brgm_med.pipelines.results.target import Target, taken_back
 from brgm_med.transforms.formats.dicom import map as dicom_map
 from brgm_med.transforms.formats.dicom import write as dicom_write
 from brgm_med.transforms.formats.dicom.deidentify import check as check_identity
 from brgm_med.transforms.formats.dicom.map import MEASURED, Quantity
 from brgm_med.transforms.formats.dicom.mr import Scale, Voxels, check_source
+from brgm_med.transforms.formats.format import ReadBack
 
 if TYPE_CHECKING:
     from brgm_med.transforms.formats.affine import Affine
@@ -59,7 +60,7 @@ class SeriesTarget(Target):
         self, array: NDArray[np.floating], affine: Affine, text: Derivation, label: str, thickness: float | None = None
     ) -> ReadBack:
         scan = self.scan
-        written = dicom_write.write(
+        read_back = dicom_write.write(
             self.path,
             array,
             affine,
@@ -72,7 +73,7 @@ class SeriesTarget(Target):
             force=self.force,
         )
         self.forget_map()
-        return ReadBack(*written)
+        return read_back
 
     def write_stored(
         self, stored: NDArray[np.generic], header: Header, text: Derivation, label: str

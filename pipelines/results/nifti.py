@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.files import check_output
-from brgm_med.pipelines.results.target import OutputType, ReadBack, Target, taken_back
+from brgm_med.pipelines.results.target import OutputType, Target, taken_back
 from brgm_med.transforms.formats import nifti, stem
 from brgm_med.transforms.formats.affine import TOLERANCE_MM, corner_distance
 from brgm_med.transforms.formats.dicom import map as dicom_map
 from brgm_med.transforms.formats.dicom.map import MEASURED, Quantity
+from brgm_med.transforms.formats.format import ReadBack
 
 if TYPE_CHECKING:
     from brgm_med.transforms.formats.affine import Affine

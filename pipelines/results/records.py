@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from brgm_med.files import digest
 
 if TYPE_CHECKING:
+    from brgm_med.pipelines.reconstruct.measurement import PriorWeight
     from brgm_med.priors.bundle import PriorBundle
     from brgm_med.transforms.formats.header import Header
     from brgm_med.transforms.template import Pose
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
 def prior_record(bundle: PriorBundle, **finest_detail: float) -> dict[str, Any]:
     """Record of a prior, and its pixel size under a name that ends in the unit."""
     return {"name": bundle.name, "sha256": bundle.sha256, **finest_detail}
+
+
+def weight_record(prior: PriorWeight) -> dict[str, Any]:
+    """Record of a prior in a reconstruction, with its weight and the reason for it."""
+    identity = {"name": prior.name, "sha256": prior.sha256, "finest_detail_mm": prior.finest}
+    return {**identity, "weight": prior.weight, "reason": prior.reason, **prior.facts}
 
 
 def registration_record(correlation: float, pose: Pose) -> dict[str, Any]:

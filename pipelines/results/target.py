@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.transforms.formats.dicom.map import MEASURED, Quantity
+from brgm_med.transforms.formats.format import ReadBack
 
 if TYPE_CHECKING:
     from brgm_med.transforms.formats.affine import Affine
@@ -21,13 +22,6 @@ if TYPE_CHECKING:
     from brgm_med.transforms.formats.header import Header
 
 OutputType = Literal["float32", "source"]
-
-
-class ReadBack(NamedTuple):
-    """`array` [X, Y, Z]: the values that the files hold; `step`: between two neighbouring ones, if they are rounded."""
-
-    array: NDArray[np.floating]
-    step: float | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -31,7 +31,7 @@ class Peer:
 
     @classmethod
     def of(cls, target: str, calling: str) -> Peer:
-        """From AET@host:port. Raises UsageError."""
+        """The peer of AET@host:port. Raises UsageError."""
         match = re.fullmatch(r"(.*)@\[?([^@\[\]]+)\]?:(\d{1,5})", target)
         if not match or not 0 < int(match[3]) < 1 << 16:
             raise UsageError(f"--to {target}: must be AET@host:port, or http(s)://host/.../studies")
@@ -50,7 +50,7 @@ def send(peer: Peer, instances: Sequence[Instance]) -> Answers:
 
 
 def _send_kinds(peer: Peer, kinds: Sequence[tuple[str, str]], instances: Sequence[Instance]) -> Answers:
-    """Over one association, with one presentation context for each kind: (SOP class, transfer syntax)."""
+    """Send over one association, with one presentation context for each kind: (SOP class, transfer syntax)."""
     from pynetdicom import _config
 
     _config.STORE_SEND_CHUNKED_DATASET = True  # the file's own bytes, never decoded
@@ -84,16 +84,16 @@ def _associate(peer: Peer, kinds: Sequence[tuple[str, str]]) -> Association:
     sockets: list[Any] = []
 
     class Entity(AE):
-        """Tells which socket is used: pynetdicom 3.0 does not close one whose connection was refused.
+        """An entity that tells which socket is used: pynetdicom 3.0 does not close one whose connection was refused.
 
         Nor does it send small packets at once, so that every file waited for the peer's delayed acknowledgement.
         """
 
         def _create_socket(self, *details: Any) -> Any:
-            made: Any = super()._create_socket(*details)
-            made.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sockets.append(made.socket)
-            return made
+            created: Any = super()._create_socket(*details)
+            created.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sockets.append(created.socket)
+            return created
 
     where = f"{peer.host}:{peer.port}"
     entity = Entity(peer.calling)

@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brgm_med.errors import InputRefusedError, refuse
-from brgm_med.transforms.formats.dicom.file import is_dicom
+from brgm_med.transforms.formats.dicom.file import MEDIA_DIRECTORY, UNDEFINED_LENGTH, is_dicom
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-
-UNDEFINED = 0xFFFFFFFF  # a length; pydicom itself misses the delimiter at its end
-MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"  # a DICOMDIR, which is of the medium it lies on (PS3.10, section 8)
 
 
 @dataclass(frozen=True)
@@ -73,7 +70,7 @@ def instances_in(path: Path) -> tuple[list[Instance], int]:
     if not path.exists():
         refuse(path, "no such file or folder", "check the name")
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    found = []
+    instances = []
     for file in filter(is_dicom, files):
         try:
             meta = _meta_of_whole(file)
@@ -81,11 +78,11 @@ def instances_in(path: Path) -> tuple[list[Instance], int]:
             sop_class, uid, syntax = (str(meta[name].value) for name in names)
         except Exception as error:  # pydicom has many for damaged files
             raise InputRefusedError(f"{file}: is truncated or damaged; copy or export it again") from error
-        if sop_class != MEDIA_DIRECTORY:
-            found.append(Instance(file, sop_class, uid, syntax))
-    if not found:
+        if sop_class != MEDIA_DIRECTORY:  # a DICOMDIR is of the medium that it lies on (PS3.10, section 8)
+            instances.append(Instance(file, sop_class, uid, syntax))
+    if not instances:
         refuse(path, "holds no DICOM file that can be sent", "give DICOM files (PS3.10)")
-    return found, len(files) - len(found)
+    return instances, len(files) - len(instances)
 
 
 def _meta_of_whole(file: Path) -> Dataset:
@@ -94,9 +91,9 @@ def _meta_of_whole(file: Path) -> Dataset:
     from pydicom.dataelem import RawDataElement
 
     dataset = dcmread(file, defer_size=1024)
-    end = 0
+    end = 0  # of elements of stated length: pydicom itself misses the delimiter at the end of the others
     if not dataset.file_meta.TransferSyntaxUID.is_deflated:
-        raw = [e for e in dataset.values() if isinstance(e, RawDataElement) and e.length != UNDEFINED]
+        raw = [e for e in dataset.values() if isinstance(e, RawDataElement) and e.length != UNDEFINED_LENGTH]
         end = max((e.value_tell + e.length for e in raw), default=0)
     if end > file.stat().st_size:
         raise EOFError

@@ -79,7 +79,7 @@ def _meaning(response: Dataset, uid: str) -> Answer:
 
 
 def _refusal(error: Exception, uid: str) -> Answer:
-    """Of a 4xx or 5xx response: 409 holds a Store Instances Response too. Raises UnreachableError for all alike."""
+    """Answer in a response 4xx or 5xx: 409 holds a Store Instances Response too. Raises UnreachableError for all."""
     from pydicom import Dataset
 
     response = error.response  # type: ignore[attr-defined]
@@ -87,9 +87,9 @@ def _refusal(error: Exception, uid: str) -> Answer:
     if status in FOR_ALL:
         raise UnreachableError(f"because the archive answered HTTP {status} ({response.reason})", later=False)
     try:
-        told = _meaning(Dataset.from_json(response.json()), uid)
+        meaning = _meaning(Dataset.from_json(response.json()), uid)
     except Exception:  # no such body
-        told = None
-    if told is not None and not told.stored and "0x" in told.text:
-        return told
+        meaning = None
+    if meaning is not None and not meaning.stored and "0x" in meaning.text:
+        return meaning
     return Answer(False, f"refused (HTTP {status} {response.reason})", later=status in TEMPORARY)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
 from brgm_med.files import check_output, replacing, write_json
-from brgm_med.pipelines.reading import sidecar_of, stated_by
+from brgm_med.pipelines.reading import say_tolerated, sidecar_of, stated_by
 from brgm_med.pipelines.results.target import taken_back
 from brgm_med.transforms.formats import for_reading, nifti, stem
 
@@ -36,6 +36,7 @@ def convert(
     Raises InputRefusedError for whatever cannot be read, and CannotWriteError.
     """
     header, stored = for_reading(scan, series=series or None).read_stored(scan, "auto")
+    say_tolerated(header, scan.name)
     out = folder / (scan.name if header.series is None else f"{stem(scan)}.nii.gz")
     if header.series is None:
         check_output(out, force)

@@ -10,7 +10,7 @@ from brgm_med._version import __version__
 from brgm_med.errors import UsageError
 from brgm_med.files import check_output, write_json
 from brgm_med.pipelines.console import say
-from brgm_med.pipelines.reading import Profile, called, sidecar_of
+from brgm_med.pipelines.reading import Profile, called, say_tolerated, sidecar_of
 from brgm_med.pipelines.results.certificate import degraded
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.target import taken_back
@@ -42,6 +42,7 @@ def degrade(
     S (see `acquire_turned`).
     """
     source = for_reading(scan, series=series if like is None else None).read(scan, affine)
+    say_tolerated(source.header, called(scan, choices))
     target = target_of(scan, out, source.header, like=like, series=series, dtype=dtype, choices=choices, force=force)
     sidecar = sidecar_of(out, stem(out))
     target.check()

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brgm_med._version import __version__
-from brgm_med.files import check_new_folder, new_folder
+from brgm_med.files import check_new_folder, digest, new_folder
 from brgm_med.priors.writing import data_format, describe_pictures, seal
 
 if TYPE_CHECKING:
@@ -47,7 +47,6 @@ def import_prior(file: Path, out: Path, name: str | None = None) -> Path:
 
     from safetensors.torch import save
 
-    from brgm_med.files import digest
     from brgm_med.priors import foreign
 
     networks = foreign.load(file)

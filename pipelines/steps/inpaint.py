@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from brgm_med.errors import BrgmError, InputRefusedError
 from brgm_med.pipelines.console import say, search_progress
-from brgm_med.pipelines.reading import acquisition_of, acquisition_record, called
+from brgm_med.pipelines.reading import acquisition_of, acquisition_record, called, say_tolerated
 from brgm_med.pipelines.reconstruct.compute import computed_by, set_up
 from brgm_med.pipelines.results.certificate import Certificate, Entry
 from brgm_med.pipelines.results.choose import target_of
@@ -56,6 +56,7 @@ def inpaint(
     left behind when it does.
     """
     header, stored = for_reading(scan, series=series if like is None else None).read_stored(scan, affine)
+    say_tolerated(header, called(scan, choices))
     mask_header, mask_stored = for_reading(mask).read_stored(mask, "auto")
     target = target_of(scan, out, header, like=like, series=series, choices=choices, force=force)
     certificate = check(target, (scan, mask), certificate)
@@ -83,6 +84,8 @@ def inpaint(
         known = Scan(values[None], grid, model, name=str(scan))
         result = inpaint_volume(known, hole, bundle, search=search, device=where, progress=progress)
 
+    assert result.registration is not None
+    assert result.slices is not None
     new, clipped = stored_like(result.image[0].numpy(), stored, hole.numpy(), header, stored_type)
     weight = result.prior_weight[0][hole]
     parameters = {"steps": search.iterations, "noise": search.misfit, "seed": seed}
@@ -131,7 +134,8 @@ def read_back(
     stored: NDArray[np.generic], outside: NDArray[np.bool_], registration: Registration, written: NDArray[np.generic]
 ) -> Entry:
     """Entries of a certificate that Image Comments do not carry. Raises BrgmError where a voxel `outside` changed."""
-    if not same_bits(written[outside].astype(stored.dtype), stored[outside]):
+    native = stored.dtype.newbyteorder("=")  # the bytes tell NaN payloads apart
+    if written[outside].astype(native).tobytes() != stored[outside].astype(native).tobytes():
         raise BrgmError("voxels outside the hole changed; this is a defect, please report it")
     return {"registration": registration_record(registration.correlation, registration.pose)}
 
@@ -171,9 +175,3 @@ def stored_like(
     levels = np.rint(exact)
     new[hole] = np.clip(levels, low, high).astype(stored_type)
     return new, int(((levels < low) | (levels > high)).sum())
-
-
-def same_bits(a: NDArray[np.generic], b: NDArray[np.generic]) -> bool:
-    """Equal to the last bit, NaN payloads included, whatever the byte order."""
-    native = a.dtype.newbyteorder("=")
-    return a.astype(native).tobytes() == b.astype(native).tobytes()

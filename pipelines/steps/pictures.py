@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ from brgm_med.transforms.formats.dicom.file import is_dicom
 from brgm_med.transforms.formats.picture import Picture, Written, default_output
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from brgm_med.priors.bundle import PriorBundle
 
 
@@ -87,6 +89,27 @@ def _loaded(prior: str, picture: Picture) -> PriorBundle:
     return bundle
 
 
+def _reconstructed(
+    picture: Picture, bundle: PriorBundle, options: Options, reconstruct: Callable[..., Tensor]
+) -> tuple[NDArray[np.float32], float, dict[str, Any]]:
+    """Values [C, H, W] that `reconstruct` gives, in the picture's units; the scale of its frame; the parameters."""
+    import torch
+
+    from brgm_med.search import PICTURE
+    from brgm_med.transforms.frame import Frame
+    from brgm_med.transforms.intensity import Normalisation
+
+    where = set_up(options.device, options.seed, options.threads)
+    search = PICTURE.limited_to(options.steps)
+    normalise = Normalisation.of_range(*picture.range)
+    image = normalise.forward(torch.from_numpy(picture.array)[None])
+    with search_progress(search.iterations) as progress:
+        result = reconstruct(image, prior=bundle, search=search, device=where, progress=progress)
+    scale = Frame.fit(picture.shape, bundle.image_shape).scale
+    parameters = {"steps": search.iterations, "noise": search.misfit, "seed": options.seed}
+    return normalise.inverse(result)[0].numpy(), scale, parameters | computed_by(where, result)
+
+
 def super_resolve_picture(scan: Path, out: Path | None, options: Options, *, factor: int | None = None) -> Path:
     """Enlarge the picture at `scan` by a whole `factor` (default: as often as it fits into the prior's frame).
 
@@ -99,9 +122,6 @@ def super_resolve_picture(scan: Path, out: Path | None, options: Options, *, fac
     import torch
 
     from brgm_med.pipelines.reconstruct.picture import average, reconstruct_picture
-    from brgm_med.search import PICTURE
-    from brgm_med.transforms.frame import Frame
-    from brgm_med.transforms.intensity import Normalisation
 
     bundle = _loaded(options.prior, picture)
     fits = min(n // m for n, m in zip(bundle.image_shape, picture.shape, strict=True))
@@ -111,16 +131,12 @@ def super_resolve_picture(scan: Path, out: Path | None, options: Options, *, fac
             f"{scan}: is as fine as the prior's {width} x {height} pixels already; give a --factor to enlarge it"
         )
     factor = factor or fits
-    where = set_up(options.device, options.seed, options.threads)
-    search = PICTURE.limited_to(options.steps)
-    normalise = Normalisation.of_range(*picture.range)
-    measured = normalise.forward(torch.from_numpy(picture.array)[None])
-    with search_progress(search.iterations) as progress:
-        result = reconstruct_picture(measured, bundle, factor, search=search, device=where, progress=progress)
-    scale = Frame.fit(picture.shape, bundle.image_shape).scale
+    enlarge = partial(reconstruct_picture, factor=factor)
+    values, scale, parameters = _reconstructed(picture, bundle, options, enlarge)
+    del parameters["noise"]  # no misfit of the result: it is made consistent exactly
     entries = Certificate(
         prior=prior_record(bundle, finest_detail_pixels=1 / (scale / factor)),
-        parameters={"factor": factor, "steps": search.iterations, "seed": options.seed, **computed_by(where, result)},
+        parameters={"factor": factor, **parameters},
         source=file_record(scan),
     )
 
@@ -131,7 +147,6 @@ def super_resolve_picture(scan: Path, out: Path | None, options: Options, *, fac
         entry = {"max_abs_residual": largest, "bound": bound, "within_bound": largest <= bound * (1 + 1e-3)}
         return {"consistency": {**entry, "clipped_to_the_bits": written.clipped}}
 
-    values = normalise.inverse(result)[0].numpy()
     publish(target, certificate, entries, "sr", partial(target.write, values), read_back)
     coarser = factor / scale
     finer = f"; the prior's own pixels are {coarser:.3g} times as large" if coarser > 1 + 1e-6 else ""
@@ -147,37 +162,25 @@ def inpaint_picture(scan: Path, mask: Path, out: Path | None, options: Options, 
     otherwise, and then nothing is exact. Raises as the exit codes of `brgm_med.errors` say.
     """
     picture, target, certificate = _read((scan, mask), out, options)
-    marked = _hole(mask, picture, mask_known)
+    hole = _hole(mask, picture, mask_known)
 
     import torch
 
     from brgm_med.pipelines.reconstruct.picture import inpaint_picture as fill
-    from brgm_med.search import PICTURE
-    from brgm_med.transforms.frame import Frame
-    from brgm_med.transforms.intensity import Normalisation
 
-    hole = torch.from_numpy(marked)
     bundle = _loaded(options.prior, picture)
-    where = set_up(options.device, options.seed, options.threads)
-    search = PICTURE.limited_to(options.steps)
-    normalise = Normalisation.of_range(*picture.range)
-    known = normalise.forward(torch.from_numpy(picture.array)[None])
-    with search_progress(search.iterations) as progress:
-        result = fill(known, hole, bundle, search=search, device=where, progress=progress)
-    blended = normalise.inverse(result)[0].numpy()
-    values = np.where(hole.numpy(), blended, picture.array)
-    scale = Frame.fit(picture.shape, bundle.image_shape).scale
-    pixels, settings = int(hole.sum()), {"steps": search.iterations, "noise": search.misfit}
+    blended, scale, parameters = _reconstructed(picture, bundle, options, partial(fill, hole=torch.from_numpy(hole)))
+    values, pixels = np.where(hole, blended, picture.array), int(hole.sum())
     entries = Certificate(
         prior=prior_record(bundle, finest_detail_pixels=1 / scale),
-        parameters={**settings, "seed": options.seed, **computed_by(where, result)},
+        parameters=parameters,
         hole={"pixels": pixels},
         source=file_record(scan),
         mask={**file_record(mask), "known": mask_known},
     )
 
     def read_back(written: Written) -> Entry:
-        outside = np.broadcast_to(~hole.numpy(), written.array.shape)
+        outside = np.broadcast_to(~hole, written.array.shape)
         changed = int((written.array != picture.array)[outside].sum())
         if changed and not target.lossy:
             raise BrgmError(f"{target.path}: pixels outside the hole changed; this is a defect, please report it")

@@ -7,6 +7,7 @@ from pathlib import Path
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
 from brgm_med.files import check_output, replacing, write_json
+from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.results.certificate import STATEMENT
 from brgm_med.pipelines.results.records import prior_record, registration_record, source_record
 from brgm_med.priors import DEFAULT
@@ -27,7 +28,6 @@ def preprocess(
     check_output(pose, force)
     header = for_reading(scan).read_header(scan, "auto")
 
-    from brgm_med.pipelines.reconstruct.compute import set_up_torch
     from brgm_med.priors.bundle import load
     from brgm_med.transforms import LoadScan, SaveScan
     from brgm_med.transforms.rigid import RegisterNormalised

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 
 from brgm_med._version import __version__
+from brgm_med.errors import PriorError
 from brgm_med.priors import bundle
 
 
@@ -50,7 +51,6 @@ def doctor() -> None:
     else:
         print(f"device: CPU, {torch.get_num_threads()} threads of {os.cpu_count()} cores; torch sees no CUDA device")
     print(f"operations: {_operations()}")
-    from brgm_med.errors import PriorError
     from brgm_med.weights import HOW_TO, locate_lpips_features
 
     for name in bundle.names() or [bundle.DEFAULT]:
@@ -67,7 +67,7 @@ def doctor() -> None:
 
 
 def _operations() -> str:
-    """Whether the networks' operations run as custom CUDA kernels, and if not, why."""
+    """A line: whether the networks' operations run as custom CUDA kernels, and if not, why."""
     import torch
 
     from brgm_med.ops import bias_act, nvrtc

@@ -32,7 +32,9 @@ def list_series(path: Path, as_json: bool = False) -> None:
     for v in volumes:
         size = " x ".join(str(n) for n in v["shape"])
         spacing = " x ".join(f"{s:.3g}" for s in v["spacing"] or ())
-        note = f"cannot be used: {v['problem']}" if v["problem"] else v["part"]
+        note = (
+            f"cannot be used: {v['problem']}" if v["problem"] else "; ".join(filter(None, (v["part"], *v["tolerated"])))
+        )
         cells = (v["series"], v["modality"], v["description"], size, spacing, v["orientation"] or "", note)
         rows.append(tuple("".join(c for c in cell if c.isprintable()) for cell in cells))  # nothing may move the cursor
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)] + [0]
@@ -43,11 +45,14 @@ def list_series(path: Path, as_json: bool = False) -> None:
 
 
 def describe(stack: Stack, source: Path) -> dict[str, Any]:
-    """Description of a volume. `series` is what `--series` takes; `problem` is None where its geometry is one."""
+    """Description of a volume. `series` is what `--series` takes; `problem` is None where its geometry is one, and
+    `tolerated` then says what in its headers was passed over."""
     header, spacing, problem = stack.header, None, None
+    tolerated: tuple[str, ...] = ()
     try:
-        _, affine = stack.placed()
-        spacing = [round(float(s), 6) for s in np.linalg.norm(affine[:3, :3], axis=0)]
+        placement = stack.placed()
+        spacing = [round(float(s), 6) for s in np.linalg.norm(placement.affine[:3, :3], axis=0)]
+        tolerated = placement.tolerated
     except InputRefusedError as error:
         problem = str(error).removeprefix(f"{source if source.is_dir() else source.parent}/")
     return {
@@ -62,6 +67,7 @@ def describe(stack: Stack, source: Path) -> dict[str, Any]:
         "orientation": _orientation(stack),
         "files": len({s.file for s in stack.slices}),
         "problem": problem,
+        "tolerated": list(tolerated),
     }
 
 

@@ -5,27 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from brgm_med.errors import UsageError
-from brgm_med.pipelines.console import say, search_progress
+from brgm_med.pipelines.console import progress, say
 from brgm_med.pipelines.reading import Profile, called, doubtful, read_scan
 from brgm_med.pipelines.reconstruct.compute import Network, computed_by, perceptual_features, set_up
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.publish import announce, check, publish
-from brgm_med.priors import DEFAULT
+from brgm_med.priors import AUTO, SELF, population
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
-
-if TYPE_CHECKING:
-    from brgm_med.pipelines.reconstruct.measurement import Registration
 
 
 def super_resolve(
-    scan: Path | Sequence[Path],
-    out: Path | None = None,
+    scan: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
     *,
     force: bool = False,
-    prior: str = DEFAULT,
+    prior: str = AUTO,
     steps: int | None = None,
     seed: int = 0,
     perceptual: Network = "none",
@@ -44,23 +41,26 @@ def super_resolve(
     like: Path | None = None,
     choices: Choices = NO_CHOICES,
 ) -> Path:
-    """Super-resolve the head scan at `scan` into `out` (default: its name + `_brgm` beside it); returns `out`.
+    """Super-resolve the scan at `scan` into `out` (default: its name + `_brgm` beside it); returns `out`.
 
+    `prior`: "self", the one that the scan's own planes teach; the name or folder of a population prior, which then
+    reconstructs alone; "auto", the scan's own, and beside it the shipped population prior where it knows such scans.
     `scan` is NIfTI, or DICOM, of which `series` chooses one of several volumes (see `dicom.series.the_series`). Several
     scans of one head, in one world, give one result, which has the axes, the units and the format of the first;
     `series` then is one for each. `thickness`, `profile` and `gap` describe them all. `spacing`: of the result, mm, by
     default the finest of the scans and the prior. `noise`: its standard deviation in the scans' units; None: estimated
-    in the air around the head. For `out`, `like` and `choices` see `results.choose.target_of`.
+    from the scan itself. For `out`, `like` and `choices` see `results.choose.target_of`.
 
     The certificate (JSON) goes to `certificate`, by default beside the output, and so does the map of what was
     measured. Raises as the exit codes of `brgm_med.errors` say; nothing is left behind when it does.
     """
-    paths = [scan] if isinstance(scan, Path) else list(scan)
+    paths = [Path(one) for one in ([scan] if isinstance(scan, str | Path) else scan)]
+    out = None if out is None else Path(out)
     named = [series] * len(paths) if series is None or isinstance(series, str) else list(series)
     if len(named) != len(paths):
         raise UsageError(f"{len(paths)} scans, but {len(named)} series; name one for each scan, in their order")
-    own = zip(paths, named if like is None else [None] * len(paths), strict=True)
-    files = [read_scan(p, s, affine, (thickness, gap, profile), choices, noise) for p, s in own]
+    sources = zip(paths, named if like is None else [None] * len(paths), strict=True)
+    files = [read_scan(p, s, affine, (thickness, gap, profile), choices, noise) for p, s in sources]
     header, grid = files[0].header, files[0].scan.grid
     target = target_of(paths[0], out, header, like=like, series=named[0], dtype=dtype, choices=choices, force=force)
     certificate = check(target, paths, certificate)
@@ -72,27 +72,33 @@ def super_resolve(
     from brgm_med.priors.bundle import load
     from brgm_med.search import VOLUME
 
+    if prior == SELF and perceptual != "none":
+        raise UsageError(f"--perceptual {perceptual}: is a term of a population prior's search; leave it out")
     where = set_up(device, seed, threads)
-    bundle = load(prior)
-    if len(files) == 1 and (doubt := doubtful(files[0].scan, bundle.spacing)):
+    named_prior = population(prior)
+    bundle = None if named_prior is None else load(named_prior)
+    features = None if bundle is None else perceptual_features(perceptual, bundle, lpips_weights, where)
+    own = prior in (AUTO, SELF)
+    if bundle is not None and not own and len(files) == 1 and (doubt := doubtful(files[0].scan, bundle.spacing)):
         say(f"warning: {called(paths[0], choices)}: {doubt}")
     search = VOLUME.limited_to(steps)
-    with search_progress(search.iterations) as progress:
-        result = reconstruct_volume(
-            [file.scan for file in files],
-            bundle,
-            search=search,
-            spacing=spacing,
-            features=perceptual_features(perceptual, bundle, lpips_weights, where),
-            device=where,
-            registered=lambda registration: say_registered(bundle.name, registration),
-            progress=progress,
-        )
+    result = reconstruct_volume(
+        [file.scan for file in files],
+        bundle,
+        own=own,
+        search=search,
+        spacing=spacing,
+        features=features,
+        device=where,
+        seed=seed,
+        message=say,
+        phases=progress,
+    )
 
     weights = {"noise": search.misfit, "perceptual": search.perceptual_weight, "prior": search.prior_weight}
     options = {"steps": search.iterations, "seed": seed, "perceptual": perceptual, "weights": weights}
     model = {"covariance_mm": search.correlation, "spacing_mm": result.grid.spacing[0], "noise": noise}
-    entries = super_resolved(files, bundle, {**options, **model, **computed_by(where, result.image)}, result)
+    entries = super_resolved(files, {**options, **model, **computed_by(where, result.image)}, result)
     write = partial(target.write, result.image[0].numpy(), result.grid.affine)
     write_map = partial(target.write_map, result.measured[0].numpy(), result.grid.affine)
     read_back = partial(residuals, result.measurements)
@@ -100,14 +106,3 @@ def super_resolve(
     assert written.consistency is not None
     announce(target, certificate, f"relative residual {written.consistency['relative_residual']:.1e}")
     return target.path
-
-
-def say_registered(prior: str, registration: Registration) -> None:
-    """Say how the scans were registered, and how noisy they are."""
-    from brgm_med.transforms.register import scale_of
-
-    scale = scale_of(registration.pose)
-    larger = f", the head taken as {scale:.2f} times the template's size" if scale > 1.01 else ""
-    say(f"registered to {prior}: correlation {registration.correlation:.2f}{larger}")
-    for posed in registration.scans:
-        say(f"noise: {posed.noise.deviation:.3g} ({posed.noise.kind})")

@@ -6,8 +6,13 @@ import json
 from pathlib import Path
 
 from brgm_med.pipelines.results.certificate import Certificate, Task
+from brgm_med.pipelines.results.dicom import SeriesTarget
+from brgm_med.pipelines.results.nifti import measured_beside
 from brgm_med.pipelines.results.target import taken_back
 from brgm_med.transforms.formats import nifti
+from brgm_med.transforms.formats.dicom.derived import Choices
+from brgm_med.transforms.formats.dicom.mr import is_mr
+from brgm_med.transforms.formats.dicom.series import the_series
 
 
 def write_dicom(
@@ -28,12 +33,6 @@ def write_dicom(
     becomes a folder beside `out`. CT and PET have no derived series: None is returned and nothing written. With
     `uid_seed` the same result gives the same files, to the last bit. Raises as `results.choose.target_of`.
     """
-    from brgm_med.pipelines.results.dicom import SeriesTarget
-    from brgm_med.pipelines.results.nifti import measured_beside
-    from brgm_med.transforms.formats.dicom.derived import Choices
-    from brgm_med.transforms.formats.dicom.mr import is_mr
-    from brgm_med.transforms.formats.dicom.series import the_series
-
     own = the_series(source, series or None)
     if not is_mr(own):
         return None

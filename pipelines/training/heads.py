@@ -16,14 +16,7 @@ from brgm_med._version import __version__
 from brgm_med.errors import CannotWriteError
 from brgm_med.files import digest, write_json
 from brgm_med.pipelines.console import announce
-from brgm_med.pipelines.training.run import (
-    LICENCE,
-    TrainingSet,
-    finished_state,
-    prepared,
-    refuse_others,
-    split,
-)
+from brgm_med.pipelines.training.run import LICENCE, TrainingSet, finished_state, prepared, refuse_others, split
 from brgm_med.priors.writing import describe
 from brgm_med.training.export import export_bundle
 from brgm_med.training.loop import Recipe

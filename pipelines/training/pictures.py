@@ -32,7 +32,7 @@ Part = Literal["pictures", "held_out"]
 
 
 def holds_pictures(data: Path, without: Path) -> bool:
-    """Whether the folder `data` is one of pictures, and not of volumes; the folder `without` aside.
+    """True where the folder `data` is one of pictures, and not of volumes; the folder `without` aside.
 
     Raises InputRefusedError where it holds both.
     """

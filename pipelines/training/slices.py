@@ -82,14 +82,7 @@ def train_on_slices(
     licence = "As the training data's and the template's.\n"
     space = (bundle.folder / "template.nii.gz", bundle.folder / "mask.nii.gz")
     export_bundle(
-        state,
-        networks,
-        data.stacks,
-        out / "prior",
-        metadata=metadata,
-        card=card + "\n",
-        licence=licence,
-        space=space,
+        state, networks, data.stacks, out / "prior", metadata=metadata, card=card + "\n", licence=licence, space=space
     )
     return out / "prior"
 
@@ -108,7 +101,7 @@ def _stack(path: Path, bundle: PriorBundle) -> Tensor:
 
 
 def _timeless(value: Any) -> Any:
-    """Without the seconds that it took."""
+    """The record without the seconds that it took."""
     if isinstance(value, dict):
         return {k: _timeless(v) for k, v in value.items() if k != "seconds"}
     return [_timeless(v) for v in value] if isinstance(value, list) else value

@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import Directory, File, TraitedSpec, traits
+from nipype.interfaces.base import Directory, File, InputMultiPath, TraitedSpec, isdefined, traits
 
 from brgm_med.errors import UsageError
+from brgm_med.pipelines.results.nifti import measured_beside
 from brgm_med.pipelines.results.publish import default_certificate
 from brgm_med.pipelines.steps import super_resolve
 from brgm_med.pipelines.steps.compare import evaluate
@@ -20,14 +21,19 @@ from brgm_med.pipelines.steps.inpaint import inpaint
 from brgm_med.pipelines.steps.preprocess import cut_slices, preprocess
 from brgm_med.pipelines.training.slices import train_on_slices
 from brgm_med.pipelines.workflow.refusals import is_refusal
-from brgm_med.pipelines.workflow.step import InputSpec, Step
-from brgm_med.priors import DEFAULT
+from brgm_med.pipelines.workflow.step import InputSpec, ScanSpec, Step
+from brgm_med.priors import AUTO, DEFAULT, population
 from brgm_med.transforms.formats import stem
 
 
-def scan_trait(desc: str) -> Any:
+def scan_trait(desc: str, **metadata: Any) -> Any:
     """A file, or a folder of DICOM."""
-    return traits.Either(File(exists=True), Directory(exists=True), mandatory=True, desc=desc)
+    return traits.Either(File(exists=True), Directory(exists=True), desc=desc, **metadata)
+
+
+def length_trait(desc: str) -> Any:
+    """More than 0 mm."""
+    return traits.Range(low=0.0, exclude_low=True, desc=desc)
 
 
 def threads_trait(desc: str = "of torch") -> Any:
@@ -38,7 +44,7 @@ class Convert(Step):
     """`steps.convert`: whatever a scanner left, as NIfTI with its acquisition beside it."""
 
     class input_spec(InputSpec):
-        scan = scan_trait("NIfTI; file, folder or zip of DICOM")
+        scan = scan_trait("NIfTI; file, folder or zip of DICOM", mandatory=True)
         series = traits.Str(desc="which DICOM series of several: its UID or number")
         metadata = traits.Dict(desc="content of the JSON file beside the scan: a BIDS sidecar, a stated acquisition")
 
@@ -109,36 +115,58 @@ class Train(Step):
         return {"prior": train_on_slices(slices, cwd / "trained-prior", **run, **data)}
 
 
+SR_ONLY = ("thickness", "profile", "gap", "spacing", "noise")
+"""Inputs of Reconstruct that `super_resolve` takes by these names, and `inpaint` does not."""
+
+
 class Reconstruct(Step):
     """`steps.super_resolve` or `steps.inpaint`: the scan that most probably caused the one that is given."""
 
-    class input_spec(InputSpec):
-        scan = scan_trait("NIfTI or DICOM, a sidecar beside it is read")
-        sidecar = File(exists=True, desc="that sidecar: only so that a change of it is noticed")
+    class input_spec(ScanSpec):
+        scan = scan_trait("NIfTI or DICOM, a sidecar beside it is read", mandatory=True)
+        sidecar = File(exists=True, desc="that sidecar: an edge to connect, so that Nipype keeps the file")
+        further_scans = InputMultiPath(scan_trait("likewise"), desc="of the same head, in the same world (sr)")
+        thickness = length_trait("of the slices of all scans, mm (sr; default: sidecar or header)")
+        profile = traits.Enum("box", "gaussian", "trapezoid", desc="of these slices (sr)")
+        gap = traits.Float(desc="between these slices, mm, negative where they overlap (sr)")
+        spacing = length_trait("of the result, mm (sr; default: the finest of the scans, and of a prior in use)")
+        noise = traits.Range(low=0.0, desc="standard deviation, in the scan's units (sr; default: estimated)")
         task = traits.Enum("sr", "inpaint", usedefault=True, desc="a finer scan, or a hole filled")
         mask = File(exists=True, desc="to inpaint: integers, what is not 0 is unknown")
         name = traits.Str(desc="of the result, folders before it are left out (default: the scan's, and the task)")
-        prior = traits.Str(DEFAULT, usedefault=True, desc="name or folder of the prior")
-        steps = traits.Int(desc="of the MAP search (default: the task's own)")
+        prior = traits.Str(
+            AUTO,
+            usedefault=True,
+            desc="self: what the scan's own planes teach; name or folder: that population prior alone; auto: both, or, "
+            "to inpaint, the shipped population prior",
+        )
+        steps = traits.Range(low=1, desc="of the MAP search, and learning in proportion (default: the task's own)")
         seed = traits.Int(0, usedefault=True, desc="of all random numbers")
         threads = threads_trait("of torch; results repeat to the last bit for equal numbers of them")
         device = traits.Enum("cpu", "cuda", usedefault=True, desc="where torch computes")
 
     class output_spec(TraitedSpec):
-        result = File(exists=True, desc="NIfTI; where there is a map of what was measured, NAME_measured is beside it")
+        result = File(exists=True, desc="NIfTI")
+        measured = File(exists=True, desc="NIfTI: the map of what was measured, NAME_measured beside the result")
         certificate = File(exists=True, desc="JSON: what was done, and how exactly the result gives back the scan")
 
     def work(self, cwd: Path) -> dict[str, Any]:
         scan, task, mask = Path(self.inputs.scan), self.inputs.task, self.arguments("mask").get("mask")
         name = self.arguments("name").get("name", "").rsplit("/", 1)[-1] or f"{stem(scan)}_{task}"
-        out, options = cwd / f"{name}.nii.gz", self.arguments("prior", "steps", "seed", "threads", "device")
+        out, options = cwd / f"{name}.nii.gz", self.arguments("steps", "seed", "threads", "device")
+        prior, further = self.inputs.prior, self.inputs.further_scans
         if task == "sr":
-            super_resolve(scan, out, **options)
+            scans = [scan, *(map(Path, further) if isdefined(further) else ())]
+            super_resolve(scans, out, prior=prior, **options, **self.arguments(*SR_ONLY))
         elif mask is None:
             raise UsageError(f"{scan}: to inpaint it, a mask is needed")
+        elif stated := sorted(self.arguments("further_scans", *SR_ONLY)):
+            raise UsageError(f"{scan}: to inpaint it, leave out {', '.join(stated)}")
+        elif (known := population(prior)) is None:
+            raise UsageError(f"{scan}: to inpaint it, a population prior is needed, not {prior}")
         else:
-            inpaint(scan, mask, out, **options)
-        return {"result": out, "certificate": default_certificate(out)}
+            inpaint(scan, mask, out, prior=known, **options)
+        return {"result": out, "measured": measured_beside(out), "certificate": default_certificate(out)}
 
 
 class Evaluate(Step):

@@ -14,7 +14,6 @@ from brgm_med.pipelines.workflow.compute import scan_trait
 from brgm_med.pipelines.workflow.refusals import is_refusal
 from brgm_med.pipelines.workflow.step import InputSpec, Step
 from brgm_med.pipelines.workflow.write_back import copy_folder, note, write_back
-from brgm_med.priors import DEFAULT
 from brgm_med.transforms.formats import dicom, for_reading
 
 
@@ -40,7 +39,7 @@ class WriteDicom(Step):
     refusable = "result"
 
     class input_spec(ResultSpec):
-        source = scan_trait("the scan as it came")
+        source = scan_trait("the scan as it came", mandatory=True)
         series = traits.Str(desc="which DICOM series of several")
         task = traits.Enum("sr", "inpaint", usedefault=True, desc="what was done")
         uid_seed = traits.Str(desc="UIDs are made of this and the image (default: at random)")
@@ -64,16 +63,18 @@ class Report(Step):
     class input_spec(ResultSpec):
         scan = File(exists=True, mandatory=True, desc="what Reconstruct was given")
         mask = File(exists=True, desc="of what was inpainted")
-        prior = traits.Str(DEFAULT, usedefault=True, desc="name or folder of the prior")
+        measured = File(exists=True, desc="the map beside the result (default: looked for there)")
+        prior = traits.Str(desc="folder of the population prior, if it is none that is shipped")
         title = traits.Str(desc="the subject's name (default: the result's)")
 
     class output_spec(TraitedSpec):
         report = File(exists=True, desc="one HTML file that needs nothing else")
 
     def work(self, cwd: Path) -> dict[str, Any]:
-        measured = measured_beside(Path(self.inputs.result))
-        options = self.arguments("scan", "result", "certificate", "mask", "prior", "title")
-        options["measured"] = measured if measured.is_file() else None
+        options = self.arguments("scan", "result", "certificate", "mask", "measured", "prior", "title")
+        beside = measured_beside(Path(self.inputs.result))
+        if beside.is_file():
+            options.setdefault("measured", beside)
         return {"report": subject_report(cwd / "report.html", **options)}
 
 

@@ -12,7 +12,7 @@ ENDING = "_refused.json"
 
 
 def is_refusal(path: Path | str) -> bool:
-    """Whether the file at `path` stands in for a scan that was refused."""
+    """True where the file at `path` stands in for a scan that was refused."""
     return Path(path).name.endswith(ENDING)
 
 

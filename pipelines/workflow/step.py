@@ -17,8 +17,10 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, Simp
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
 from brgm_med.files import digest
+from brgm_med.pipelines.reading import sidecar_of
 from brgm_med.pipelines.workflow.refusals import is_refusal, write_refusal
 from brgm_med.processes import die_with_parent
+from brgm_med.transforms.formats import stem
 
 LOG = "brgm-med.log"
 """File in a step's working folder that takes all it prints."""
@@ -51,11 +53,27 @@ class InputSpec(BaseInterfaceInputSpec):
     def _get_sorteddict(
         self, objekt: Any, dictwithhash: bool = False, hash_method: str | None = None, hash_files: bool = True
     ) -> Any:
-        """As Nipype's, and a folder (given by its whole path) counts by what it holds."""
+        """Inputs sorted and hashed as Nipype's, and a folder (given by its whole path) by what it holds."""
         if hash_files and isinstance(objekt, str) and os.path.isabs(objekt) and os.path.isdir(objekt):
             content = content_of(objekt)
             return (objekt, content) if dictwithhash else content
         return super()._get_sorteddict(objekt, dictwithhash, hash_method, hash_files)
+
+
+class ScanSpec(InputSpec):
+    """The inputs of a step that reads a scan's acquisition from the JSON file beside it."""
+
+    def _get_sorteddict(
+        self, objekt: Any, dictwithhash: bool = False, hash_method: str | None = None, hash_files: bool = True
+    ) -> Any:
+        """As of all inputs, and a scan (given by its whole path) counts together with the JSON file beside it."""
+        own = super()._get_sorteddict(objekt, dictwithhash, hash_method, hash_files)
+        if not (hash_files and isinstance(objekt, str) and os.path.isabs(objekt) and os.path.exists(objekt)):
+            return own
+        beside = sidecar_of(Path(objekt), stem(Path(objekt)))
+        if beside == Path(objekt) or not beside.is_file():
+            return own
+        return (*own, digest(beside)) if dictwithhash else f"{own} {digest(beside)}"
 
 
 class Step(SimpleInterface):

@@ -23,22 +23,32 @@ from typing import Any, Literal
 from nipype import MapNode, Node, Workflow
 from nipype.interfaces.utility import IdentityInterface, Merge
 
+from brgm_med.errors import UsageError
 from brgm_med.pipelines.workflow.compute import Convert, Preprocess, Reconstruct, Slice, Train
 from brgm_med.pipelines.workflow.engines import MEM_GB
 from brgm_med.pipelines.workflow.publish import Note, Report, WriteBack, WriteDicom, WritePrior
 from brgm_med.pipelines.workflow.step import Step
-from brgm_med.priors import DEFAULT
+from brgm_med.priors import AUTO, DEFAULT, SELF, population
 from brgm_med.priors.bundle import find, names
 
 Task = Literal["sr", "inpaint"]
 
 
 def prior_path(prior: str) -> str:
-    """A shipped prior's name as it is, a folder by its whole path: nodes run in folders of their own.
+    """A shipped prior's name, "auto" and "self" as they are, a folder by its whole path: nodes run in folders of their
+    own.
 
     Raises PriorError where there is no such prior.
     """
-    return prior if prior in names() else str(find(prior).resolve())
+    return prior if prior in (AUTO, SELF, *names()) else str(find(prior).resolve())
+
+
+def trained_in(prior: str) -> str:
+    """The population prior in whose space heads are prepared. Raises UsageError for "self", which has none."""
+    space = population(prior)
+    if space is None:
+        raise UsageError(f"prior {prior}: has no template to prepare heads for a training; name a population prior")
+    return space
 
 
 def _fields(name: str, *fields: str) -> Node:
@@ -68,24 +78,21 @@ def init_preprocess_wf(
     inputs = _fields("inputnode", "scans", "series", "metadata")
     outputs = _fields("outputnode", "scans", "sidecars", "registered", "poses", "slices")
     convert = _each(Convert(keep_going=keep_going), "convert", ["scan", "series", "metadata"])
-    wf.connect(
-        [
-            (inputs, convert, [("scans", "scan"), ("series", "series"), ("metadata", "metadata")]),
-            (convert, outputs, [("scan", "scans"), ("sidecar", "sidecars")]),
-        ]
-    )
+    edges: list[Any] = [
+        (inputs, convert, [("scans", "scan"), ("series", "series"), ("metadata", "metadata")]),
+        (convert, outputs, [("scan", "scans"), ("sidecar", "sidecars")]),
+    ]
     if register:
         step = Preprocess(prior=prior_path(prior), threads=threads, keep_going=keep_going)
         preprocess = _each(step, "preprocess", ["scan"], threads)
         cut = _each(Slice(keep_going=keep_going), "slice", ["registered"])
-        wf.connect(
-            [
-                (convert, preprocess, [("scan", "scan")]),
-                (preprocess, cut, [("registered", "registered")]),
-                (preprocess, outputs, [("registered", "registered"), ("pose", "poses")]),
-                (cut, outputs, [("slices", "slices")]),
-            ]
-        )
+        edges += [
+            (convert, preprocess, [("scan", "scan")]),
+            (preprocess, cut, [("registered", "registered")]),
+            (preprocess, outputs, [("registered", "registered"), ("pose", "poses")]),
+            (cut, outputs, [("slices", "slices")]),
+        ]
+    wf.connect(edges)
     return wf
 
 
@@ -116,7 +123,7 @@ def init_train_wf(
 def init_reconstruct_wf(
     *,
     task: Task = "sr",
-    prior: str | None = DEFAULT,
+    prior: str | None = AUTO,
     steps: int | None = None,
     seed: int = 0,
     threads: int = 1,
@@ -126,30 +133,30 @@ def init_reconstruct_wf(
     """reconstruct --> report, for every scan: super-resolve it, or fill its hole, on its own grid.
 
     Inputs: `scans` (NIfTI) and `sidecars`, `masks` to inpaint, `names` of the results; lists of equal length; and
-    `prior` (a bundle's folder), where the keyword `prior` is None. Outputs: `results`, `certificates` and `reports`,
-    lists. `steps` None: the task's own.
+    `prior` (a bundle's folder), where the keyword `prior` is None. Outputs: `results`, maps of what was `measured`,
+    `certificates` and `reports`, lists. `prior`: as of Reconstruct. `steps` None: the task's own.
     """
     wf = Workflow(name=name)
     inputs = _fields("inputnode", "scans", "sidecars", "masks", "names", "prior")
-    outputs = _fields("outputnode", "results", "certificates", "reports")
+    outputs = _fields("outputnode", "results", "measured", "certificates", "reports")
     stated = {} if prior is None else {"prior": prior_path(prior)}
+    reported = {} if prior in (AUTO, SELF) else stated
     trained = [("prior", "prior")] if prior is None else []
     scan = [("scans", "scan"), *([("masks", "mask")] if task == "inpaint" else [])]
     own = [("sidecars", "sidecar"), ("names", "name")]
-    results = [("result", "result"), ("certificate", "certificate")]
+    results = [("result", "result"), ("measured", "measured"), ("certificate", "certificate")]
     search = {} if steps is None else {"steps": steps}
     step = Reconstruct(task=task, seed=seed, threads=threads, keep_going=keep_going, **stated, **search)
     reconstruct = _each(step, "reconstruct", [field for _, field in (*scan, *own)], threads)
-    report = _each(Report(keep_going=keep_going, **stated), "report", [field for _, field in (*scan, *results)])
-    wf.connect(
-        [
-            (inputs, reconstruct, [*scan, *own, *trained]),
-            (reconstruct, outputs, [("result", "results"), ("certificate", "certificates")]),
-            (inputs, report, [*scan, *trained]),
-            (reconstruct, report, results),
-            (report, outputs, [("report", "reports")]),
-        ]
-    )
+    report = _each(Report(keep_going=keep_going, **reported), "report", [field for _, field in (*scan, *results)])
+    edges: list[Any] = [
+        (inputs, reconstruct, [*scan, *own, *trained]),
+        (reconstruct, outputs, [("result", "results"), ("measured", "measured"), ("certificate", "certificates")]),
+        (inputs, report, [*scan, *trained]),
+        (reconstruct, report, results),
+        (report, outputs, [("report", "reports")]),
+    ]
+    wf.connect(edges)
     return wf
 
 
@@ -184,7 +191,7 @@ def init_brgm_wf(
     *,
     out_dir: Path | str,
     task: Task = "sr",
-    prior: str = DEFAULT,
+    prior: str = AUTO,
     train: Mapping[str, Any] | None = None,
     dicom: bool = True,
     steps: int | None = None,
@@ -196,32 +203,32 @@ def init_brgm_wf(
 
     Inputs, lists of equal length: `scans`, `series`, `metadata`, `masks` (to inpaint), `destinations`, `sidecars`.
     Output: `files`. With `train` (keywords of `init_train_wf`, at least `kimg`) a prior is trained on these scans
-    first, in the space of `prior`, and they are reconstructed with it; else with `prior`. A scan that is refused is
-    named in `out_dir`/logs and stops no other.
+    first, in the space of `prior`, and they are reconstructed with it alone; else with `prior`. A scan that is refused
+    is named in `out_dir`/logs and stops no other.
     """
     wf = Workflow(name=name)
     inputs = _fields("inputnode", "scans", "series", "metadata", "masks", "destinations", "sidecars")
     outputs = _fields("outputnode", "files")
-    before = init_preprocess_wf(prior=prior, register=train is not None, threads=threads)
+    space = DEFAULT if train is None else trained_in(prior)
+    before = init_preprocess_wf(prior=space, register=train is not None, threads=threads)
     options: dict[str, Any] = {"steps": steps, "seed": seed, "threads": threads}
     reconstruct = init_reconstruct_wf(task=task, prior=prior if train is None else None, **options)
     back = init_write_back_wf(out_dir=out_dir, task=task, uid_seed=str(seed), dicom=dicom)
-    wf.connect(
-        [
-            (inputs, before, [(field, f"inputnode.{field}") for field in ("scans", "series", "metadata")]),
-            (before, reconstruct, _through("scans", "sidecars")),
-            (reconstruct, back, _through("results", "certificates", "reports")),
-            (inputs, reconstruct, [("destinations", "inputnode.names")]),
-            (inputs, back, [("scans", "inputnode.sources"), ("series", "inputnode.series")]),
-            (inputs, back, [(field, f"inputnode.{field}") for field in ("destinations", "sidecars")]),
-            (back, outputs, [("outputnode.files", "files")]),
-        ]
-    )
+    edges: list[Any] = [
+        (inputs, before, [(field, f"inputnode.{field}") for field in ("scans", "series", "metadata")]),
+        (before, reconstruct, _through("scans", "sidecars")),
+        (reconstruct, back, _through("results", "certificates", "reports")),
+        (inputs, reconstruct, [("destinations", "inputnode.names")]),
+        (inputs, back, [("scans", "inputnode.sources"), ("series", "inputnode.series")]),
+        (inputs, back, [(field, f"inputnode.{field}") for field in ("destinations", "sidecars")]),
+        (back, outputs, [("outputnode.files", "files")]),
+    ]
     if task == "inpaint":
-        wf.connect(inputs, "masks", reconstruct, "inputnode.masks")
+        edges.append((inputs, reconstruct, [("masks", "inputnode.masks")]))
     if train is not None:
-        training = init_train_wf(**{"template": prior, "seed": seed, "threads": threads, **train})
-        wf.connect([(before, training, _through("slices")), (training, reconstruct, _through("prior"))])
+        training = init_train_wf(**{"template": space, "seed": seed, "threads": threads, **train})
+        edges += [(before, training, _through("slices")), (training, reconstruct, _through("prior"))]
+    wf.connect(edges)
     return wf
 
 
@@ -234,7 +241,7 @@ def init_study_train_wf(
     groups: Mapping[str, Mapping[str, list[Any]]],
     *,
     out_dir: Path | str,
-    prior: str = DEFAULT,
+    prior: str = AUTO,
     train: Mapping[str, Any] | None = None,
     threads: int = 1,
     name: str = "brgm_med",
@@ -246,10 +253,10 @@ def init_study_train_wf(
     `out_dir`/prior. What was prepared before, by the same workflow without `train`, is not prepared again.
     """
     wf = Workflow(name=name)
-    folder = os.path.abspath(out_dir)
+    folder, space = os.path.abspath(out_dir), trained_in(prior)
     join = Node(Merge(len(groups)), name="join")
     for i, (group, lists) in enumerate(groups.items(), 1):
-        one = init_preprocess_wf(prior=prior, threads=threads, name=group)
+        one = init_preprocess_wf(prior=space, threads=threads, name=group)
         one.get_node("inputnode").inputs.trait_set(**{f: lists[f] for f in ("scans", "series", "metadata")})
         fields = ["result", "pose", "destination"]
         note = MapNode(Note(out_dir=folder), fields, name=f"note_{group}", run_without_submitting=True)
@@ -258,12 +265,9 @@ def init_study_train_wf(
         if train is not None:
             wf.connect(one, "outputnode.slices", join, f"in{i}")
     if train is not None:
-        training = init_train_wf(**{"template": prior, "threads": threads, **train})
+        training = init_train_wf(**{"template": space, "threads": threads, **train})
         publish = Node(WritePrior(out_dir=folder), name="write_prior", run_without_submitting=True)
         wf.connect(
-            [
-                (join, training, [("out", "inputnode.slices")]),
-                (training, publish, [("outputnode.prior", "prior")]),
-            ]
+            [(join, training, [("out", "inputnode.slices")]), (training, publish, [("outputnode.prior", "prior")])]
         )
     return wf

@@ -7,7 +7,7 @@ Everything is read strictly: a file that could be misunderstood raises InputRefu
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,13 @@ from brgm_med.transforms.formats.header import Header, Volume
 from brgm_med.transforms.formats.picture import Picture
 
 Kind = Literal["volume", "picture"]
+
+
+class ReadBack(NamedTuple):
+    """`array` [X, Y, Z]: the values that the files hold; `step`: between two neighbouring ones, if they are rounded."""
+
+    array: NDArray[np.floating]
+    step: float | None
 
 
 class VolumeFormat(Protocol):

@@ -8,15 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from brgm_med.transforms.formats.affine import (
-    TOLERANCE_MM,
-    Affine,
-    AffineProblem,
-    check,
-    corner_distance,
-    make_affine,
-    without_shear,
-)
+from brgm_med.transforms.formats import affine as affines
+from brgm_med.transforms.formats.affine import Affine, AffineProblem
 from brgm_med.transforms.formats.nifti_record import Record
 
 HALF_TURN = 1e-7
@@ -26,7 +19,7 @@ HALF_TURN = 1e-7
 def sform(record: Record, unit: float) -> Affine:
     """The sform, index -> world RAS mm. `unit` is the length of the header's unit in mm."""
     rows = np.asarray(record["srow"], np.float64) * unit
-    return make_affine(rows[:, :3], rows[:, 3])
+    return affines.make_affine(rows[:, :3], rows[:, 3])
 
 
 def qform(record: Record, unit: float) -> Affine:
@@ -49,7 +42,7 @@ def qform(record: Record, unit: float) -> Affine:
     )
     handedness = -1.0 if record["pixdim"][0] < 0 else 1.0
     offset = np.asarray(record["qoffset"], np.float64)
-    return make_affine(rotation * size * [1.0, 1.0, handedness] * unit, offset * unit)
+    return affines.make_affine(rotation * size * [1.0, 1.0, handedness] * unit, offset * unit)
 
 
 def choose(record: Record, unit: float, shape: tuple[int, ...], choice: str) -> tuple[Affine, str, bool]:
@@ -69,7 +62,7 @@ def choose(record: Record, unit: float, shape: tuple[int, ...], choice: str) -> 
     for name in present:
         try:
             affine = decoders[name](record, unit)
-            check(affine, shape)
+            affines.check(affine, shape)
             sound[name] = affine
         except AffineProblem as problem:
             if choice in ("auto", name):
@@ -77,11 +70,11 @@ def choose(record: Record, unit: float, shape: tuple[int, ...], choice: str) -> 
                 raise AffineProblem(f"has {article} {name} that {problem}") from None
     distance = 0.0
     if len(sound) == 2:
-        distance = corner_distance(sound["sform"], sound["qform"], shape)
-        if choice == "auto" and distance > TOLERANCE_MM:
+        distance = affines.corner_distance(sound["sform"], sound["qform"], shape)
+        if choice == "auto" and distance > affines.TOLERANCE_MM:
             raise AffineProblem(f"has an sform and a qform that disagree by {distance:.3g} mm at a corner")
     name = present[0] if choice == "auto" else choice
-    return sound[name], name, len(sound) == len(present) and distance <= TOLERANCE_MM
+    return sound[name], name, len(sound) == len(present) and distance <= affines.TOLERANCE_MM
 
 
 def encode_qform(record: Record, affine: Affine) -> None:
@@ -89,7 +82,7 @@ def encode_qform(record: Record, affine: Affine) -> None:
     from scipy.spatial.transform import Rotation
 
     size = np.linalg.norm(affine[:3, :3], axis=0)
-    rotation = without_shear(affine)[:3, :3] / size
+    rotation = affines.without_shear(affine)[:3, :3] / size
     handedness = 1.0 if np.linalg.det(rotation) > 0 else -1.0
     x, y, z, w = Rotation.from_matrix(rotation * [1.0, 1.0, handedness]).as_quat()
     record["pixdim"][:4] = [handedness, *size]
@@ -106,10 +99,10 @@ def encode(record: Record, affine: Affine, shape: tuple[int, ...]) -> None:
     """
     encode_qform(record, affine)
     record["srow"] = affine[:3]
-    off = corner_distance(qform(record, 1.0), affine, shape)
+    off = affines.corner_distance(qform(record, 1.0), affine, shape)
     if record["sform_code"] <= 0 and off > 1e-3:
         record["sform_code"] = record["qform_code"]
     if record["sform_code"] <= 0:
         record["srow"] = 0
-    elif record["qform_code"] > 0 and off > TOLERANCE_MM:
+    elif record["qform_code"] > 0 and off > affines.TOLERANCE_MM:
         record["qform_code"] = 0

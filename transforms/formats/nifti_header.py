@@ -9,19 +9,10 @@ import numpy as np
 
 from brgm_med.errors import refuse
 from brgm_med.files import start_of
-from brgm_med.transforms.formats import nifti_affine
+from brgm_med.transforms.formats import nifti_affine, nifti_record
 from brgm_med.transforms.formats.affine import AffineProblem
 from brgm_med.transforms.formats.header import Header
-from brgm_med.transforms.formats.nifti_record import (
-    DTYPES,
-    LAYOUTS,
-    REFUSED_DTYPES,
-    UNIT_MM,
-    NiftiRecord,
-    Order,
-    Record,
-    parse_record,
-)
+from brgm_med.transforms.formats.nifti_record import NiftiRecord, Order, Record
 
 MAX_VOXELS = 2**30
 MAX_BYTES = 2**32
@@ -68,11 +59,11 @@ def parse_shape(path: Path, record: Record) -> tuple[int, int, int]:
 def parse_dtype(path: Path, record: Record, order: Order) -> np.dtype:
     """The stored voxels' type, with the file's byte order."""
     code = int(record["datatype"])
-    if code in REFUSED_DTYPES:
-        refuse(path, f"its voxels are {REFUSED_DTYPES[code]}", "give real numbers, one per voxel")
-    if code not in DTYPES:
+    if code in nifti_record.REFUSED_DTYPES:
+        refuse(path, f"its voxels are {nifti_record.REFUSED_DTYPES[code]}", "give real numbers, one per voxel")
+    if code not in nifti_record.DTYPES:
         refuse(path, f"its voxels have the unknown type {code}", "it is damaged: export it again")
-    dtype = np.dtype(DTYPES[code]).newbyteorder(order)
+    dtype = np.dtype(nifti_record.DTYPES[code]).newbyteorder(order)
     if int(record["bitpix"]) != 8 * dtype.itemsize:
         refuse(path, "its header's datatype and bitpix disagree", "it is damaged: export it again")
     return dtype
@@ -113,14 +104,14 @@ def read_header(path: Path | str, choice: str = "auto") -> Header:
     """
     path = Path(path)
     start, size, gzipped = read_start(path)
-    record, version, order = parse_record(path, start)
+    record, version, order = nifti_record.parse_record(path, start)
     shape = parse_shape(path, record)
     dtype = parse_dtype(path, record, order)
     offset = float(record["vox_offset"])
-    if not (offset.is_integer() and LAYOUTS[version].itemsize <= offset < MAX_BYTES):
+    if not (offset.is_integer() and nifti_record.LAYOUTS[version].itemsize <= offset < MAX_BYTES):
         refuse(path, f"its header puts the voxels at byte {offset:g}", "it is damaged: export it again")
     slope, inter = parse_scaling(path, record)
-    unit = UNIT_MM.get(int(record["xyzt_units"]) & 7)
+    unit = nifti_record.UNIT_MM.get(int(record["xyzt_units"]) & 7)
     if unit is None:
         refuse(path, "its header's unit of length is unknown", "it is damaged: export it again")
     check_size(path, size, gzipped, int(offset), int(np.prod(shape, dtype=object)) * dtype.itemsize)

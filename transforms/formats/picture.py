@@ -135,11 +135,7 @@ def default_output(path: Path | str, mark: str = "_brgm") -> Path:
 
 
 def write(
-    path: Path | str,
-    values: NDArray[np.floating],
-    like: Picture,
-    description: str | None = None,
-    force: bool = False,
+    path: Path | str, values: NDArray[np.floating], like: Picture, description: str | None = None, force: bool = False
 ) -> Written:
     """Write `values` [C, H', W'], in the units of `like`, with its bits, colour profile and resolution.
 

@@ -161,7 +161,7 @@ def _tiff(path: Path) -> tuple[Pixels, int, bytes | None, Dpi | None]:
 
 
 def _tiff_dpi(tags: dict[int, Any]) -> Dpi | None:
-    """From XResolution, YResolution (rationals) and ResolutionUnit: 2 inch, 3 centimetre (TIFF 6.0, section 8)."""
+    """Dots per inch from X- and YResolution and ResolutionUnit: 2 inch, 3 centimetre (TIFF 6.0, section 8)."""
     (a, b), (c, d) = (tags.get(code, (0, 1)) for code in (0x011A, 0x011B))
     scale = {2: 1.0, 3: 2.54}.get(tags.get(0x0128, 2))
     return None if scale is None or not b * d else (scale * a / b, scale * c / d)

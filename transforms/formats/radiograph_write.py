@@ -14,17 +14,8 @@ from numpy.typing import NDArray
 
 from brgm_med.files import reading_back, replacing
 from brgm_med.transforms.formats import radiograph
-from brgm_med.transforms.formats.dicom.derived import (
-    NO_CHOICES,
-    Choices,
-    Derivation,
-    last_word,
-    mark_derived,
-    new_uids,
-    quiet,
-    save,
-    source_image,
-)
+from brgm_med.transforms.formats.dicom import derived
+from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices, Derivation
 from brgm_med.transforms.formats.dicom.elements import ds
 from brgm_med.transforms.formats.dicom.repeated import shared
 from brgm_med.transforms.formats.picture import Picture, Written
@@ -59,11 +50,11 @@ def write(
     highest = (1 << layout.bits) - 1
     rising, clipped = like.stored_of(values, highest)
     integers = (highest - rising[0] if layout.turned else rising[0]).astype(np.int32) + layout.low
-    with quiet():
+    with derived.quiet():
         dataset = _image(source, integers, layout, like, derivation, choices)
-        dataset = last_word(choices, derivation)(dataset)
+        dataset = derived.last_word(choices, derivation)(dataset)
     with replacing(path, force) as temporary:
-        save(dataset, temporary)
+        derived.save(dataset, temporary)
         with reading_back(path) as check:
             written = radiograph.read(temporary)
             check(np.array_equal(written.stored, rising) and np.array_equal(written.array, like.values_of(rising)))
@@ -83,11 +74,11 @@ def _image(
     allocated = 8 if layout.bits <= 8 else 16
     pixels = integers.astype("<u2" if allocated == 16 else "u1", casting="unsafe").tobytes()  # two's complement
     content = (repr([derivation, integers.shape, source.get("SOPInstanceUID")]).encode(), pixels)
-    series_uid, (uid,) = new_uids(choices.uid_seed, content, 1)
-    mark_derived(dataset, source, derivation, choices, series_uid)
+    series_uid, (uid,) = derived.new_uids(choices.uid_seed, content, 1)
+    derived.mark_derived(dataset, source, derivation, choices, series_uid)
     dataset.SOPClassUID, dataset.SOPInstanceUID, dataset.InstanceNumber = source.SOPClassUID, uid, 1
     if "SOPInstanceUID" in source:
-        dataset.SourceImageSequence = [source_image(source)]
+        dataset.SourceImageSequence = [derived.source_image(source)]
     _set_grid(dataset, integers.shape, like.shape)
     dataset.SamplesPerPixel, dataset.PixelRepresentation = 1, int(layout.low < 0)
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = allocated, layout.bits, layout.bits - 1

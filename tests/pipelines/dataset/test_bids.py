@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+import nibabel as nib
+import numpy as np
 import pytest
 
 from brgm_med.errors import InputRefusedError, UsageError
@@ -15,7 +17,11 @@ from brgm_med.pipelines.dataset.bids import (
     find_scans,
     metadata_of,
     resolution_label,
+    result_spacing,
 )
+from brgm_med.pipelines.dataset.ignored import matches
+from brgm_med.pipelines.dataset.run import find
+from brgm_med.pipelines.dataset.settings import Selection, Settings
 from tests.mr_series import mr_series
 
 
@@ -39,6 +45,87 @@ def test_names_keep_every_entity() -> None:
         assert entities(other) is None
     assert [resolution_label("sr", s) for s in (2.0, 1.5, 0.9375)] == ["2mm", "1p5mm", "0p938mm"]
     assert resolution_label("inpaint", 2.0) == "native"
+    assert resolution_label("sr", None) is None
+    assert derived_name("sub-01_ce-gd_T2w.nii", None, "sr") == "sub-01_ce-gd_desc-sr_T2w"
+
+
+def image(path: Path, spacing: tuple[float, float, float]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.nifti1.Nifti1Image(np.zeros((2, 2, 2), np.int16), np.diag([*spacing, 1])), path)
+    return path
+
+
+def test_a_name_says_the_spacing_that_is_known_before_the_work(root: Path) -> None:
+    fine = image(root / "sub-01/anat/sub-01_T1w.nii.gz", (0.9, 0.9, 5))
+    coarse = image(root / "sub-01/anat/sub-01_acq-c_T1w.nii.gz", (3, 3, 8))
+    near = image(root / "near.nii.gz", (2.001, 2.001, 8))
+    unreadable = touch(root / "sub-01/anat/sub-01_acq-x_T1w.nii.gz")
+    files = (fine, coarse, unreadable)
+    assert [result_spacing(f, 2.0, own=False) for f in files] == pytest.approx([0.9, 2, 2])
+    assert [result_spacing(f, None, own=True) for f in (fine, coarse)] == pytest.approx([0.9, 3])
+    # Beside the scan's own prior, the weight of the other decides whether a coarse scan comes out at its 2 mm.
+    assert result_spacing(fine, 2.0, own=True) == pytest.approx(0.9)
+    assert [result_spacing(f, 2.0, own=True) for f in (coarse, unreadable)] == [None, None]
+    assert result_spacing(near, 2.0, own=True) == pytest.approx(2.001)
+    scans = {s.path: s for s in find_scans(root, task="sr", spacing=2.0, own=True)}
+    assert scans[fine].destination == "sub-01/anat/sub-01_res-0p9mm_desc-sr_T1w"
+    assert scans[fine].sidecar["Resolution"].startswith("0.9 mm")
+    assert scans[coarse].destination == "sub-01/anat/sub-01_acq-c_desc-sr_T1w"
+    assert "Resolution" not in scans[coarse].sidecar
+
+
+def test_every_contrast_is_taken_unless_a_population_prior_works_alone(root: Path) -> None:
+    names = ("T1w", "ce-gd_T1w", "T2w", "FLAIR", "PDw", "part-mag_T2w")
+    for name in (*names, "part-phase_T1w", "part-real_T2w", "part-imag_T2w", "T2starw", "T1map"):
+        image(root / f"sub-01/anat/sub-01_{name}.nii.gz", (1, 1, 5))
+
+    def taken(settings: Settings, *suffixes: str) -> list[str]:
+        scans = find(root, settings, Selection(suffixes=suffixes), without=())
+        return sorted(s.path.name.removeprefix("sub-01_").removesuffix(".nii.gz") for s in scans)
+
+    assert taken(Settings()) == taken(Settings(prior="self")) == sorted(names)
+    for settings in (Settings(prior="brain-t1-coronal"), Settings(task="train")):
+        assert taken(settings) == ["T1w", "ce-gd_T1w"]
+    assert taken(Settings(), "T2w", "T2starw") == ["T2starw", "T2w", "part-mag_T2w"]
+    assert taken(Settings(prior="brain-t1-coronal"), "FLAIR") == ["FLAIR"]
+    contrast = find(root, Settings(), Selection(), without=())[0]
+    assert contrast.destination == "sub-01/anat/sub-01_res-1mm_desc-sr_FLAIR"
+    for task in ("inpaint", "train"):
+        with pytest.raises(UsageError, match="--prior self: is for --task sr"):
+            find(root, Settings(task, "self"), Selection(), without=())
+    with pytest.raises(UsageError, match="--suffix: is for BIDS"):
+        find(root, Settings(), Selection(layout="plain", suffixes=["T2w"]), without=())
+    with pytest.raises(InputRefusedError, match=r"no \*_PDT2.nii.gz, \*_UNIT1.nii.gz of"):
+        find(root, Settings(), Selection(suffixes=["PDT2", "UNIT1"]), without=())
+
+
+def test_files_that_bidsignore_names_are_not_taken(root: Path) -> None:
+    for name in ("sub-01_T1w", "sub-01_run-2_T1w", "sub-01_acq-scout_T1w"):
+        touch(root / f"sub-01/anat/{name}.nii.gz")
+    touch(root / "sub-02/ses-a/anat/sub-02_ses-a_T1w.nii.gz")
+    touch(root / ".bidsignore", "# those of no use\n\n*_acq-scout_*\n/sub-02/ses-a/\n*_run-?_T1w.nii*\n!*_run-2_*\n")
+    scans = find_scans(root, task="sr", spacing=2.0)
+    assert [s.path.name for s in scans] == ["sub-01_T1w.nii.gz", "sub-01_run-2_T1w.nii.gz"]
+    with pytest.raises(InputRefusedError, match=r"no \*_T1w"):
+        find_scans(root, task="sr", spacing=2.0, labels=["02"])
+
+
+def test_patterns_are_those_of_gitignore() -> None:
+    path = PurePosixPath("sub-01/anat/sub-01_T1w.nii.gz")
+    fits = (
+        "*.nii.gz",
+        "anat",
+        "anat/",
+        "sub-01/",
+        "/sub-*",
+        "sub-01/anat/*",
+        "**/*_T1w.*",
+        "sub-01/**",
+        "sub-??/anat/",
+    )
+    assert [p for p in fits if not matches(path, p)] == []
+    others = ("*.nii", "anat/*.nii.gz", "/anat", "*_T1w.nii.gz/", "sub-01/*.nii.gz", "s", "sub-1/**", "T1w[.]nii.gz")
+    assert [p for p in others if matches(path, p)] == []
 
 
 def test_no_two_scans_have_one_derivative(root: Path) -> None:

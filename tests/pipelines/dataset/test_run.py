@@ -53,7 +53,7 @@ def test_a_dry_run_lists_and_writes_nothing(tmp_path: Path) -> None:
     root = bids_study(tmp_path / "bids", 2, bad=())
     done = run(root, tmp_path / "out", "participant", "--dry-run", "--participant-label", "02")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "sub-02/anat/sub-02_T1w.nii.gz: sub-02/anat/sub-02_res-2mm_desc-sr_T1w\n"
+    assert done.stdout == "sub-02/anat/sub-02_T1w.nii.gz: sub-02/anat/sub-02_desc-sr_T1w\n"
     assert [p.name for p in tmp_path.iterdir()] == ["bids"]
 
 
@@ -67,6 +67,8 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path) -> None:
         ((root, tmp_path / "out", "participant", "--participant-label", "9"), 2, "sub-9"),
         ((root, tmp_path / "out", "participant", "--mask-pattern", "x"), 2, "--task inpaint"),
         ((root, tmp_path / "out", "participant", "--series", "4"), 2, "--layout plain"),
+        ((root, tmp_path / "out", "participant", "--suffix", "T2w", "PDw"), 3, "no *_T2w.nii.gz, *_PDw.nii.gz of"),
+        ((root, tmp_path / "out", "participant", "--prior", "self", "--task", "train"), 2, "--prior self"),
         ((root, tmp_path / "out", "participant", "--mem-gb", "0.1"), 2, "--mem-gb"),
         ((root, tmp_path / "out", "participant", "--prior", "none"), 5, "none"),
         ((root, tmp_path / "out", "participant", "--use-plugin", tmp_path / "plugin.json"), 2, "SLURMGraph"),
@@ -152,8 +154,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str
 def test_one_bad_scan_of_three(study: tuple[Path, dict[str, str]]) -> None:
     folder, made = study
     out = folder / "out"
-    images = [f"sub-{s}/anat/sub-{s}_res-2mm_desc-sr_T1w" for s in ("01", "03")]
-    refused = "logs/sub-02_anat_sub-02_res-2mm_desc-sr_T1w_refused.json"
+    images = [f"sub-{s}/anat/sub-{s}_desc-sr_T1w" for s in ("01", "03")]
+    refused = "logs/sub-02_anat_sub-02_desc-sr_T1w_refused.json"
     assert {f"{i}{e}" for i in images for e in (".nii.gz", ".json")} | {refused} <= set(made)
     assert "truncated" in json.loads((out / refused).read_text())["reason"]
     for image in images:

@@ -15,6 +15,8 @@ from tests.small_heads import small_head
 METHODS = (BLEND, "map+blend+orthogonal", "map+blend", "cubic", "cubic+consistency", "pca", "supervised")
 COST = {"seconds", "MB"}
 
+pytestmark = pytest.mark.usefixtures("offline")
+
 
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -27,13 +29,6 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("evaluated")
-
-
-@pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.delenv("BRGM_MED_LPIPS_WEIGHTS", raising=False)
-    for name in ("TORCH_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / "none"))
 
 
 def run(heads: Path, out: Path, *extra: object) -> int:

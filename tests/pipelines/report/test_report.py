@@ -20,19 +20,20 @@ import pytest
 import torch
 
 from brgm_med.errors import InputRefusedError, UsageError
-from brgm_med.pipelines.report import evidence, study_report, subject_report
+from brgm_med.pipelines.report import Outcome, evidence, study_report, subject_report
+from brgm_med.pipelines.report.entries import number, rows
 from brgm_med.pipelines.report.images import VIEWS, Spot, Volume, grey
 from brgm_med.pipelines.report.page import MAX_BYTES, document
 from brgm_med.pipelines.report.study import FAR, robust_z
 from brgm_med.pipelines.report.viewer import small_nifti
-from brgm_med.pipelines.report.words import number, paragraphs, rows
+from brgm_med.pipelines.report.words import paragraphs
 from brgm_med.pipelines.results.certificate import Certificate
 from brgm_med.transforms.formats import dicom
 from brgm_med.transforms.formats.dicom import map as dicom_map
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES
 from brgm_med.transforms.geometry import Grid
 from tests.mr_series import mr_series
-from tests.reports import HOSTILE, case, digest, study, written
+from tests.reports import HOSTILE, OWN, case, digest, study, written
 
 
 class Elements(HTMLParser):
@@ -121,6 +122,65 @@ def test_says_what_the_certificate_says(report: tuple[dict[str, Path], Path]) ->
         assert value in text
     assert text.count("For research, not for diagnosis") == 2
     assert text.index("For research, not for diagnosis") < text.index("In words")
+
+
+def words_of(folder: Path, **entries: Any) -> str:
+    page = Elements(subject_report(folder / "r.html", **case(folder, **entries)).read_text()).text
+    return page[: page.index("Before and after")]
+
+
+def test_says_which_prior_inferred_what(tmp_path: Path) -> None:
+    shipped = json.loads(case(tmp_path)["certificate"].read_text())["prior"]
+    beside = {**shipped, "weight": 0.3, "reason": "it knows such scans (correlation with its template 0.85)"}
+    words = words_of(tmp_path, prior=OWN, population_prior=beside)
+    for part in (
+        "tuned on this scan's own planes",
+        "detail down to 1.56 mm; the network infers nothing finer",
+        "a weight of 1.1, because the scan is as sharp through plane as in plane",
+        f"the statistical model {shipped['name']}",
+        "a weight of 0.3: it knows such scans",
+        f"the template of {shipped['name']}",
+    ):
+        assert part in words
+    page = Elements((tmp_path / "r.html").read_text())
+    assert len(page.all("img")) == 9 * 2 + 3 + 3  # the template of the prior that stands second is drawn
+
+
+def test_says_that_a_prior_was_not_used_and_nothing_of_a_template_where_none_was(tmp_path: Path) -> None:
+    words = words_of(tmp_path, prior=OWN, registration=None)
+    assert "tuned on this scan's own planes" in words
+    assert "template" not in words
+    assert "the statistical model" not in words.lower()
+    assert "Not shown: the scan was not registered" in (tmp_path / "r.html").read_text()
+    second = tmp_path / "second"
+    second.mkdir()
+    unused = {"name": "heads", "weight": 0.0, "reason": "it knows no knees"}
+    words = words_of(second, prior=OWN, population_prior=unused, registration=None)
+    assert "The statistical model heads, which was trained on other heads, was not used: it knows no knees." in words
+    assert "what is most probable" not in words
+
+
+def test_pixels_that_were_interpolated_are_told_from_those_of_the_scan() -> None:
+    spacing = {"R": 1.5625, "A": 1.5625, "S": 5.0}
+    (as_stored,) = paragraphs({"prior": OWN, "acquisition": {"Spacing": spacing}})[1:]
+    (finer,) = paragraphs({"prior": OWN, "acquisition": {"Spacing": spacing | {"R": 0.78125, "A": 0.78125}}})[1:]
+    assert "interpolated" not in as_stored
+    assert "detail down to 1.56 mm (their pixels of 0.781 mm were interpolated)" in finer
+
+
+@pytest.mark.parametrize(
+    ("level", "sentence"),
+    [
+        ({"deviation": 3.0, "kind": "gaussian"}, "was estimated from the scan itself (gaussian) as 3 in its units"),
+        ({"deviation": 3.0, "kind": "stated"}, "was stated as 3 in its units"),
+        ({"deviation": 0.0, "kind": "stated"}, "The scan is taken to have no noise."),
+        ({"deviation": 0.0, "kind": "negligible"}, "noise is negligible"),
+        ({"deviation": 0.0, "kind": "unidentified"}, "does not tell how noisy it is"),
+    ],
+)
+def test_the_noise_in_words(level: dict[str, Any], sentence: str) -> None:
+    (text,) = paragraphs({"noise": [level]})
+    assert sentence in text
 
 
 def test_pictures_have_words_and_controls_have_labels(report: tuple[dict[str, Path], Path]) -> None:
@@ -322,6 +382,16 @@ def test_a_study_marks_what_is_unusual_and_links_its_subjects(tmp_path: Path) ->
     assert "voxels_with_prior" not in table[0]
     with pytest.raises(InputRefusedError, match="exists already"):
         study_report(out, [])
+
+
+def test_a_study_lists_the_weights_of_both_priors(tmp_path: Path) -> None:
+    alone = {"name": "heads", "weight": 1.0}
+    certificates = [{"prior": OWN, "population_prior": {**alone, "weight": 0.3}}, {"prior": OWN}, {"prior": alone}]
+    subjects = [Outcome(f"sub-{i}", "done", "", content) for i, content in enumerate(certificates)]
+    study_report(tmp_path / "study.html", subjects)
+    table = list(csv.DictReader(io.StringIO((tmp_path / "study.csv").read_text())))
+    assert [row["own_weight"] for row in table] == ["1.1", "1.1", ""]
+    assert [row["population_weight"] for row in table] == ["0.3", "", "1.0"]
 
 
 def test_robust_z() -> None:

@@ -1,8 +1,9 @@
-"""`brgm-med sr` from file to file: geometry, consistency, certificate, determinism."""
+"""`brgm-med sr` by the population prior, from file to file: geometry, consistency, certificate, determinism."""
 
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import nibabel as nib
@@ -14,13 +15,16 @@ from numpy.typing import NDArray
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.pipelines import Scan, reconstruct_volume
-from brgm_med.pipelines.steps import super_resolve
+from brgm_med.pipelines.steps import super_resolve as super_resolve_by
 from brgm_med.pipelines.steps.degrade import degrade
+from brgm_med.priors import DEFAULT
 from brgm_med.priors.bundle import load as load_prior
 from brgm_med.search import VOLUME
 from brgm_med.transforms.acquire import AcquisitionModel, fine_grid
 from brgm_med.transforms.geometry import Grid
 from tests.heads import template_head
+
+super_resolve = partial(super_resolve_by, prior=DEFAULT)
 
 
 def opened(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], nib.Nifti1Image]:
@@ -72,7 +76,7 @@ def test_the_library_gives_the_arrays_of_the_command(folder: Path) -> None:
     grid = Grid(image.shape, affine)  # type: ignore[arg-type]
     model = AcquisitionModel((*grid.spacing[:2], 6.0), "box", 2, True)
     scan = Scan(torch.from_numpy(values.astype(np.float32))[None], grid, model)
-    result = reconstruct_volume(scan, load_prior(), search=VOLUME.limited_to(2))
+    result = reconstruct_volume(scan, load_prior(), own=False, search=VOLUME.limited_to(2))
     assert np.array_equal(result.image[0], opened(folder / "float_brgm.nii.gz")[0])
     assert np.array_equal(result.measured[0], opened(folder / "float_brgm_measured.nii.gz")[0].astype(np.float32))
     (measurement,) = result.measurements

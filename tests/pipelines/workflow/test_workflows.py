@@ -11,15 +11,25 @@ import nibabel as nib
 import numpy as np
 import pytest
 from nipype import Node, Workflow
+from nipype.interfaces.base import TraitError, isdefined
 
 from brgm_med import pipelines
 from brgm_med._version import __version__
-from brgm_med.errors import InputRefusedError
-from brgm_med.pipelines import Convert, Preprocess, Reconstruct, Slice, WriteBack, init_brgm_wf
+from brgm_med.errors import InputRefusedError, UsageError
+from brgm_med.pipelines import (
+    Convert,
+    Preprocess,
+    Reconstruct,
+    Slice,
+    WriteBack,
+    init_brgm_wf,
+    init_reconstruct_wf,
+)
 from brgm_med.pipelines.steps.compare import evaluate
 from brgm_med.pipelines.steps.convert import convert
 from brgm_med.pipelines.workflow import engines
 from brgm_med.pipelines.workflow.refusals import is_refusal, reason_of
+from brgm_med.priors import DEFAULT, bundle
 from brgm_med.priors.bundle import load
 from tests.mr_series import mr_series
 from tests.phantom import rigid
@@ -127,6 +137,103 @@ def test_a_node_runs_once_until_what_it_is_given_changes(tmp_path: Path) -> None
     assert run() == made  # its content counts
     small_head(scan, seed=1, thick=True)
     assert run()[1] != made[1]
+
+
+def test_what_a_scan_s_sidecar_says_counts(tmp_path: Path) -> None:
+    """Of the first scan and of further ones, whether Convert wrote it or a person."""
+    one, two = (small_head(tmp_path / f"{name}.nii.gz", thick=True) for name in ("one", "two"))
+    step = Reconstruct(scan=str(one), further_scans=[str(two)])
+
+    def hashed() -> str:
+        return str(step.inputs.get_hashval(hash_method="content")[1])
+
+    seen = [hashed()]
+    for beside in ("one.json", "two.json"):
+        for content in ("{}", '{"SliceThickness": 6}'):
+            (tmp_path / beside).write_text(content)
+            seen.append(hashed())
+    assert len(set(seen)) == 5
+    (tmp_path / "one.json").unlink()
+    (tmp_path / "two.json").unlink()
+    (tmp_path / "three.json").write_text("{}")
+    assert hashed() == seen[0]
+
+
+def test_reconstruct_takes_what_super_resolve_takes(tmp_path: Path) -> None:
+    one, two = (small_head(tmp_path / f"{i}.nii.gz", seed=i, thick=True) for i in (1, 2))
+    stated = {"thickness": 6.0, "profile": "gaussian", "gap": 2.0, "noise": 0.0, "spacing": 3.5}
+    step = Reconstruct(scan=str(one), further_scans=[str(two)], prior="self", steps=1, name="both", **stated)
+    (tmp_path / "out").mkdir()
+    outputs = step.run(cwd=tmp_path / "out").outputs
+    content = json.loads(Path(outputs.certificate).read_text())
+    assert content["prior"]["name"] == "self"
+    assert content["acquisition"]["Thickness"]["S"] == 6
+    assert content["acquisition"]["Profile"] == "gaussian"
+    assert [noise["kind"] for noise in content["noise"]] == ["stated", "stated"]
+    assert content["further_scans"][0]["file"] == "2.nii.gz"
+    result, measured = (nib.nifti1.load(path) for path in (outputs.result, outputs.measured))
+    assert Path(outputs.measured).name == "both_measured.nii.gz"
+    assert result.header.get_zooms() == pytest.approx([3.5] * 3)
+    assert measured.shape == result.shape
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"steps": 0}, {"steps": -1}, {"thickness": 0.0}, {"spacing": -1.0}, {"noise": -1.0}, {"profile": "sinc"}]
+)
+def test_an_input_that_cannot_be_is_refused_where_it_is_set(wrong: dict[str, float | str]) -> None:
+    with pytest.raises(TraitError, match=next(iter(wrong))):
+        Reconstruct(**wrong)
+
+
+def test_nipype_s_own_configuration_keeps_the_map_for_the_report(tmp_path: Path) -> None:
+    """By default it removes files that no connected output names."""
+    scan = small_head(tmp_path / "in" / "head.nii.gz", thick=True)
+    (tmp_path / "in" / "head.json").write_text("{}")
+    wf = init_reconstruct_wf(prior="self", steps=1)
+    wf.base_dir = str(tmp_path / "work")
+    lists = {"scans": [str(scan)], "sidecars": [str(scan.with_name("head.json"))], "names": ["head"]}
+    wf.get_node("inputnode").inputs.trait_set(**lists)
+    wf.run()
+    assert sorted(p.name for p in (tmp_path / "work").rglob("*.nii.gz")) == ["head.nii.gz", "head_measured.nii.gz"]
+    assert list((tmp_path / "work").rglob("brgm-med.log")) == []
+    (report,) = (tmp_path / "work").rglob("report.html")
+    assert "no map of what was measured" not in report.read_text()
+
+
+def test_a_hole_is_filled_by_the_shipped_population_prior(tmp_path: Path) -> None:
+    scan, mask = small_head(tmp_path / "head.nii.gz"), tmp_path / "hole.nii.gz"
+    image = nib.nifti1.load(scan)
+    hole = np.zeros(image.shape, np.uint8)
+    hole[tuple(slice(n // 2 - 2, n // 2 + 2) for n in hole.shape)] = 1
+    nib.save(nib.nifti1.Nifti1Image(hole, image.affine), mask)
+    inputs = {"scan": str(scan), "task": "inpaint"}
+    for wrong, named in (
+        ({}, "a mask is needed"),
+        ({"mask": str(mask), "prior": "self"}, "a population prior is needed, not self"),
+        ({"mask": str(mask), "spacing": 2.0, "noise": 0.0}, "leave out noise, spacing"),
+    ):
+        with pytest.raises(UsageError, match=named):
+            Reconstruct(**inputs, **wrong).run(cwd=tmp_path)
+    (tmp_path / "out").mkdir()
+    outputs = Reconstruct(**inputs, mask=str(mask), steps=1).run(cwd=tmp_path / "out").outputs
+    assert json.loads(Path(outputs.certificate).read_text())["prior"]["name"] == DEFAULT
+    assert np.array_equal(nib.nifti1.load(outputs.measured).get_fdata() == 0, hole == 1)
+
+
+def test_workflows_pass_the_prior_on(tmp_path: Path) -> None:
+    """A report looks for another prior than the certificate names only where one is stated."""
+    folder = str(shutil.copytree(bundle.find(DEFAULT), tmp_path / "prior"))
+    for prior, reports in (("auto", None), ("self", None), (DEFAULT, DEFAULT), (folder, folder)):
+        wf = init_brgm_wf(out_dir=tmp_path / "out", prior=prior)
+        reconstruct, report = (wf.get_node(f"reconstruct_wf.{name}") for name in ("reconstruct", "report"))
+        assert reconstruct.inputs.prior == prior
+        assert (report.inputs.prior if isdefined(report.inputs.prior) else None) == reports
+    assert init_brgm_wf(out_dir=tmp_path / "out").get_node("reconstruct_wf.reconstruct").inputs.prior == "auto"
+    wf = init_brgm_wf(out_dir=tmp_path / "out", train={"kimg": 1.0})
+    assert wf.get_node("train_wf.train").inputs.template == DEFAULT
+    assert wf.get_node("preprocess_wf.preprocess").inputs.prior == DEFAULT
+    with pytest.raises(UsageError, match="prior self: has no template"):
+        init_brgm_wf(out_dir=tmp_path / "out", prior="self", train={"kimg": 1.0})
 
 
 def test_what_crashes_is_named_and_stops_no_other_node(tmp_path: Path) -> None:

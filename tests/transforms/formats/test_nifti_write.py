@@ -18,7 +18,8 @@ from scipy.spatial.transform import Rotation
 
 from brgm_med.errors import CannotWriteError, InputRefusedError
 from brgm_med.files import check_output, replacing
-from brgm_med.transforms.formats import nifti, nifti_affine
+from brgm_med.transforms.formats import nifti
+from brgm_med.transforms.formats.affine import corner_distance
 from brgm_med.transforms.formats.header import Volume
 from brgm_med.transforms.formats.nifti_header import read_header
 from brgm_med.transforms.formats.nifti_record import DTYPES
@@ -73,7 +74,7 @@ def test_a_qform_too_coarse_for_the_affine_is_helped_by_an_sform(tmp_path: Path)
     nifti.write(tmp_path / "b.nii", np.pad(source.array, ((0, 0), (0, 300), (0, 0))), affine, source.header)
     again = nifti.read(tmp_path / "b.nii")
     assert again.header.form == "sform"
-    assert nifti_affine.corner_distance(again.affine, affine, again.array.shape) < 1e-3
+    assert corner_distance(again.affine, affine, again.array.shape) < 1e-3
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values())

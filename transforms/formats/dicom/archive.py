@@ -39,7 +39,7 @@ _unpacked: dict[tuple[str, int, int], Files] = {}
 
 
 def is_zip(path: Path) -> bool:
-    """By its name, as other zips (such as .npz) are not meant."""
+    """True for a zip by its name, as other zips (such as .npz) are not meant."""
     return path.name.lower().endswith(".zip")
 
 
@@ -68,7 +68,7 @@ def files_in(path: Path) -> Files:
 
 
 def is_directory(path: Path) -> bool:
-    """Whether `path` is a DICOMDIR."""
+    """True where `path` is a DICOMDIR."""
     from pydicom.filereader import read_file_meta_info
 
     with strict(path):

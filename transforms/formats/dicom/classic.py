@@ -61,8 +61,7 @@ def functional_group(header: Dataset, macro: str, frame: int) -> Dataset:
     frames = header.get("PerFrameFunctionalGroupsSequence") or []
     for groups in (*frames[frame : frame + 1], *header[SHARED].value[:1]):
         if groups.get(macro):
-            item: Dataset = groups[macro][0]
-            return item
+            return groups[macro][0]
     return Dataset()
 
 

@@ -108,7 +108,7 @@ class Deidentifier:
         return hmac.digest(self._secret, f"{kind}|{value}".encode(), hashlib.sha256)
 
     def _clean(self, dataset: Dataset) -> None:
-        """Do to every attribute of a data set, and of the items in it, what the profile says. Changes `dataset`."""
+        """Apply the profile to every attribute of a data set, and of the items in it. Changes `dataset`."""
         from pydicom.datadict import keyword_for_tag
 
         for tag in list(dataset.keys()):

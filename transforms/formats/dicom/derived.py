@@ -56,7 +56,7 @@ class Derivation:
 
     @property
     def comments(self) -> str:
-        """For Image Comments, in any character set: an LT, of at most 10240 characters (PS3.5, table 6.2-1)."""
+        """Text for Image Comments, in any character set: an LT, of at most 10240 characters (PS3.5, table 6.2-1)."""
         return "\r\n".join(filter(None, [self.statement, *self.account.splitlines()]))[:10240]
 
 
@@ -117,10 +117,8 @@ def mark_derived(
         for name in ("InstanceCreation", "Series", "Content"):
             setattr(dataset, f"{name}Date", now.strftime("%Y%m%d"))
             setattr(dataset, f"{name}Time", now.strftime("%H%M%S"))
-    dataset.ContributingEquipmentSequence = [
-        *dataset.get("ContributingEquipmentSequence", []),
-        equipment(derivation, now),
-    ]
+    machines = dataset.get("ContributingEquipmentSequence", [])
+    dataset.ContributingEquipmentSequence = [*machines, equipment(derivation, now)]
 
 
 def equipment(derivation: Derivation, now: datetime | None) -> Dataset:

@@ -40,7 +40,7 @@ END = b"\xff\xd9"
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether `path` is a file with the preamble of PS3.10, section 7.1, whatever its name. Never raises."""
+    """True where `path` is a file with the preamble of PS3.10, section 7.1, whatever its name. Never raises."""
     try:
         with path.open("rb") as file:
             return file.read(PREAMBLE + len(MAGIC))[PREAMBLE:] == MAGIC
@@ -80,7 +80,7 @@ def read_whole(path: Path) -> Dataset:
 
 
 def is_slice(header: Dataset) -> bool:
-    """Whether an image is (to be) a slice of a volume, rather than a picture, a report or a plan."""
+    """True where an image is (to be) a slice of a volume, rather than a picture, a report or a plan."""
     classes = {header.get("SOPClassUID"), header.file_meta.get("MediaStorageSOPClassUID")}  # the same, PS3.10, 7.1
     return bool(classes & VOLUMES) or "ImagePositionPatient" in header
 

@@ -180,7 +180,7 @@ def _set_patient_and_study(dataset: Dataset, header: Dataset) -> None:
 
 
 def _holds(file: Path, series: Series, frames: NDArray[np.float32]) -> bool:
-    """Whether the file holds `frames`, each at the position of its slice of the series."""
+    """True where the file holds `frames`, each at the position of its slice of the series."""
     from pydicom import dcmread
 
     written = dcmread(file)

@@ -61,7 +61,7 @@ class Voxels(NamedTuple):
 
 
 def is_mr(like: Series) -> bool:
-    """Whether a derived MR image can be of this series."""
+    """True where a derived MR image can be of this series."""
     return like.headers[0].get("Modality") == "MR"
 
 
@@ -76,7 +76,7 @@ def check_source(like: Series) -> None:
 
 
 def common_of(like: Series, voxels: Voxels, keep_private: bool, made_here: bool) -> Dataset:
-    """All that the slices have in common, but for what `mark_derived` says."""
+    """Elements that the slices have in common, but for what `mark_derived` says."""
     from pydicom.uid import MRImageStorage, generate_uid
 
     stored, scale, affine, thickness = voxels

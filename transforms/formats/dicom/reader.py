@@ -66,7 +66,7 @@ class Reader:
 
 
 def is_volume(path: Path) -> bool:
-    """Whether `path` is a slice, a zip, a DICOMDIR, or a folder that holds a slice.
+    """True where `path` is a slice, a zip, a DICOMDIR, or a folder that holds a slice.
 
     Raises InputRefusedError for a damaged file; those in a folder are passed over.
     """

@@ -16,7 +16,7 @@ from brgm_med.transforms.formats.dicom.archive import files_in, named_by_zip
 from brgm_med.transforms.formats.dicom.classic import SHARED
 from brgm_med.transforms.formats.dicom.file import is_slice, read_header, strict
 from brgm_med.transforms.formats.dicom.slice import MARKS, Slice, slices_of
-from brgm_med.transforms.formats.dicom.stack import IDENTITY, Stack, divided
+from brgm_med.transforms.formats.dicom.stack import IDENTITY, Stack, divided, identity
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 TAGS = [
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality"),
     *(*IDENTITY, "FrameOfReferenceUID", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient"),
-    *("ImageOrientationPatient", "PixelSpacing", "SliceThickness", "ConcatenationUID"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
+    *("ConcatenationUID", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *(classic for classic, _, _ in MARKS.values()),
 ]
 """Read before one series is chosen."""
@@ -43,7 +43,7 @@ class Series:
     `files` and `headers` (without pixel data) are one a slice and in the order of slices, or one in all where the file
     is enhanced. `frames` says, for every slice, which frame of its file it is, counted from 0. `shape` is (columns,
     rows, slices); `affine` [4, 4], float64, index -> world RAS mm. `thickness` is the Slice Thickness, mm, where all
-    slices state one and the same.
+    slices state one and the same. `tolerated`: oddities of the headers that were passed over, a clause each.
     """
 
     files: tuple[Path, ...]
@@ -52,6 +52,7 @@ class Series:
     shape: tuple[int, int, int]
     affine: Affine
     thickness: float | None
+    tolerated: tuple[str, ...] = ()
 
     @property
     def enhanced(self) -> bool:
@@ -115,7 +116,8 @@ def _order(number: str) -> tuple[int, str]:
 
 def series_of(stack: Stack) -> Series:
     """The volume that a stack is, with whole headers. Raises InputRefusedError where it is none."""
-    ordered, affine = stack.placed()
+    placement = stack.placed()
+    ordered = placement.slices
     header = stack.header
     files = tuple(dict.fromkeys(s.file for s in ordered))
     shape = int(header.Columns), int(header.Rows), len(ordered)
@@ -127,7 +129,8 @@ def series_of(stack: Stack) -> Series:
     if thickness is not None and any(abs((s.thickness or 0.0) / thickness - 1) > SAME_THICKNESS for s in ordered):
         thickness = None
     headers = tuple(read_header(f) for f in files)
-    return Series(files, headers, tuple(s.frame for s in ordered), shape, affine, thickness)
+    frames = tuple(s.frame for s in ordered)
+    return Series(files, headers, frames, shape, placement.affine, thickness, placement.tolerated)
 
 
 def the_series(path: Path | str, choice: str | None = None) -> Series:
@@ -152,7 +155,7 @@ def chosen(path: Path, stacks: Sequence[Stack], choice: str | None) -> Stack:
     names = ", ".join(s.name for s in (named or stacks)[:9]) + (" ..." if len(named or stacks) > 9 else "")
     if choice is not None and not named:
         refuse(path, f"has no series {choice}", f"choose with --series: {names}")
-    patients = len({tuple(str(s.header.get(k, "")) for k in IDENTITY) for s in stacks})
+    patients = len({identity(s.header) for s in stacks})
     of_them = f" of {patients} patients" if patients > 1 else ""
     which = "" if choice is None else f" called {choice}"
     if len(named) > 1:

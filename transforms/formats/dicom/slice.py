@@ -48,12 +48,12 @@ class Slice:
 
     @property
     def name(self) -> str:
-        """For messages: the file's name, and which frame of it, counted from 1."""
+        """Name for messages: the file's, and which frame of it, counted from 1."""
         return Path(self.where).name
 
     @property
     def where(self) -> str:
-        """As `name`, with the file's path."""
+        """The name with the file's path."""
         enhanced = SHARED in self.header
         return f"{self.file}, frame {self.frame + 1}" if enhanced else str(self.file)
 

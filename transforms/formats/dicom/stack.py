@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
 from brgm_med.transforms.formats.dicom.file import strict
-from brgm_med.transforms.formats.dicom.geometry import SAME_DIRECTION, affine_of, one_value
+from brgm_med.transforms.formats.dicom.geometry import SAME_DIRECTION, Placement, one_value, placement_of
 from brgm_med.transforms.formats.dicom.slice import MARKS, Slice
 
 if TYPE_CHECKING:
@@ -35,11 +34,12 @@ class Stack:
     def header(self) -> Dataset:
         return self.slices[0].header
 
-    def placed(self) -> tuple[list[Slice], NDArray[np.float64]]:
-        """The slices in order, and their affine. Raises InputRefusedError where they are not one volume."""
+    def placed(self) -> Placement:
+        """The slices in order, and where they are. Raises InputRefusedError where they are not one volume."""
         with strict(self.slices[0].file):
             self._check()
-            return affine_of(self.slices)
+            placement = placement_of(self.slices)
+            return replace(placement, tolerated=placement.tolerated + self._tolerated())
 
     def _check(self) -> None:
         for one in self.slices:
@@ -50,13 +50,34 @@ class Stack:
                 refuse(one.file, "is a part of a concatenation (PS3.3 C.7.6.16)", "export it as one file")
             if "SharedFunctionalGroupsSequence" not in one.header and int(one.header.get("NumberOfFrames") or 1) > 1:
                 refuse(one.file, "holds several frames and nothing that says where they are", "export single slices")
-        for keyword in IDENTITY:
-            one_value(self.slices, keyword, "patient")
+        known = next((s for s in self.slices if s.header.get("PatientBirthDate")), self.slices[0])
+        number, name, born = identity(known.header)
+        for one in self.slices:
+            other = identity(one.header)
+            if other[:2] != (number, name) or other[2] not in ("", born):
+                refuse(one.where, f"has another patient than {known.name}", "separate them")
         one_value(self.slices, "FrameOfReferenceUID", "frame of reference")
         rows, columns = int(self.header.get("Rows") or 0), int(self.header.get("Columns") or 0)
         if not 0 < rows * columns * len(self.slices) <= MAX_VOXELS:
             problem = f"and its series declare {columns} x {rows} x {len(self.slices)} voxels"
             refuse(self.slices[0].file, problem, "choose less")
+
+    def _tolerated(self) -> tuple[str, ...]:
+        """Clauses on differences between the slices' patients that are none. They hold no name and no date."""
+        clauses = []
+        if len({str(s.header.get("PatientName") or "") for s in self.slices}) > 1:
+            clauses.append("the patient's name ends in carets or blanks in some of its slices; taken as one patient")
+        undated = sum(not s.header.get("PatientBirthDate") for s in self.slices)
+        if 0 < undated < len(self.slices):
+            lack = f"{undated} of its slices lack" if undated > 1 else "one of its slices lacks"
+            clauses.append(f"{lack} the patient's birth date; taken as one patient")
+        return tuple(clauses)
+
+
+def identity(header: Dataset) -> tuple[str, str, str]:
+    """A patient's ID, name without carets and blanks at its end, and birth date; empty where they are not stated."""
+    number, name, born = (str(header.get(keyword) or "") for keyword in IDENTITY)
+    return number, name.rstrip("^ "), born
 
 
 def divided(slices: Sequence[Slice]) -> Iterable[tuple[str, tuple[Slice, ...]]]:

@@ -11,37 +11,22 @@ from __future__ import annotations
 
 from copy import deepcopy
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.files import new_folder, reading_back
 from brgm_med.transforms.formats.affine import Affine
+from brgm_med.transforms.formats.dicom import derived
 from brgm_med.transforms.formats.dicom.classic import rescale
-from brgm_med.transforms.formats.dicom.derived import (
-    NO_CHOICES,
-    Choices,
-    Derivation,
-    last_word,
-    mark_derived,
-    new_uids,
-    quiet,
-    save,
-)
+from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices, Derivation
 from brgm_med.transforms.formats.dicom.elements import ds
 from brgm_med.transforms.formats.dicom.geometry import along_normal
 from brgm_med.transforms.formats.dicom.mr import Scale, Voxels, common_of, slices_of, sources_of
 from brgm_med.transforms.formats.dicom.series import Series, the_series
+from brgm_med.transforms.formats.format import ReadBack
 
 ENDING = ".dcm"
-
-
-class Stored(NamedTuple):
-    """`array` [X, Y, Z]: the values that the files hold; `step`: the difference of two neighbouring integers."""
-
-    array: NDArray[np.float64]
-    step: float
 
 
 def write(
@@ -56,7 +41,7 @@ def write(
     made_here: bool = True,
     scale: Scale | None = None,
     force: bool = False,
-) -> Stored:
+) -> ReadBack:
     """Write `array` [columns, rows, slices] with `affine` (index -> RAS mm) into the new folder `path`.
 
     Patient, study, frame of reference and what stays true of the acquisition are those of `like`. `thickness` of the
@@ -72,7 +57,7 @@ def write(
     scale, stored = quantise(array, finest(like) if made_here else scale)
     voxels = Voxels(stored, scale, affine, thickness)
     write_stored(path, voxels, like, derivation, choices, made_here=made_here, force=force)
-    return Stored(stored.astype(np.float64) * scale.slope + scale.intercept, scale.slope)
+    return ReadBack(stored.astype(np.float64) * scale.slope + scale.intercept, scale.slope)
 
 
 def write_stored(
@@ -90,19 +75,20 @@ def write_stored(
         raise ValueError(f"integers of 16 bits are needed, not {voxels.stored.dtype}")
     stored, affine = along_normal(voxels.stored, voxels.affine)
     voxels = voxels._replace(stored=stored, affine=affine)
-    with quiet():
+    with derived.quiet():
         common = common_of(like, voxels, choices.keep_private, made_here)
         sources = [str(header.SOPInstanceUID) for header in like.headers]
         known = repr([affine.tolist(), voxels.scale, voxels.thickness, derivation, sources, stored.shape])
-        series_uid, uids = new_uids(choices.uid_seed, (known.encode(), stored.tobytes(order="F")), stored.shape[2])
-        mark_derived(common, like.headers[0], derivation, choices, series_uid, kind="OTHER")
-    with quiet(), new_folder(path, ENDING if force else None) as folder:
+        content = known.encode(), stored.tobytes(order="F")
+        series_uid, uids = derived.new_uids(choices.uid_seed, content, stored.shape[2])
+        derived.mark_derived(common, like.headers[0], derivation, choices, series_uid, kind="OTHER")
+    with derived.quiet(), new_folder(path, ENDING if force else None) as folder:
         for k, dataset in enumerate(slices_of(common, voxels, uids)):
             if made_here:
                 dataset.SourceImageSequence = sources_of(like, affine, stored.shape, k)
             if choices.transform is not None:
-                dataset = last_word(choices, derivation)(deepcopy(dataset))  # the slices share elements
-            save(dataset, folder / f"{k + 1:04d}{ENDING}")
+                dataset = derived.last_word(choices, derivation)(deepcopy(dataset))  # the slices share elements
+            derived.save(dataset, folder / f"{k + 1:04d}{ENDING}")
         _check(path, folder, stored, affine)
 
 

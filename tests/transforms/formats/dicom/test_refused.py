@@ -215,17 +215,22 @@ BAD: dict[str, tuple[Maker, str]] = {
         "is the same image as",
     ),
     "uneven": (changed(moved(2, 0.7)), "uneven spacing, 2.3 to 3.7 mm"),
-    "slightly uneven": (changed(moved(2, 0.05)), "uneven spacing, 2.95 to 3.05 mm"),
+    "uneven by more than a tenth": (changed(moved(2, 0.45)), "uneven spacing, 2.55 to 3.45 mm"),
     "two series": (
         with_more(*slices(**OTHER_UID)),
         "holds 2 volumes; choose one with --series: 3, 4 (brgm-med series)",
     ),
     "two patients": (with_more(*slices(**OTHER_UID, **OTHER_PERSON)), "holds 2 volumes of 2 patients; choose"),
     "two patients in one series": (changed(one(3, **OTHER_PERSON)), "IM003: has another patient than IM000; separate"),
+    "two births in one series": (changed(one(3, PatientBirthDate="19710101")), "IM003: has another patient than IM000"),
     "gantry tilt": (changed(moved(-1, 0.0, 0.8)), "the slices are shifted by 15 degrees (gantry tilt)"),
     "slight tilt": (changed(moved(-1, 0.0, 0.035)), "(gantry tilt)"),
     "a slice aside": (changed(moved(2, 0.0, 2.0)), "is 2 mm aside of its series"),
     "mixed orientations": (changed(one(2, ImageOrientationPatient=[0, 1, 0, 0, 0, -1])), "holds 2 volumes"),
+    "two orientations": (
+        changed(one(2, ImageOrientationPatient=[1, 0, 0, 0, 0.999995, 0.003])),
+        "holds 2 volumes",
+    ),
     "a slice has no position": (changed(one(2, ImagePositionPatient=None)), "IM002: has no position or no orientation"),
     "no slice has a position": (lambda f: series(f, ImagePositionPatient=None), "IM000: has no position or no orient"),
     "a slice has no orientation": (

@@ -13,6 +13,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
 
 from brgm_med.errors import CannotWriteError, InputRefusedError
 from brgm_med.transforms.formats import dicom
+from brgm_med.transforms.formats.dicom import derived
 from brgm_med.transforms.formats.dicom import write as dicom_write
 from brgm_med.transforms.formats.dicom.derived import Choices
 from brgm_med.transforms.formats.dicom.series import Series, the_series
@@ -287,14 +288,14 @@ def test_a_folder_is_there_whole_or_as_it_was(source: Series, tmp_path: Path, mo
     with pytest.raises(InputRefusedError, match="exists already"):
         dicom_write.write(out, blob() * 1.0, source.affine, source, HOW)
     with monkeypatch.context() as patched:
-        real = dicom_write.save
+        real = derived.save
 
         def failing(dataset: Dataset, path: Path) -> None:
             if path.name == "0003.dcm":
                 raise OSError(28, "No space left on device")
             real(dataset, path)
 
-        patched.setattr(dicom_write, "save", failing)
+        patched.setattr(derived, "save", failing)
         for name in ("out", "new"):
             with pytest.raises(CannotWriteError, match="No space left"):
                 dicom_write.write(tmp_path / name, blob() * 1.0, source.affine, source, HOW, force=True)
@@ -311,7 +312,7 @@ def test_a_folder_is_there_whole_or_as_it_was(source: Series, tmp_path: Path, mo
 def test_what_reads_back_differently_is_refused(
     source: Series, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = dicom_write.save
+    real = derived.save
 
     def damaging(dataset: Dataset, path: Path) -> None:
         real(dataset, path)
@@ -320,7 +321,7 @@ def test_what_reads_back_differently_is_refused(
             content[-1] ^= 1
             path.write_bytes(content)
 
-    monkeypatch.setattr(dicom_write, "save", damaging)
+    monkeypatch.setattr(derived, "save", damaging)
     with pytest.raises(CannotWriteError, match="reads back differently"):
         dicom_write.write(tmp_path / "out", blob() * 1.0, source.affine, source, HOW)
     assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,78 @@
+"""Weights a and b of base + a (self - base) + b (population - base): PSNR gain and LPIPS ratio over the base.
+
+    python benchmarks/prior_weights.py --data ../shared/data [--which validation] [--only TEXT] [--prior NAME|DIR]
+
+The cases and the scores are those of benchmarks/self_prior.py measure; a table for each case, a down, b across.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from brgm_med.consistency import project
+from brgm_med.pipelines.evaluation.volumes import Case, Judge
+from brgm_med.pipelines.reconstruct.compute import set_up_torch
+from brgm_med.pipelines.reconstruct.consistent import generated
+from brgm_med.pipelines.reconstruct.measurement import Scan
+from brgm_med.pipelines.reconstruct.own import teach
+from brgm_med.pipelines.reconstruct.population import most_probable, register_to
+from brgm_med.pipelines.reconstruct.registration import error_covariance, output_grid
+from brgm_med.priors import DEFAULT
+from brgm_med.priors.bundle import PriorBundle, load
+from brgm_med.search import VOLUME
+from self_prior_measure import cases, perceptual
+
+OWN, POPULATION = (0.0, 0.9, 1.1, 1.3), (0.0, 0.15, 0.3, 0.5, 1.0)
+
+
+def table(case: Case, prior: PriorBundle, judge: Judge) -> list[str]:
+    scan = Scan(case.scan, case.coarse, case.model, case.noise, case.name)
+    grid = output_grid([case.coarse], prior.spacing)
+    population = register_to(prior, [scan], grid, VOLUME, beside=True)
+    taught = teach([scan], grid, VOLUME)
+    detail = (taught.image - taught.base) / taught.priors[0].gain
+    correction = torch.zeros_like(detail)
+    operator, covariance = taught.measurements[0].operator, error_covariance(grid)
+    if population.registration is not None:
+        fitted = most_probable(replace(population, weight=replace(population.weight, weight=1.0)), VOLUME)
+        image, weight = generated(fitted.registration, fitted.stack, fitted.box)
+        correction = weight * (image - taught.base)
+        correction = project(correction.float(), operator, torch.zeros_like(case.scan), covariance)
+    base, d, c = (judge.on_truth(x, grid) for x in (taught.base, detail, correction))
+    truth = case.truth[0]
+
+    def score(a: float, b: float) -> tuple[float, float]:
+        image = base + a * d + b * c
+        return judge.psnr(judge.mean((image - truth).square())), judge.pictures(image)["LPIPS"]
+
+    zero = score(0, 0)
+    lines = [f"\n{case.name}: {population.why()}; base {zero[0]:.2f} dB, LPIPS {zero[1]:.3f}\n"]
+    lines += ["| a | " + " | ".join(f"b {b:g}" for b in POPULATION) + " |", "|---" * (len(POPULATION) + 1) + "|"]
+    for a in OWN:
+        scores = [score(a, b) for b in POPULATION]
+        cells = (f"{psnr - zero[0]:+.2f} {lpips / zero[1]:.2f}" for psnr, lpips in scores)
+        lines.append(f"| {a:g} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--which", choices=("validation", "test"), default="validation")
+    parser.add_argument("--only", default="", help="cases whose name has this in it")
+    parser.add_argument("--prior", default=DEFAULT)
+    options = parser.parse_args()
+    set_up_torch(1)
+    prior = load(options.prior)
+    model = perceptual(options.data.parent / "weights" / "alexnet_features_fp16.pth")
+    for case in cases(options.data, options.which):
+        if options.only in case.name:
+            print("\n".join(table(case, prior, Judge(case, {"LPIPS": model}))), flush=True)
+
+
+if __name__ == "__main__":
+    main()

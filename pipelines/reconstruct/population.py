@@ -1,0 +1,165 @@
+"""The population prior's part of a reconstruction: what its generator says of registered scans, and its weight."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from brgm_med.chunks import Chunked
+from brgm_med.corruptions import StackAsVolume, Together
+from brgm_med.energies import GaussMarkov, Likelihood, Perceptual, Pixel
+from brgm_med.errors import InputRefusedError
+from brgm_med.perceptual import PerceptualFeatures, SlicesAsPictures
+from brgm_med.pipelines.reconstruct.measurement import PosedScan, PriorWeight, Registration, Scan
+from brgm_med.pipelines.reconstruct.phases import Phases, silent
+from brgm_med.pipelines.reconstruct.registration import register
+from brgm_med.posterior import Posterior
+from brgm_med.priors.bundle import PriorBundle
+from brgm_med.reconstruction import solve
+from brgm_med.search import KNOWN, POPULATION_WEIGHT, Search
+from brgm_med.transforms.geometry import Grid
+from brgm_med.transforms.oblique import oblique_profile, stack_grid
+from brgm_med.transforms.refine import Refined, refine
+from brgm_med.transforms.register import scale_of
+from brgm_med.transforms.template import load_template
+
+AT_ONCE = 16
+"""Slices whose activations are in memory together."""
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """A population prior, its weight, and the scans as registered to its template; None where they do not register."""
+
+    bundle: PriorBundle
+    weight: PriorWeight
+    registration: Registration | None
+
+    def why(self) -> str:
+        """The weight and its reason, in words."""
+        use = f"weight {self.weight.weight:g}" if self.weight.weight else "not used"
+        return f"{self.weight.name}: {use}, {self.weight.reason}"
+
+    def lines(self) -> list[str]:
+        """For the log: registration, weight, noise."""
+        if self.registration is None:
+            return [self.why()]
+        scale = scale_of(self.registration.pose)
+        larger = f", the head taken as {scale:.2f} times the template's size" if abs(scale - 1) > 0.01 else ""
+        fit = f"registered to {self.weight.name}: correlation {self.registration.correlation:.2f}{larger}"
+        noise = [f"noise: {s.noise.deviation:.3g} ({s.noise.kind})" for s in self.registration.scans]
+        return [fit, self.why(), *noise]
+
+
+def register_to(prior: PriorBundle, scans: Sequence[Scan], grid: Grid, search: Search, *, beside: bool) -> Population:
+    """Registration of scans to a prior's template, for a result on `grid`, and the prior's weight.
+
+    `beside` the scans' own prior, its weight is 0 where they do not register; alone, InputRefusedError is raised then.
+    """
+    registration = None
+    try:
+        registration = register(scans, grid, load_template(prior), search.correlation)
+    except InputRefusedError as error:
+        if not beside:
+            raise
+        weight, reason = 0.0, f"the scan does not register to its template ({error.__cause__})"
+    else:
+        weight, reason = weight_of(registration) if beside else (1.0, "no other prior was asked for")
+    return Population(prior, PriorWeight(prior.name, prior.sha256, prior.spacing, weight, reason), registration)
+
+
+def weight_of(registration: Registration) -> tuple[float, str]:
+    """Weight of the population prior beside the scan's own, and the reason: does it know such scans?"""
+    correlation = registration.correlation
+    if correlation < KNOWN:
+        return 0.0, f"it does not know such scans (correlation with its template {correlation:.2f}, {KNOWN} needed)"
+    return POPULATION_WEIGHT, f"it knows such scans (correlation with its template {correlation:.2f})"
+
+
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """Slices `stack` [Y, 1, Z, X] of the prior's `box`, as they are most probable given the scans of `registration`;
+    `refined`: poses and bias fields as fitted, for each scan."""
+
+    registration: Registration
+    stack: Tensor
+    box: Grid
+    refined: tuple[Refined, ...]
+
+
+def most_probable(
+    population: Population,
+    search: Search,
+    *,
+    device: torch.device | str = "cpu",
+    features: PerceptualFeatures | None = None,
+    phases: Phases = silent,
+) -> Searched:
+    """The MAP over W+ of all slices of the prior's box together; poses and bias fields are fitted on the way."""
+    prior, registration = population.bundle, population.registration
+    assert registration is not None
+    box, whitened = load_template(prior).box, prior.whitened(device)
+    coordinates = torch.zeros(box.shape[1], 1, whitened.w_dim, device=device)
+    ends = [*(n for n in search.refined_after if n < search.iterations), search.iterations]
+    fits: tuple[Refined, ...] = ()
+    with phases(f"searching the most probable head of {prior.name}", search.iterations) as advance:
+
+        def progress(_iteration: int, terms: dict[str, Tensor]) -> None:
+            advance("  ".join(f"{name} {float(value.mean()):.1f}" for name, value in terms.items()))
+
+        for first, last in zip([0, *ends], ends, strict=False):
+            posterior = stack_posterior(registration, prior, box, search, torch.device(device), features)
+            estimate = solve(posterior, coordinates, search.limited_to(last - first), whitened.curvature, progress)
+            coordinates, stack = estimate.ws, estimate.image.cpu()
+            if last < search.iterations:
+                fits = tuple(fit(posed, stack, box, search.misfit) for posed in registration.scans)
+                registration = registration.refined(fits)
+    return Searched(registration, stack, box, fits)
+
+
+def deviation_of(posed: PosedScan, box: Grid, misfit: float) -> float:
+    """Standard deviation of a sample of the scan around what a prior on `box` says, normalised units.
+
+    The scan's noise, and `misfit` for each voxel of the box, as if independent: a sample of several averages it.
+    """
+    voxels = math.prod(posed.scan.grid.spacing) / (math.prod(box.spacing) * scale_of(posed.pose) ** 3)
+    return math.hypot(posed.noise.deviation / posed.normalisation.scale, misfit / math.sqrt(voxels))
+
+
+def stack_posterior(
+    registration: Registration,
+    prior: PriorBundle,
+    box: Grid,
+    search: Search,
+    device: torch.device,
+    features: PerceptualFeatures | None = None,
+) -> Posterior:
+    """Posterior of all slices of the prior's box together, given the scans where and as they were measured."""
+    scans = registration.scans
+    profiles = [oblique_profile(s.scan.acquisition, s.scan.grid, stack_grid(box), s.pose) for s in scans]
+    whole = Together(profiles, [1 / deviation_of(s, box, search.misfit) for s in scans])
+    used = [p.spread(torch.ones(1, len(p.index))) for p in profiles]
+    measured = whole.join([s.normalised() * u for s, u in zip(scans, used, strict=True)]).to(device)
+    whitened = prior.whitened(device)
+    whitened = dataclasses.replace(whitened, generator=Chunked(whitened.generator, AT_ONCE))
+    likelihood: tuple[Likelihood, ...] = (Pixel(0.5),)
+    if features is not None and search.perceptual_weight:
+        axes = [int(torch.tensor(s.scan.grid.spacing).argmax()) for s in scans]
+        pictures = SlicesAsPictures(features, [p.shape for p in profiles], whole.weights, axes, whitened.image_shape)
+        weight = search.perceptual_weight * math.prod(whitened.image_shape)
+        likelihood = (*likelihood, Perceptual(pictures, weight))
+    corruption = nn.Sequential(StackAsVolume(), whole).to(device)
+    innovations = GaussMarkov(whitened.correlation, search.prior_weight)
+    return Posterior(whitened, corruption, measured, likelihood, (innovations,), noise="none", coupled=True)
+
+
+def fit(posed: PosedScan, stack: Tensor, box: Grid, misfit: float) -> Refined:
+    """Pose and bias field of one scan, see `refine`."""
+    scan, deviation = posed.scan, deviation_of(posed, box, misfit)
+    measured = posed.normalisation.forward(scan.values)
+    return refine(stack, box, measured, scan.grid, scan.acquisition, posed.pose, posed.bias_field, deviation)
