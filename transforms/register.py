@@ -129,7 +129,7 @@ def rigid_pose(image: Tensor, grid: Grid, template: Template) -> tuple[Pose, flo
     """The pose of a head `image` [1, X, Y, Z] on `grid`, of any contrast, with its skull or without, and its Pearson
     correlation with the T1-weighted template near the brain (`similarity`): a measure of how T1-like it is.
 
-    Rigid. Only where a head of another size has 15 % more information on the template, of .75 to 1.15 times its size,
+    Rigid. Only where a head of another size has 20 % more information on the template, of .75 to 1.15 times its size,
     the pose is that size times a rotation (`scale_of`): heads that were resampled to MNI space, and children.
 
     Raises InputRefusedError when less than half of the neighbourhood of the brain is in the field of view, and when the
