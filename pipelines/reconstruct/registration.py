@@ -20,7 +20,9 @@ from brgm_med.transforms.acquire import fine_grid, interpolate
 from brgm_med.transforms.bias_field import LogBiasField
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.intensity import Normalisation, estimate
-from brgm_med.transforms.register import LEAST_CORRELATION, resample_cubic, rigid_pose, similarity
+from brgm_med.transforms.orientation import LEAST_INFORMATION, agreement
+from brgm_med.transforms.pyramid import clipped
+from brgm_med.transforms.register import resample_cubic, rigid_pose
 from brgm_med.transforms.slices import restack
 from brgm_med.transforms.template import Pose, Template
 
@@ -86,11 +88,12 @@ def posed_scan(scan: Scan, pose: Pose, template: Template, normalisation: Normal
 
 def check_pose(scan: Scan, pose: Pose, template: Template) -> None:
     """Raise InputRefusedError for a further scan that does not look like the template in the first scan's pose."""
-    correlation, _ = similarity(scan.values, scan.grid, template, pose)
-    if correlation < LEAST_CORRELATION:
+    information, ratio = agreement(clipped(scan.values[0].numpy()), scan.grid, template, pose)
+    if information < LEAST_INFORMATION or ratio < 1:
         raise InputRefusedError(
-            f"it does not lie where the first scan does (correlation with the template in its pose {correlation:.2f}, "
-            f"at least {LEAST_CORRELATION} needed); register it to the first scan, or leave it out"
+            f"it does not lie where the first scan does (its information on the template in its pose: "
+            f"{information:.2f} nats, {ratio:.2f} times that of poses 20 mm away; at least {LEAST_INFORMATION} and 1 "
+            "are needed); register it to the first scan, or leave it out"
         )
 
 
