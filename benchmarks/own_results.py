@@ -1,4 +1,4 @@
-"""`sr` on simulated thick slices of heads of every source and contrast: docs/RESULTS.md's table of the scan's own prior.
+"""`sr` on simulated thick slices of heads of every source and contrast: the table of the own prior in docs/RESULTS.md.
 
     python benchmarks/own_results.py --data ../shared/data --out OUT.csv [--which test] [--only TEXT] [--part I/N]
 
