@@ -1,4 +1,4 @@
-"""`sr` on simulated thick slices of heads of every source and contrast: the table of the own prior in docs/RESULTS.md.
+"""`sr` on simulated thick slices of heads of every source and contrast: a table of docs/RESULTS.md.
 
     python benchmarks/own_results.py --data ../shared/data --out OUT.csv [--which test] [--only TEXT] [--part I/N]
 
