@@ -89,8 +89,8 @@ def _super_resolved(done: Certificates) -> str:
         return text
     worst = max(one["consistency"]["relative_residual"] for one in done)
     return (
-        f"{text} All were made as consistent with the measured values as their noise asks by a covariance-weighted "
-        f"projection (largest relative residual {worst:.1e})."
+        f"{text} All were made consistent with the measured values by a covariance-weighted projection (largest "
+        f"relative residual {worst:.1e})."
     )
 
 

@@ -14,7 +14,7 @@ from brgm_med.corruptions import Separable, SliceProfile
 from brgm_med.errors import InputRefusedError
 from brgm_med.noise_level import NoiseLevel, noise_in_air
 from brgm_med.pipelines.reconstruct.measurement import PosedScan, Registration, Scan
-from brgm_med.search import VOLUME
+from brgm_med.search import STRANGE, VOLUME
 from brgm_med.separable import SeparableSystem, stationary_covariance
 from brgm_med.transforms.acquire import fine_grid, interpolate
 from brgm_med.transforms.bias_field import LogBiasField
@@ -84,6 +84,15 @@ def posed_scan(scan: Scan, pose: Pose, template: Template, normalisation: Normal
         if 0 < level.deviation < NEGLIGIBLE * normalisation.scale:
             level = NoiseLevel(0.0, "negligible")
     return PosedScan(scan, pose, normalisation, level, LogBiasField.none())
+
+
+def check_known(registration: Registration, prior: str) -> None:
+    """Raise InputRefusedError, which names the scan, where the prior of that name does not know such scans at all."""
+    if registration.correlation < STRANGE:
+        raise InputRefusedError(
+            f"{registration.first.scan.name}: {prior} does not know such scans (correlation with its template "
+            f"{registration.correlation:.2f}, at least {STRANGE} needed)"
+        )
 
 
 def check_pose(scan: Scan, pose: Pose, template: Template) -> None:
