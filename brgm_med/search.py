@@ -79,3 +79,7 @@ turned slices of 6 mm): 0.3 adds 0.04 to 0.12 dB on three heads of IXI, and take
 KNOWN = 0.75
 """Correlation of a scan with the population prior's template from which that prior has a weight: those heads have
 0.80 to 0.85; at 0.70, on a head of ds000011, b adds 0.02 dB and .01 of LPIPS, which its search is not worth."""
+
+STRANGE = 0.5
+"""Below this correlation the population prior alone, in `sr` or for a hole, is refused: T1-weighted heads of its own
+scanner have 0.67 to 0.89, T2-weighted ones 0.14 to 0.39."""

@@ -12,7 +12,8 @@ from torch import Tensor
 from brgm_med.errors import InputRefusedError
 from brgm_med.transforms.formats.affine import make_affine
 from brgm_med.transforms.geometry import Grid, resample
-from brgm_med.transforms.register import find_pose, head_centre, shrink
+from brgm_med.transforms.pyramid import head_centre, shrink
+from brgm_med.transforms.register import find_pose
 from brgm_med.transforms.template import TEMPLATE_SHAPE, Pose, Template, centred, centred_grid
 
 FEWEST_HEADS = 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,7 +25,7 @@ BOX_SHAPE = (96, 61, 80)
 TEMPLATE_SHAPE = (104, 120, 112)
 SPACING = 2.0
 VERTEX_BELOW_EDGE = 8.0
-NEAR = 14.0
+NEAR, WIDE, BRAIN_MARGIN = 14.0, 25.0, 4.0
 AIR_LEVEL, AIR_MARGIN = 0.03, 8.0
 
 
@@ -51,10 +51,21 @@ class Template:
         return ndi.distance_transform_edt(self.mask[0].numpy() == 0, self.grid.spacing) < NEAR
 
     @cached_property
+    def wide(self) -> NDArray[np.bool_]:
+        """[X, Y, Z]: within 25 mm of the bulk of the brain, so with the scalp and some air."""
+        return ndi.distance_transform_edt(self.mask[0].numpy() == 0, self.grid.spacing) < WIDE
+
+    @cached_property
     def air(self) -> NDArray[np.bool_]:
         """[X, Y, Z]: more than 8 mm from the head."""
         head = self.image[0].numpy() > AIR_LEVEL
         return np.asarray(ndi.distance_transform_edt(~head, self.grid.spacing) > AIR_MARGIN)
+
+    @cached_property
+    def without_skull(self) -> Template:
+        """The brain alone: air beyond 4 mm from its bulk."""
+        brain = ndi.distance_transform_edt(self.mask[0].numpy() == 0, self.grid.spacing) <= BRAIN_MARGIN
+        return replace(self, image=self.image * torch.from_numpy(brain))
 
     @classmethod
     def load(cls, folder: Path, box: Grid) -> Template:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from brgm_med.corruptions import AxisBlur, Mask, profile_kernel
 from brgm_med.errors import InputRefusedError
 from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, Reconstruction, Registration, Scan
-from brgm_med.pipelines.reconstruct.registration import from_box, output_grid, register
+from brgm_med.pipelines.reconstruct.registration import check_known, from_box, output_grid, register
 from brgm_med.posterior import whitened_posterior
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.reconstruction import Progress, solve
@@ -51,6 +51,7 @@ def inpaint_volume(
     interpolated = blend_seamless(values, torch.zeros_like(values), hole, scan.grid.spacing)
     filled = dataclasses.replace(scan, values=interpolated, noise=0.0)
     registration = register([filled], output_grid([scan.grid], prior.spacing), template, search.correlation)
+    check_known(registration, prior.name)
     box = template.box
     stack, seen = registered_stack(registration, box)
     known = coronal_stack(resample((~hole).float()[None], scan.grid, box, registration.pose)) > 0.999

@@ -17,7 +17,7 @@ from brgm_med.errors import InputRefusedError
 from brgm_med.perceptual import PerceptualFeatures, SlicesAsPictures
 from brgm_med.pipelines.reconstruct.measurement import PosedScan, PriorWeight, Registration, Scan
 from brgm_med.pipelines.reconstruct.phases import Phases, silent
-from brgm_med.pipelines.reconstruct.registration import register
+from brgm_med.pipelines.reconstruct.registration import check_known, register
 from brgm_med.posterior import Posterior
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.reconstruction import solve
@@ -69,7 +69,10 @@ def register_to(prior: PriorBundle, scans: Sequence[Scan], grid: Grid, search: S
             raise
         weight, reason = 0.0, f"the scan does not register to its template ({error.__cause__})"
     else:
-        weight, reason = weight_of(registration) if beside else (1.0, "no other prior was asked for")
+        weight, reason = weight_of(registration)
+        if not beside:
+            check_known(registration, prior.name)
+            weight, reason = 1.0, "no other prior was asked for"
     return Population(prior, PriorWeight(prior.name, prior.sha256, prior.spacing, weight, reason), registration)
 
 

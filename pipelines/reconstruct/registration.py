@@ -14,13 +14,15 @@ from brgm_med.corruptions import Separable, SliceProfile
 from brgm_med.errors import InputRefusedError
 from brgm_med.noise_level import NoiseLevel, noise_in_air
 from brgm_med.pipelines.reconstruct.measurement import PosedScan, Registration, Scan
-from brgm_med.search import VOLUME
+from brgm_med.search import STRANGE, VOLUME
 from brgm_med.separable import SeparableSystem, stationary_covariance
 from brgm_med.transforms.acquire import fine_grid, interpolate
 from brgm_med.transforms.bias_field import LogBiasField
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.intensity import Normalisation, estimate
-from brgm_med.transforms.register import LEAST_CORRELATION, resample_cubic, rigid_pose, similarity
+from brgm_med.transforms.orientation import LEAST_INFORMATION, agreement
+from brgm_med.transforms.pyramid import clipped
+from brgm_med.transforms.register import resample_cubic, rigid_pose
 from brgm_med.transforms.slices import restack
 from brgm_med.transforms.template import Pose, Template
 
@@ -84,13 +86,23 @@ def posed_scan(scan: Scan, pose: Pose, template: Template, normalisation: Normal
     return PosedScan(scan, pose, normalisation, level, LogBiasField.none())
 
 
+def check_known(registration: Registration, prior: str) -> None:
+    """Raise InputRefusedError, which names the scan, where the prior of that name does not know such scans at all."""
+    if registration.correlation < STRANGE:
+        raise InputRefusedError(
+            f"{registration.first.scan.name}: {prior} does not know such scans (correlation with its template "
+            f"{registration.correlation:.2f}, at least {STRANGE} needed)"
+        )
+
+
 def check_pose(scan: Scan, pose: Pose, template: Template) -> None:
     """Raise InputRefusedError for a further scan that does not look like the template in the first scan's pose."""
-    correlation, _ = similarity(scan.values, scan.grid, template, pose)
-    if correlation < LEAST_CORRELATION:
+    information, ratio = agreement(clipped(scan.values[0].numpy()), scan.grid, template, pose)
+    if information < LEAST_INFORMATION or ratio < 1:
         raise InputRefusedError(
-            f"it does not lie where the first scan does (correlation with the template in its pose {correlation:.2f}, "
-            f"at least {LEAST_CORRELATION} needed); register it to the first scan, or leave it out"
+            f"it does not lie where the first scan does (its information on the template in its pose: "
+            f"{information:.2f} nats, {ratio:.2f} times that of poses 20 mm away; at least {LEAST_INFORMATION} and 1 "
+            "are needed); register it to the first scan, or leave it out"
         )
 
 

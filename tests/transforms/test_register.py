@@ -9,7 +9,8 @@ from monai.transforms import Compose
 from brgm_med.errors import InputRefusedError
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.intensity import NormaliseIntensityd
-from brgm_med.transforms.register import resample_cubic, rigid_pose
+from brgm_med.transforms.orientation import LEAST_INFORMATION, agreement
+from brgm_med.transforms.register import resample_cubic, rigid_pose, scale_of
 from brgm_med.transforms.rigid import RegisterRigid, RegisterRigidd
 from brgm_med.transforms.slices import CoronalSlicesd
 from brgm_med.transforms.template import centred_grid
@@ -55,6 +56,59 @@ def sphere(grid: Grid) -> torch.Tensor:
     index = np.stack(np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij"), -1)
     radius = np.linalg.norm(index @ grid.affine[:3, :3].T + grid.affine[:3, 3] - CENTRE, axis=-1)
     return torch.from_numpy((radius < 80).astype(np.float32))[None]
+
+
+def t2_weighted(values: torch.Tensor) -> torch.Tensor:
+    """The phantom with dark white matter, grey cortex and bright fluid; skull dark, air 0."""
+    levels = torch.tensor([0.0, 0.1, 0.3, 0.75, 0.9, 1.15])
+    seen = torch.tensor([0.0, 0.1, 1.3, 0.7, 0.5, 0.35])
+    upper = torch.bucketize(values.clamp(1e-6, 1.149), levels)
+    part = (values - levels[upper - 1]) / (levels[upper] - levels[upper - 1])
+    return seen[upper - 1] + part * (seen[upper] - seen[upper - 1])
+
+
+@pytest.mark.parametrize("kind", ["T2-weighted", "slab"])
+def test_head_of_another_contrast_or_view_is_found(kind: str) -> None:
+    grid = scan_grid((4.0, 4.0, 4.0))
+    image = phantom.head(grid, POSE, edge=3)
+    if kind == "T2-weighted":
+        image = t2_weighted(image)
+    else:  # a third of the field of view is missing at the top
+        image, grid = (
+            image[:, :, : 2 * grid.shape[1] // 3].contiguous(),
+            Grid.of(image[0, :, : 2 * grid.shape[1] // 3], grid.affine),
+        )
+    pose, correlation = rigid_pose(100 * image, grid, phantom.template())
+    assert displacement(pose, POSE) < (12.0 if kind == "T2-weighted" else 6.0)
+    assert kind != "T2-weighted" or correlation < 0.5
+    assert scale_of(pose) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("size", [0.78, 1.14])
+def test_size_is_found(size: float) -> None:
+    grid = scan_grid()
+    resized = np.diag([size, size, size, 1.0]) @ POSE
+    pose, correlation = rigid_pose(phantom.head(grid, resized), grid, phantom.template())
+    assert scale_of(pose) == pytest.approx(size, rel=0.03)
+    assert correlation > 0.8
+
+
+def test_wrong_orientation_is_named() -> None:
+    """The header calls superior what is anterior."""
+    grid = scan_grid()
+    turned = Grid(grid.shape, phantom.rigid(90, 0, 0, (0, 0, 0)) @ grid.affine)
+    with pytest.raises(InputRefusedError, match="R, A, S of the header point to R, I, A"):
+        rigid_pose(phantom.head(grid, POSE), turned, phantom.template())
+
+
+def test_a_pose_agrees_only_near_the_head() -> None:
+    grid = scan_grid()
+    values = t2_weighted(phantom.head(grid, POSE))[0].numpy()
+    there = agreement(values, grid, phantom.template(), POSE)
+    moved = agreement(values, grid, phantom.template(), phantom.rigid(0, 0, 0, (0, 30, 0)) @ POSE)
+    assert there[0] > LEAST_INFORMATION
+    assert there[1] > 1.05
+    assert moved[1] < 0.95
 
 
 @pytest.mark.parametrize("kind", ["noise", "sphere", "upside down", "gradient"])

@@ -14,9 +14,11 @@ from torch import Tensor
 
 import brgm_med
 from brgm_med.errors import InputRefusedError
+from brgm_med.transforms.formats.affine import make_affine
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.intensity import estimate
-from brgm_med.transforms.register import rigid_pose
+from brgm_med.transforms.prepare import Heads
+from brgm_med.transforms.register import rigid_pose, scale_of
 from brgm_med.transforms.template import BOX_SHAPE, Pose, Template, centred_grid
 from tests import phantom
 
@@ -75,6 +77,34 @@ def test_thick_slices_land_beside_thin_ones(
     assert apart(template, coarse, fine) < 4.0
     scales = [estimate(i, g, template, p).scale for (i, g), p in ((head, fine), (thick(*head, factors), coarse))]
     assert scales[1] == pytest.approx(scales[0], rel=0.04)
+
+
+@pytest.mark.parametrize("kind", ["slab", "without skull", "T2-weighted"])
+def test_other_views_and_contrasts_are_registered(template: Template, kind: str, data_dir: Path) -> None:
+    """Two thirds of a brain, the template's own brain, and a T2-weighted head in slices of 5 mm are taken as life-size;
+    the correlation with the T1-weighted template says which prior may be trusted."""
+    move = phantom.rigid(6.0, 4.0, -5.0, (5.0, -8.0, 10.0))
+    brain = template.without_skull.image
+    if kind == "T2-weighted":
+        path = data_dir / "heads-ds000011" / "sub-01_T2w.nii.gz"
+        if not path.is_file():
+            pytest.skip("no T2-weighted head")
+        pose, correlation = rigid_pose(*Heads([path])[0], template)
+        assert abs(correlation) < 0.5
+    elif kind == "slab":
+        pose, correlation = rigid_pose(*thick(template.image[..., 28:], moved(template, move, 28), (2, 2, 3)), template)
+        assert apart(template, pose, move) < 3.0
+    else:
+        pose, correlation = rigid_pose(*thick(brain, moved(template, move), (2, 2, 2)), template)
+        assert apart(template, pose, move) < 3.0
+        assert correlation > 0.5
+    assert scale_of(pose) == pytest.approx(1)
+
+
+def moved(template: Template, move: Pose, first: int = 0) -> Grid:
+    """The template's grid from plane `first` along S on, moved."""
+    x, y, z = template.grid.shape
+    return Grid((x, y, z - first), move @ template.grid.affine @ make_affine(np.eye(3), (0, 0, first)))
 
 
 @pytest.mark.parametrize("turn", [(180, 0, 0), (0, 180, 0), (0, 0, 180), (90, 0, 0)])
