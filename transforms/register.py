@@ -24,6 +24,11 @@ from brgm_med.transforms.orientation import STARTS, Hypothesis, check_covered, c
 from brgm_med.transforms.pyramid import clipped, head_centre, shrink
 from brgm_med.transforms.template import Pose, Template
 
+POOR_CORRELATION, T1_LIKE = 0.62, 0.5
+LARGER = (1.05, 1.1)
+"""Below the first correlation, less than any adult head measured, these sizes are tried, and taken where it rises above
+the second: heads that were resampled to MNI space are about 9 % larger than life."""
+
 FEWEST_VOXELS = 500
 
 
@@ -130,7 +135,8 @@ def rigid_pose(image: Tensor, grid: Grid, template: Template) -> tuple[Pose, flo
     correlation with the T1-weighted template near the brain (`similarity`): a measure of how T1-like it is.
 
     Rigid. Only where a head of another size has 20 % more information on the template, of .75 to 1.15 times its size,
-    the pose is that size times a rotation (`scale_of`): heads that were resampled to MNI space, and children.
+    the pose is that size times a rotation (`scale_of`): children. A T1-weighted head that fits poorly is also tried in
+    the sizes `LARGER`.
 
     Raises InputRefusedError when less than half of the neighbourhood of the brain is in the field of view, and when the
     scan does not fit the template better in the orientation that its header states than in all others (`recognise`).
@@ -140,5 +146,13 @@ def rigid_pose(image: Tensor, grid: Grid, template: Template) -> tuple[Pose, flo
     check_orientation(stated, turned)
     pose = pose_of(stated, image, grid, template)
     correlation, covered = similarity(image, grid, template, pose)
+    if correlation < POOR_CORRELATION:
+        for scale in LARGER:
+            enlarge = np.diag([scale, scale, scale, 1.0])
+            shrunk = Grid(grid.shape, np.linalg.inv(enlarge) @ grid.affine)
+            other = enlarge @ find_pose(image, shrunk, template)
+            fit = similarity(image, grid, template, other)
+            if fit[0] > max(correlation, T1_LIKE):
+                pose, (correlation, covered) = other, fit
     check_covered(covered)
     return pose, correlation
