@@ -93,6 +93,8 @@ def _about(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluati
         "MAE are on the scale on which the 0.5th to the 99.5th percentile of a head is 0 to 255; LPIPS is version 0.1, "
         "AlexNet, at the images' own size.",
         "",
+        "**Whole volumes** by `sr`, of every source and contrast: [volumes.md](volumes.md).",
+        "",
         "**Methods**: `map` is the generator's MAP over its latent inputs; `+blend` blends a result with the "
         "linear-Gaussian posterior mean, `+consistency` projects it onto what was measured, and `+orthogonal` does so "
         "orthogonally. Ours here are `map+blend+consistency` (`reconstruct_slices`), and without the blend, as "

@@ -130,7 +130,7 @@ def teach(
     of = {number: prior for (number, _), prior in zip(thick, priors, strict=True)}
     pixels = {number: detail_of(scans[number]) for number in of}
     for number, prior in of.items():
-        message(f"{scans[number].name}: {learned(prior, pixels[number], noise[number])}")
+        message(f"{scans[number].name}: {learned(scans[number], prior, pixels[number], noise[number])}")
     images = [_images(scan, of.get(number), grid, phases) for number, scan in enumerate(scans)]
     first, (base, image) = scans[0], images[0]
     operator = first.acquisition.corruption(grid, first.grid)
@@ -150,15 +150,16 @@ def teach(
     return Taught(base, image, tuple(measurements), noise, priors, tuple(pixels.values()), search.learning)
 
 
-def learned(prior: SelfPrior, pixels: tuple[float, float], noise: NoiseLevel) -> str:
-    """What was learned, for the log: scales, gain, noise."""
-    pixel, apart = prior.acquisition.pixel, prior.acquisition.thick.step * prior.acquisition.pixel
+def learned(scan: Scan, prior: SelfPrior, pixels: tuple[float, float], noise: NoiseLevel) -> str:
+    """Account of what a scan taught, for the log: scales, gain, noise."""
+    stored = [s for a, s in enumerate(scan.grid.spacing) if a != slice_axis(scan)]
+    apart = prior.acquisition.thick.step * prior.acquisition.pixel
     line = (
         f"detail of {min(pixels):.3g} mm learned from its planes for slices {apart:.3g} mm apart, gain {prior.gain:g} "
     )
     line += f"({reason(prior)}), noise {noise.deviation:.3g} ({noise.kind})"
-    if min(pixels) > 1.001 * pixel:
-        line += f"; its pixels of {pixel:.3g} mm are interpolated from {pixels[0]:.3g} x {pixels[1]:.3g} mm"
+    if any(true > 1.001 * size for true, size in zip(pixels, stored, strict=True)):
+        line += f"; its pixels are interpolated from {pixels[0]:.3g} x {pixels[1]:.3g} mm"
     return line
 
 

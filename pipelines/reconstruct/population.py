@@ -53,7 +53,7 @@ class Population:
         larger = f", the head taken as {scale:.2f} times the template's size" if abs(scale - 1) > 0.01 else ""
         fit = f"registered to {self.weight.name}: correlation {self.registration.correlation:.2f}{larger}"
         noise = [f"noise: {s.noise.deviation:.3g} ({s.noise.kind})" for s in self.registration.scans]
-        return [fit, self.why(), *noise]
+        return [fit, self.why(), *(noise if self.weight.weight else [])]
 
 
 def register_to(prior: PriorBundle, scans: Sequence[Scan], grid: Grid, search: Search, *, beside: bool) -> Population:
