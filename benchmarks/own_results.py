@@ -95,7 +95,7 @@ def table(files: list[Path]) -> None:
         own, both = ((float(r["PSNR"]) - best, float(r["LPIPS"] or "nan") / distance) for r in (of["self"], last))
         cells = f"{own[0]:+.2f} | {own[1]:.2f} | {both[0]:+.2f} | {both[1]:.2f} | {last['seconds']}"
         print(f"| {case} | {best:.2f} / {distance:.3f} | {cells} |")
-        kind = case.split()[0] if ", " not in case else "with noise or blur"
+        kind = "with noise or blur" if ", " in case else "in plane" if case.startswith("in plane") else case.split()[0]
         groups.setdefault(kind, []).append((*own, *both))
     print("\n| cases | n | self: mean (least) dB | LPIPS ratio | both: mean (least) dB | LPIPS ratio |\n|" + "---|" * 6)
     for kind, values in groups.items():
