@@ -26,8 +26,11 @@ def _ignored(path: PurePosixPath, patterns: list[str]) -> bool:
 
 
 def matches(path: PurePosixPath, pattern: str) -> bool:
-    """Whether a pattern names a file (a relative path), or a folder that it lies in. A pattern with a slash before its
-    end is relative to the data set, one without fits any name in a path; one that ends in a slash fits folders only."""
+    """True where a pattern names a file (a relative path), or a folder that it lies in.
+
+    A pattern with a slash before its end is relative to the data set, one without fits any name in a path; one that
+    ends in a slash fits folders only.
+    """
     whole = "/" in pattern.removesuffix("/")
     expression = re.compile(translated(pattern.strip("/")))
     paths = list(path.parents)[-2::-1] + ([] if pattern.endswith("/") else [path])  # without "."
