@@ -1,8 +1,9 @@
 """Weights a and b of base + a (self - base) + b (population - base): PSNR gain and LPIPS ratio over the base.
 
-    python benchmarks/prior_weights.py --data ../shared/data [--which validation] [--only TEXT] [--prior NAME|DIR]
+    python benchmarks/prior_weights.py --data ../shared/data [--only TEXT] [--prior NAME|DIR] [--thickness MM]
 
-The cases and the scores are those of benchmarks/self_prior.py measure; a table for each case, a down, b across.
+The cases and the scores are those of benchmarks/self_prior.py measure; a table for each case, a down, b across. With
+--thickness: the first two validation heads of IXI in turned slices of so many mm.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import torch
 
 from brgm_med.consistency import project
-from brgm_med.pipelines.evaluation.volumes import Case, Judge
+from brgm_med.pipelines.evaluation.volumes import Case, Judge, turned_case
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.reconstruct.consistent import generated
 from brgm_med.pipelines.reconstruct.measurement import Scan
@@ -24,7 +25,8 @@ from brgm_med.pipelines.reconstruct.registration import error_covariance, output
 from brgm_med.priors import DEFAULT
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.search import VOLUME
-from self_prior_measure import cases, perceptual
+from brgm_med.transforms.prepare import heads_in
+from self_prior_measure import SPLIT, cases, perceptual
 
 OWN, POPULATION = (0.0, 0.9, 1.1, 1.3), (0.0, 0.15, 0.3, 0.5, 1.0)
 
@@ -65,11 +67,17 @@ def main() -> None:
     parser.add_argument("--which", choices=("validation", "test"), default="validation")
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     parser.add_argument("--prior", default=DEFAULT)
+    parser.add_argument("--thickness", type=float, metavar="MM")
     options = parser.parse_args()
     set_up_torch(1)
     prior = load(options.prior)
     model = perceptual(options.data.parent / "weights" / "alexnet_features_fp16.pth")
-    for case in cases(options.data, options.which):
+    every = cases(options.data, options.which)
+    if options.thickness is not None:
+        paths = heads_in(options.data / "ixi-hh-2mm" / "t1")[SPLIT["validation"][0]][:2]
+        name = f"{options.thickness:g} mm"
+        every = (turned_case(f"ixi {p.name[:6]} {name}", p, i, options.thickness) for i, p in enumerate(paths))
+    for case in every:
         if options.only in case.name:
             print("\n".join(table(case, prior, Judge(case, {"LPIPS": model}))), flush=True)
 
