@@ -158,7 +158,7 @@ def _choices(a: argparse.Namespace) -> Any:
 
 
 def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Callable[..., object]) -> bool:
-    """Whether `a.scan` is a picture or a folder of pictures; `work(picture, out, options)` is then done for each.
+    """True if `a.scan` is a picture or a folder of pictures; `work(picture, out, options)` is then done for each.
 
     Raises UsageError for options that only mean volumes.
     """

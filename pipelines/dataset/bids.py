@@ -158,7 +158,7 @@ def find_scans(
 
 
 def is_magnitude(name: str, suffixes: Sequence[str]) -> bool:
-    """Whether a file's name is that of an image with one of `suffixes`, and neither phase nor a complex part."""
+    """True if a file's name is that of an image with one of `suffixes`, and neither phase nor a complex part."""
     pairs = entities(name) or {}
     return pairs.get("suffix") in suffixes and pairs.get("part") not in NO_MAGNITUDE
 

@@ -25,7 +25,7 @@ class Settings:
 
     @property
     def own(self) -> bool:
-        """Whether every scan is reconstructed by the prior that its own planes teach."""
+        """True if every scan is reconstructed by the prior that its own planes teach."""
         return self.task == "sr" and self.prior in (AUTO, SELF)
 
     @property

@@ -13,14 +13,14 @@ from brgm_med.pipelines.evaluation.table import Row, grouped
 
 HIGHER, LOWER = ("PSNR", "hole PSNR", "SSIM"), ("LPIPS", "LPIPS vgg", "RMSE", "MAE")
 BETTER = dict.fromkeys(HIGHER, 1) | dict.fromkeys(LOWER, -1)
-"""Whether more (1) or less (-1) of a score is better."""
+"""True if more (1) or less (-1) of a score is better."""
 
 OWN_METHODS = ("map", "self", "population", "brgm")
 """The first part of the name of a method that rests on this package's priors: such a one is no baseline."""
 
 
 def is_ours(method: str) -> bool:
-    """Whether a method rests on this package's priors."""
+    """True if a method rests on this package's priors."""
     return method.split("+")[0] in OWN_METHODS
 
 

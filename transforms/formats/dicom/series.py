@@ -56,11 +56,11 @@ class Series:
 
     @property
     def enhanced(self) -> bool:
-        """Whether geometry and rescale lie in functional groups (PS3.3 C.7.6.16)."""
+        """True if geometry and rescale lie in functional groups (PS3.3 C.7.6.16)."""
         return SHARED in self.headers[0]
 
     def is_on(self, shape: tuple[int, ...], affine: Affine) -> bool:
-        """Whether voxels of `shape` and `affine` (index -> RAS mm) are on this series' grid, to 0.1 mm at the corners.
+        """True if voxels of `shape` and `affine` (index -> RAS mm) are on this series' grid, to 0.1 mm at the corners.
 
         Of a single slice the step to the next is not compared: it is only as deep as its Slice Thickness.
         """
