@@ -13,7 +13,7 @@ from brgm_med.pipelines.evaluation.table import Row, grouped
 
 HIGHER, LOWER = ("PSNR", "hole PSNR", "SSIM"), ("LPIPS", "LPIPS vgg", "RMSE", "MAE")
 BETTER = dict.fromkeys(HIGHER, 1) | dict.fromkeys(LOWER, -1)
-"""True if more (1) or less (-1) of a score is better."""
+"""Sign of what is better: 1 where more of a score is, -1 where less."""
 
 OWN_METHODS = ("map", "self", "population", "brgm")
 """The first part of the name of a method that rests on this package's priors: such a one is no baseline."""
