@@ -14,12 +14,13 @@ from brgm_med.consistency import project
 from brgm_med.corruptions import Separable, Together
 from brgm_med.measured_fraction import measured_fraction
 from brgm_med.noise_level import thinned
-from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, Reconstruction, Registration
+from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, Reconstruction, Registration, Scan
 from brgm_med.pipelines.reconstruct.registration import from_box
 from brgm_med.search import Search
 from brgm_med.separable import SeparableSystem
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.oblique import oblique_profile
+from brgm_med.transforms.template import Pose
 
 if TYPE_CHECKING:
     from brgm_med.transforms.refine import Refined
@@ -40,12 +41,18 @@ def measurements_of(registration: Registration) -> tuple[LinearMeasurement, ...]
     back = np.linalg.inv(first.pose)
     for posed in registration.scans[1:]:
         scan = posed.scan
-        profile = oblique_profile(scan.acquisition, scan.grid, grid, posed.pose @ back)
-        used = profile.spread(torch.ones(1, len(profile.index)))
         values = first.denormalised(posed.normalised(), scan.grid, posed.pose)
         scale = first.normalisation.scale / posed.normalisation.scale
-        measurements.append(LinearMeasurement(profile, values * used, used[0] > 0, posed.noise.deviation * scale))
+        measurements.append(oblique(scan, grid, values, posed.noise.deviation * scale, posed.pose @ back))
     return tuple(measurements)
+
+
+def oblique(scan: Scan, grid: Grid, values: Tensor, deviation: float, pose: Pose | None = None) -> LinearMeasurement:
+    """A scan at any angle as a measurement of an image on `grid`: its `values` [1, X', Y', Z'] and their noise in the
+    image's units, where the grid covers its samples; `pose` maps the image's world to the scan's."""
+    profile = oblique_profile(scan.acquisition, scan.grid, grid, pose)
+    used = profile.spread(torch.ones(1, len(profile.index)))
+    return LinearMeasurement(profile, values * used, used[0] > 0, deviation)
 
 
 def generated(registration: Registration, stack: Tensor, box: Grid) -> tuple[Tensor, Tensor]:

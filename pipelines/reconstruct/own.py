@@ -13,6 +13,7 @@ from torch import Tensor
 from brgm_med.errors import InputRefusedError
 from brgm_med.files import digest
 from brgm_med.noise_level import NoiseLevel, noise_of_scan, thinned
+from brgm_med.pipelines.reconstruct.consistent import oblique
 from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, PriorWeight, Scan
 from brgm_med.pipelines.reconstruct.phases import Phases, counted, silent
 from brgm_med.priors import SELF
@@ -23,7 +24,6 @@ from brgm_med.self_prior.spectrum import true_pixels
 from brgm_med.self_prior.weights import FILE
 from brgm_med.transforms.acquire import fine_grid
 from brgm_med.transforms.geometry import Grid, resample
-from brgm_med.transforms.oblique import oblique_profile
 from brgm_med.transforms.register import FEWEST_VOXELS, resample_cubic
 
 ALIKE = 0.6
@@ -142,10 +142,7 @@ def teach(
         slope, offset = match(scan, pair[1], image, weight)
         totals = [t + weight * (slope * x + offset) for t, x in zip(totals, pair, strict=True)]
         weights = weights + weight
-        profile = oblique_profile(scan.acquisition, scan.grid, grid)
-        used = profile.spread(torch.ones(1, len(profile.index)))
-        values = (slope * scan.values + offset) * used
-        measurements.append(LinearMeasurement(profile, values, used[0] > 0, slope * level.deviation))
+        measurements.append(oblique(scan, grid, slope * scan.values + offset, slope * level.deviation))
     base, image = (t / weights for t in totals)
     return Taught(base, image, tuple(measurements), noise, priors, tuple(pixels.values()), search.learning)
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from brgm_med.corruptions import SliceProfile
 from brgm_med.errors import InputRefusedError
 from brgm_med.perceptual import PerceptualFeatures
 from brgm_med.pipelines.reconstruct.consistent import combine, exactly, generated, jointly
@@ -79,7 +80,7 @@ def reconstruct_volume(
                 raise InputRefusedError(f"{error}" + (f"; {population.why()}" if population else "")) from error
             message(f"{error}; {used.weight.name} reconstructs alone")
         else:
-            return join(taught, grid, scans, search, population, None if used is None else searched(used))
+            return join(taught, grid, search, population, None if used is None else searched(used))
     assert used is not None
     alone = searched(used)
     result = combine(alone.registration, alone.stack, alone.box, alone.refined, search)
@@ -89,7 +90,6 @@ def reconstruct_volume(
 def join(
     taught: Taught,
     grid: Grid,
-    scans: Sequence[Scan],
     search: Search,
     population: Population | None,
     searched: Searched | None,
@@ -103,7 +103,8 @@ def join(
         image, weight = generated(searched.registration, searched.stack, searched.box)
         guess = guess + population.weight.weight * weight.to(guess) * (image.to(guess) - taught.base)
     first, covariance = taught.measurements[0], error_covariance(grid, search.correlation)
-    system = SeparableSystem.of(scans[0].acquisition.corruption(grid, scans[0].grid), covariance, grid.shape)
+    assert isinstance(first.operator, SliceProfile)
+    system = SeparableSystem.of(first.operator, covariance, grid.shape)
     if len(taught.measurements) == 1:
         (image, measured), error = exactly(guess, first, covariance, system), 0.0
     else:
