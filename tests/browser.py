@@ -34,6 +34,10 @@ def chromium() -> str | None:
     return shutil.which("chromium")
 
 
+class NavigationError(RuntimeError):
+    """A page that went away while it was asked."""
+
+
 class Page:
     """One tab: `requests` are the addresses that it asked for, `complaints` what its console and log said."""
 
@@ -58,6 +62,8 @@ class Page:
         while True:
             answer = self._next(60)
             if answer.get("id") == self.number:
+                if "navigated" in answer.get("error", {}).get("message", ""):
+                    raise NavigationError(f"{method}: {answer['error']}")
                 if "error" in answer:
                     raise RuntimeError(f"{method}: {answer['error']}")
                 return answer["result"]
@@ -91,11 +97,18 @@ class Page:
         self.wait(f"document.readyState === 'complete' && ({until})")
 
     def wait(self, expression: str, seconds: float = 60) -> None:
+        """Wait until an expression holds in the page, which may load anew meanwhile."""
         end = time.monotonic() + seconds
-        while not self.run(expression):
+        while not self._holds(expression):
             if time.monotonic() > end:
                 raise TimeoutError(f"{expression}; {self.complaints}")
             time.sleep(0.05)
+
+    def _holds(self, expression: str) -> bool:
+        try:
+            return bool(self.run(expression))
+        except NavigationError:
+            return False
 
     def run(self, expression: str) -> Any:
         """The value of an expression of JavaScript in the page; a promise is waited for."""
