@@ -20,6 +20,9 @@ WORLD = "RAS"
 SAME = 1e-3
 """Two spacings that differ by less than this fraction are one."""
 
+CLEARLY = 1.2
+"""The slice axis is that of the largest spacing only where this is larger than the next by this factor."""
+
 
 Lengths = tuple[float, float, float]
 """In mm along a grid's index axes."""
@@ -91,19 +94,21 @@ class AcquisitionModel:
         gap: float | None = None,
         profile: Profile = "box",
         world: str | None = None,
+        axis: int | None = None,
     ) -> AcquisitionModel:
         """Stated by a person: slices of `thickness` mm, or the slice spacing less `gap` mm, along one axis.
 
-        The slice axis is `world` (R, A or S), else the axis of the largest spacing. Raises UsageError where
-        that is no single axis, or where thickness and gap do not add up to the slice spacing (1 %).
+        The slice axis is `world` (R, A or S), else the index axis `axis`, else that of the largest spacing. Raises
+        UsageError where that is not clearly one, or where thickness and gap do not add up to the slice spacing (1 %).
         """
         if world is not None:
             axis = index_axis(grid, world)
-        else:
-            order = np.argsort(grid.spacing)
-            axis = int(order[-1])
-            if grid.spacing[axis] <= grid.spacing[int(order[-2])] * (1 + SAME):
-                raise UsageError("no single axis has the largest spacing: state the slice axis")
+        axis = coarsest_axis(grid) if axis is None else axis
+        if axis is None:
+            spacings = " x ".join(f"{s:.4g}" for s in grid.spacing)
+            raise UsageError(
+                f"no single axis has clearly the largest spacing ({spacings} mm): state the slice axis (--slice-axis)"
+            )
         spacing = grid.spacing[axis]
         if thickness is None:
             thickness = spacing - (gap or 0.0)
@@ -183,6 +188,12 @@ def interpolate(y: Tensor, coarse: Grid, fine: Grid) -> Tensor:
         columns = [map_coordinates(unit, position, order=3, mode="reflect") for unit in np.eye(n_c)]
         x = along(x, torch.from_numpy(np.stack(columns, 1)), axis - 3)
     return x.to(y.dtype)
+
+
+def coarsest_axis(grid: Grid) -> int | None:
+    """The index axis of clearly the largest spacing; None: there is none."""
+    *_, second, first = np.argsort(grid.spacing)
+    return int(first) if grid.spacing[first] > CLEARLY * grid.spacing[second] else None
 
 
 def index_axis(grid: Grid, world: str) -> int:

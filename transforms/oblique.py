@@ -26,12 +26,13 @@ def oblique_profile(
     source: Grid,
     pose: NDArray[np.float64] | None = None,
     chosen: Tensor | None = None,
+    measured: Tensor | None = None,
 ) -> ObliqueProfile:
     """A: volumes on `source` [C, X, Y, Z] -> the scan's samples [C, X', Y', Z'], those that it covers wholly; else 0.
 
     `pose` [4, 4] maps the source's world to the scan's (identity when None), and may scale. The profile is sampled at
     points no farther apart than the source's voxels. `chosen` [X', Y', Z'] bool: these samples instead, covered
-    or not.
+    or not. `measured` [X', Y', Z'] bool: of those that it covers only these.
     """
     pose = np.eye(4) if pose is None else pose
     to_source = np.linalg.inv(source.affine) @ np.linalg.inv(pose) @ scan.affine
@@ -42,6 +43,7 @@ def oblique_profile(
         nodes.append((places / spacing, weights))
     if chosen is None:
         chosen = ObliqueProfile(to_source, source.shape, scan.shape, nodes).covered()
+        chosen = chosen if measured is None else chosen & measured
     return ObliqueProfile(to_source, source.shape, scan.shape, nodes, use=chosen)
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from brgm_med.consistency import project
-from brgm_med.corruptions import Separable, Together
+from brgm_med.corruptions import Mask, Separable, SliceProfile, Together
 from brgm_med.measured_fraction import measured_fraction
 from brgm_med.noise_level import thinned
 from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, Reconstruction, Registration, Scan
@@ -36,8 +36,7 @@ MOST_TRIALS = 8
 def measurements_of(registration: Registration) -> tuple[LinearMeasurement, ...]:
     """Every scan as a measurement of the result: the first, and the others in its units and with its bias field."""
     first, grid = registration.first, registration.grid
-    inside = registration.operator.inside(first.scan.grid.shape)
-    measurements = [LinearMeasurement(registration.operator, first.scan.values, inside, first.noise.deviation)]
+    measurements = [measurement_of(first.scan, registration.operator, first.noise.deviation)]
     back = np.linalg.inv(first.pose)
     for posed in registration.scans[1:]:
         scan = posed.scan
@@ -47,10 +46,18 @@ def measurements_of(registration: Registration) -> tuple[LinearMeasurement, ...]
     return tuple(measurements)
 
 
+def measurement_of(scan: Scan, operator: SliceProfile, deviation: float) -> LinearMeasurement:
+    """The first scan as a measurement of the result, by `operator`."""
+    inside = operator.inside(scan.grid.shape) & scan.measured
+    return LinearMeasurement(
+        operator, scan.values, inside, deviation, None if scan.surroundings is None else scan.measured
+    )
+
+
 def oblique(scan: Scan, grid: Grid, values: Tensor, deviation: float, pose: Pose | None = None) -> LinearMeasurement:
     """A scan at any angle as a measurement of an image on `grid`: its `values` [1, X', Y', Z'] and their noise in the
     image's units, where the grid covers its samples; `pose` maps the image's world to the scan's."""
-    profile = oblique_profile(scan.acquisition, scan.grid, grid, pose)
+    profile = oblique_profile(scan.acquisition, scan.grid, grid, pose, measured=scan.measured)
     used = profile.spread(torch.ones(1, len(profile.index)))
     return LinearMeasurement(profile, values * used, used[0] > 0, deviation)
 
@@ -113,8 +120,9 @@ def jointly(
     """
     first, deviation = measurements[0], measurements[0].deviation
     residual = first.values.double() - first.operator(image.double())
-    together = Together([m.operator for m in measurements])
-    values = together.join([m.values for m in measurements])
+    masks = [nn.Identity() if m.measured is None else Mask(m.measured) for m in measurements]
+    together = Together([nn.Sequential(m.operator, mask) for m, mask in zip(measurements, masks, strict=True)])
+    values = together.join([mask(m.values) for m, mask in zip(measurements, masks, strict=True)])
     typical = math.sqrt(max(float(residual.square().mean()) - deviation**2, 0.0) / float(system.spectrum.mean()))
     ratio = math.hypot(deviation / max(typical, 1e-3 * deviation) if deviation else 0.0, search.interpolation)
     projected = project(image, together, values, covariance, ratio, tol=5e-3)

@@ -17,6 +17,7 @@ from brgm_med.pipelines.reconstruct.own import Taught, teach
 from brgm_med.pipelines.reconstruct.phases import Phases, silent
 from brgm_med.pipelines.reconstruct.population import Population, Searched, most_probable, register_to
 from brgm_med.pipelines.reconstruct.registration import error_covariance, output_grid
+from brgm_med.pipelines.reconstruct.surroundings import put_back, taken_out
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.search import VOLUME, Search
 from brgm_med.separable import SeparableSystem
@@ -54,10 +55,11 @@ def reconstruct_volume(
 
     The scans' own prior and the population prior each correct the base, which is cubic interpolation made consistent:
     result = base + a (own - base) + b (population - base). All three keep what was measured, so the result does.
+    Constant surroundings of the first scan (a stripped skull, padding) stay as they are; see `surroundings`.
     Deterministic. Raises InputRefusedError, which names the scan, where no prior can be used, and ValueError where
     none is asked for.
     """
-    scans = [scans] if isinstance(scans, Scan) else scans
+    scans = [taken_out(scan, message) for scan in ([scans] if isinstance(scans, Scan) else scans)]
     grids = [scan.grid for scan in scans]
     population = None
     if prior is not None:
@@ -80,10 +82,10 @@ def reconstruct_volume(
                 raise InputRefusedError(f"{error}" + (f"; {population.why()}" if population else "")) from error
             message(f"{error}; {used.weight.name} reconstructs alone")
         else:
-            return join(taught, grid, search, population, None if used is None else searched(used))
+            return put_back(join(taught, grid, search, population, None if used is None else searched(used)), scans)
     assert used is not None
     alone = searched(used)
-    result = combine(alone.registration, alone.stack, alone.box, alone.refined, search)
+    result = put_back(combine(alone.registration, alone.stack, alone.box, alone.refined, search), scans)
     return dataclasses.replace(result, population=dataclasses.replace(used.weight, weight=1.0))
 
 
