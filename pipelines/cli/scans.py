@@ -27,7 +27,7 @@ from brgm_med.priors import population
 
 ONLY_VOLUMES = (
     *("like", "series", "slice_thickness", "profile", "gap", "slice_axis", "spacing", "noise"),
-    *("dtype", "affine", "perceptual", "lpips_weights", "same_world"),
+    *("dtype", "affine", "perceptual", "lpips_weights", "same_world", "max_memory"),
 )
 """Options of `sr` that pictures have not."""
 EVERY = ("prior", "force", "steps", "seed", "device", "threads", "certificate")
@@ -50,6 +50,8 @@ def sr(parser: argparse.ArgumentParser) -> Handler:
     )
     text = "scans of several frames of reference lie in one world all the same"
     parser.add_argument("--same-world", action="store_true", help=text)
+    text = "refuse what would take more memory (default: most of what is free)"
+    parser.add_argument("--max-memory", type=positive_float, metavar="GB", help=text)
     parser.add_argument("--perceptual", choices=("discriminator", "alex", "vgg", "none"), default="none")
     parser.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet or VGG16 weights, for offline use")
     return _sr
@@ -64,9 +66,8 @@ def _sr(a: argparse.Namespace) -> None:
         return
     if a.factor is not None:
         raise UsageError(f"--factor: is for pictures; {a.scan} is a volume, whose spacing says it")
-    volume = options(
-        a, *EVERY, "affine", "series", "profile", "gap", "slice_axis", "spacing", "noise", "dtype", "like", "same_world"
-    )
+    scan = ("affine", "series", "profile", "gap", "slice_axis", "noise", "same_world")
+    volume = options(a, *EVERY, *scan, "spacing", "dtype", "like", "max_memory")
     features = options(a, "perceptual", "lpips_weights")
     super_resolve(scans, a.out, thickness=a.slice_thickness, choices=_choices(a), **volume, **features)
 

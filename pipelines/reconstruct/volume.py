@@ -13,6 +13,7 @@ from brgm_med.errors import InputRefusedError
 from brgm_med.perceptual import PerceptualFeatures
 from brgm_med.pipelines.reconstruct.consistent import combine, exactly, generated, jointly
 from brgm_med.pipelines.reconstruct.measurement import Reconstruction, Scan
+from brgm_med.pipelines.reconstruct.memory import check_memory
 from brgm_med.pipelines.reconstruct.own import Taught, teach
 from brgm_med.pipelines.reconstruct.phases import Phases, silent
 from brgm_med.pipelines.reconstruct.population import Population, Searched, most_probable, register_to
@@ -36,6 +37,7 @@ def reconstruct_volume(
     features: PerceptualFeatures | None = None,
     device: torch.device | str = "cpu",
     seed: int = 0,
+    max_memory: float | None = None,
     message: Message = lambda line: None,
     phases: Phases = silent,
 ) -> Reconstruction:
@@ -50,6 +52,7 @@ def reconstruct_volume(
     features: those that a perceptual term of that search compares, on `device`; None: no such term.
     device: of that search; all else is computed on the CPU.
     seed: of the learning.
+    max_memory: bytes, above which it is refused by an estimate (see `memory`); None: most of what is free.
     message: called with a line when something is settled: registration, noise, weights.
     phases: progress.
 
@@ -59,15 +62,22 @@ def reconstruct_volume(
     Deterministic. Raises InputRefusedError, which names the scan, where no prior can be used, and ValueError where
     none is asked for.
     """
-    scans = [taken_out(scan, message) for scan in ([scans] if isinstance(scans, Scan) else scans)]
+    if prior is None and not own:
+        raise ValueError("reconstruct_volume: neither the scan's own prior nor another is asked for")
+    scans = [scans] if isinstance(scans, Scan) else scans
     grids = [scan.grid for scan in scans]
+    finest = output_grid(grids, math.inf if prior is None else prior.spacing, spacing)
+    check_memory(scans, finest, prior is not None, max_memory)
+    scans = [taken_out(scan, message) for scan in scans]
     population = None
+    if own:
+        check_coarser(scans, prior, spacing)
     if prior is not None:
-        population = register_to(prior, scans, output_grid(grids, prior.spacing, spacing), search, beside=own)
+        population = register_to(prior, scans, finest, search, beside=own)
         for line in population.lines():
             message(line)
-    elif not own:
-        raise ValueError("reconstruct_volume: neither the scan's own prior nor another is asked for")
+    if not own:
+        check_coarser(scans, prior, spacing)
 
     def searched(population: Population) -> Searched:
         return most_probable(population, search, device=device, features=features, phases=phases)
@@ -87,6 +97,22 @@ def reconstruct_volume(
     alone = searched(used)
     result = put_back(combine(alone.registration, alone.stack, alone.box, alone.refined, search), scans)
     return dataclasses.replace(result, population=dataclasses.replace(used.weight, weight=1.0))
+
+
+def check_coarser(scans: Sequence[Scan], prior: PriorBundle | None, spacing: float | None) -> None:
+    """Raise InputRefusedError for one scan that measured every voxel of the finest result as it is, unless a person
+    states noise that is to be taken off it."""
+    scan = scans[0]
+    grid = output_grid([scan.grid], math.inf if prior is None else prior.spacing, spacing)
+    matrices = scan.acquisition.corruption(grid, scan.grid).matrices
+    if len(scans) > 1 or scan.noise or any(matrix is not None for matrix in matrices):
+        return
+    size = " x ".join(f"{s:.3g}" for s in grid.spacing)
+    unused = "" if prior is None else f"; {prior.name}: not used, its voxels of {prior.spacing:g} mm are no finer"
+    raise InputRefusedError(
+        f"{scan.name}: is measured on voxels of {size} mm as it is: no thick slices, nothing to learn, and the result "
+        f"would be the scan itself{unused}; state the --slice-thickness if it is thicker, or a finer --spacing"
+    )
 
 
 def join(

@@ -42,6 +42,7 @@ def super_resolve(
     dtype: Literal["float32", "source"] = "float32",
     like: Path | None = None,
     same_world: bool = False,
+    max_memory: float | None = None,
     choices: Choices = NO_CHOICES,
 ) -> Path:
     """Super-resolve the scan at `scan` into `out` (default: its name + `_brgm` beside it); returns `out`.
@@ -53,7 +54,8 @@ def super_resolve(
     `series` then is one for each. `thickness`, `profile`, `gap` and `slice_axis` (R, A, S) describe them all. DICOM of
     several patients is refused, and of several frames of reference unless `same_world`. `spacing`: of the result, mm,
     by default the finest of the scans and the prior. `noise`: its standard deviation in the scans' units; None:
-    estimated from the scan itself. For `out`, `like` and `choices` see `results.choose.target_of`.
+    estimated from the scan itself. `max_memory`: GB, above which it is refused; None: most of what is free. For `out`,
+    `like` and `choices` see `results.choose.target_of`.
 
     The certificate (JSON) goes to `certificate`, by default beside the output, and so does the map of what was
     measured. Raises as the exit codes of `brgm_med.errors` say; nothing is left behind when it does.
@@ -107,6 +109,7 @@ def super_resolve(
         features=features,
         device=where,
         seed=seed,
+        max_memory=None if max_memory is None else 1e9 * max_memory,
         message=say,
         phases=progress,
     )

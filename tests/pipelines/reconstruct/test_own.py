@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 import nibabel as nib
 import numpy as np
@@ -78,6 +79,23 @@ def test_a_scan_of_something_else_is_refused_by_name() -> None:
     away = Grid(other.grid.shape, other.grid.affine + np.array([[0, 0, 0, 500.0], [0] * 4, [0] * 4, [0] * 4]))
     with pytest.raises(InputRefusedError, match="does not overlap"):
         match(other, spheres(), spheres(), field_of_view(away, reconstructed().grid))
+
+
+def test_a_scan_that_would_be_its_own_result_is_refused_at_once() -> None:
+    """Before any registration or search: of isotropic voxels, finer than the prior's or not; but not if it is thick."""
+    grid = Grid((SIZE, SIZE, SIZE), np.eye(4))
+
+    def unreachable(name: str, steps: int) -> NoReturn:
+        raise AssertionError(name)
+
+    for size, prior in ((1.0, None), (1.0, load()), (2.0, load())):
+        coarse = Grid(grid.shape, np.diag([size, size, size, 1.0]))
+        scan = Scan(spheres(), coarse, AcquisitionModel(coarse.spacing), name="even")
+        with pytest.raises(InputRefusedError, match=r"even: is measured on voxels of . x . x . mm as it is"):
+            reconstruct_volume(scan, prior, phases=unreachable)
+    thick = Scan(spheres(), grid, AcquisitionModel((1.0, 1.0, 2.0), "box", 2), name="overlapping")
+    with pytest.raises(InputRefusedError, match=r"^overlapping: slices every 1 mm"):
+        reconstruct_volume(thick, phases=unreachable)
 
 
 def test_what_is_resampled_goes_on_at_its_edges() -> None:
