@@ -143,7 +143,8 @@ class Reconstruction:
 
     `image`: as consistent with the measurements as their noise asks; `unprojected`: before that; `prior_weight` in
     [0, 1]: how far a prior is trusted (0: interpolation alone); `measured` in [0, 1]: the measured fraction, which is
-    the part of the prior's error that the scans explain, with its standard error (0: exact). `noise`: of each scan.
+    the part of the prior's error that the scans explain (0 where there is no prior, and in constant surroundings), with
+    its standard error (0: exact). `noise`: of each scan.
 
     `own`: the prior that the scans taught, None where it was not asked; `population`: the other, likewise. Of the
     latter are `registration` (None where the scan was not registered), `slices`, the first and last coronal slice of

@@ -24,6 +24,9 @@ from brgm_med.search import VOLUME, Search
 from brgm_med.separable import SeparableSystem
 from brgm_med.transforms.geometry import Grid
 
+SMALLEST, LARGEST = 1e-15, 1e15
+"""Least range and largest size of a scan's values."""
+
 Message = Callable[[str], object]
 
 
@@ -68,6 +71,8 @@ def reconstruct_volume(
     grids = [scan.grid for scan in scans]
     finest = output_grid(grids, math.inf if prior is None else prior.spacing, spacing)
     check_memory(scans, finest, prior is not None, max_memory)
+    for scan in scans:
+        check_range(scan)
     scans = [taken_out(scan, message) for scan in scans]
     population = None
     if own:
@@ -95,8 +100,18 @@ def reconstruct_volume(
             return put_back(join(taught, grid, search, population, None if used is None else searched(used)), scans)
     assert used is not None
     alone = searched(used)
-    result = put_back(combine(alone.registration, alone.stack, alone.box, alone.refined, search), scans)
+    result = put_back(combine(alone.registration, alone.stack, alone.box, alone.refined, search, phases), scans)
     return dataclasses.replace(result, population=dataclasses.replace(used.weight, weight=1.0))
+
+
+def check_range(scan: Scan) -> None:
+    """Raise InputRefusedError for values whose squares are no normal numbers of 32 bits."""
+    low, high = float(scan.values.min()), float(scan.values.max())
+    if high - low < SMALLEST or max(abs(low), abs(high)) > LARGEST:
+        raise InputRefusedError(
+            f"{scan.name}: its values go from {low:.3g} to {high:.3g}, too far from 1 to compute with (a range of at "
+            f"least {SMALLEST:g}, and at most {LARGEST:g}); give it in other units"
+        )
 
 
 def check_coarser(scans: Sequence[Scan], prior: PriorBundle | None, spacing: float | None) -> None:

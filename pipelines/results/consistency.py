@@ -46,7 +46,7 @@ def super_resolved(files: Sequence[ScanFile], parameters: Entry, result: Reconst
             "interpolated_slices": ranges([i for i, w in enumerate(reach.tolist()) if w == 0]),
         },
         explained_by_the_scans={
-            "mean": float(result.measured.mean()),
+            "mean": float(result.measured[result.prior_weight > 0].mean()) if (result.prior_weight > 0).any() else 0.0,
             "standard_error_of_a_voxel": result.measured_error,
         },
         source=source_record(first.path, first.header),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,7 @@ from brgm_med.self_prior.weights import FILE
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.geometry import Grid
 from tests.heads import template_head
-from tests.spheres import QUICK, SIZE, scan_of, spheres
+from tests.spheres import QUICK, SIZE, STEP, scan_of, spheres
 
 
 @cache
@@ -96,6 +97,26 @@ def test_a_scan_that_would_be_its_own_result_is_refused_at_once() -> None:
     thick = Scan(spheres(), grid, AcquisitionModel((1.0, 1.0, 2.0), "box", 2), name="overlapping")
     with pytest.raises(InputRefusedError, match=r"^overlapping: slices every 1 mm"):
         reconstruct_volume(thick, phases=unreachable)
+
+
+@pytest.mark.parametrize("factor", [1e-41, 1e-30, 1e28, 1e34])
+def test_values_too_far_from_1_are_refused(factor: float) -> None:
+    """Denormal numbers, and such as have no square: their statistics would be 0 or infinite."""
+    scan = scan_of(spheres(), 2, "far")
+    strange = dataclasses.replace(scan, values=(scan.values.double() * factor).float())
+    with pytest.raises(InputRefusedError, match=r"far: its values go from .* too far from 1"):
+        reconstruct_volume(strange, search=QUICK)
+
+
+@pytest.mark.parametrize(("slices", "factor"), [(1, 1.0), (2, 1e-9), (3, 1e9)])
+def test_few_slices_and_units_far_from_1_are_reconstructed(slices: int, factor: float) -> None:
+    scan = scan_of(spheres(), 2)
+    few = Scan(factor * scan.values[..., :slices], Grid((SIZE, SIZE, slices), scan.grid.affine), scan.acquisition)
+    result = reconstruct_volume(few, search=VOLUME.limited_to(1))
+    assert result.image.shape == (1, SIZE, SIZE, slices * STEP)
+    (measurement,) = result.measurements
+    error = measurement.operator(result.image) - measurement.values
+    assert error.abs().max() < 1e-5 * factor * 150
 
 
 def test_what_is_resampled_goes_on_at_its_edges() -> None:
