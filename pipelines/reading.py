@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,9 +50,8 @@ def acquisition_of(
     if thickness is not None or gap is not None or profile is not None:
         if along is None:
             along = slice_axis(content, grid) if series is None else 2
-        return AcquisitionModel.from_flags(
-            grid, thickness, gap, profile or "box", axis=along
-        ), "stated on the command line"
+        model = AcquisitionModel.from_flags(grid, thickness, gap, profile or "box", axis=along)
+        return placed(model, series), "stated on the command line"
     stated = stated_acquisition(scan, grid, series, content, along)
     if stated is not None:
         return stated
@@ -59,8 +59,16 @@ def acquisition_of(
     if series is not None and series.thickness is not None:  # stated, and not positive
         origin += f"; its Slice Thickness is {series.thickness:g}"
     if along is not None:
-        return AcquisitionModel.from_flags(grid, axis=along), f"{origin}; slice axis stated on the command line"
-    return AcquisitionModel.from_header(grid), origin
+        origin += "; slice axis stated on the command line"
+        return placed(AcquisitionModel.from_flags(grid, axis=along), series), origin
+    return placed(AcquisitionModel.from_header(grid), series), origin
+
+
+def placed(model: AcquisitionModel, series: Series | None) -> AcquisitionModel:
+    """The model with each slice of a DICOM series where it was measured; without them along another axis."""
+    if series is None or not series.offsets or model.offsets or model.axis not in (None, 2):
+        return model
+    return dataclasses.replace(model, axis=2, offsets=series.offsets)
 
 
 def stated_acquisition(
@@ -82,9 +90,9 @@ def stated_acquisition(
     if series is not None and series.thickness is not None and series.thickness > 0:
         along = 2 if axis is None else axis
         thickness = replaced(grid.spacing, along, series.thickness)
-        return AcquisitionModel(thickness, "box", along, True), "stated in the DICOM header"
+        return placed(AcquisitionModel(thickness, "box", along, True), series), "stated in the DICOM header"
     model = stated_slices(metadata, grid, str(scan), axis)
-    return None if model is None else (model, "SliceThickness stated in the JSON file beside the scan")
+    return None if model is None else (placed(model, series), "SliceThickness stated in the JSON file beside the scan")
 
 
 def metadata_beside(scan: Path) -> dict[str, Any]:

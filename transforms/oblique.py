@@ -41,10 +41,14 @@ def oblique_profile(
     for axis, (thickness, spacing) in enumerate(zip(model.thickness, scan.spacing, strict=True)):
         places, weights = profile_nodes(thickness, model.profile_along(axis), finest)
         nodes.append((places / spacing, weights))
+    shifts = None
+    if model.offsets and model.axis is not None:
+        shifts = torch.zeros(3, max(scan.shape), dtype=torch.float64)
+        shifts[model.axis, : len(model.offsets)] = torch.tensor(model.offsets) / scan.spacing[model.axis]
     if chosen is None:
-        chosen = ObliqueProfile(to_source, source.shape, scan.shape, nodes).covered()
+        chosen = ObliqueProfile(to_source, source.shape, scan.shape, nodes, shifts=shifts).covered()
         chosen = chosen if measured is None else chosen & measured
-    return ObliqueProfile(to_source, source.shape, scan.shape, nodes, use=chosen)
+    return ObliqueProfile(to_source, source.shape, scan.shape, nodes, use=chosen, shifts=shifts)
 
 
 def acquire_turned(volume: Tensor, grid: Grid, scan: Grid, model: AcquisitionModel) -> Tensor:

@@ -199,12 +199,12 @@ def check_orientation(stated: Hypothesis, turned: Hypothesis) -> None:
     if stated.information >= LEAST_INFORMATION and advantage >= LEAST_ADVANTAGE:
         return
     check_covered(stated.covered)
-    small = (
-        f" (of the sizes that are tried it fits best at the smallest, {SIZES[0]:g} of an adult's: a small child's head, or "
-        "voxels of a wrong size, are no fault of the orientation)"
-        if stated.size == SIZES[0]
-        else ""
-    )
+    small = ""
+    if stated.size == SIZES[0]:
+        small = (
+            f" (of the sizes that are tried it fits best at the smallest, {SIZES[0]:g} of an adult's: a small child's "
+            "head, or voxels of a wrong size, are no fault of the orientation)"
+        )
     if turned.information >= LEAST_INFORMATION and advantage <= 1 / LEAST_ADVANTAGE:
         raise InputRefusedError(
             "this does not look like a head in the orientation that its header states: it fits better "

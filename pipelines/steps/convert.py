@@ -11,7 +11,7 @@ from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
 from brgm_med.files import check_output, replacing, write_json
 from brgm_med.pipelines.console import say
-from brgm_med.pipelines.reading import say_tolerated, sidecar_of, stated_acquisition
+from brgm_med.pipelines.reading import placed, say_tolerated, sidecar_of, stated_acquisition
 from brgm_med.pipelines.results.target import taken_back
 from brgm_med.transforms.formats import for_reading, nifti, stem
 
@@ -68,7 +68,7 @@ def stated_entry(scan: Path, header: Header, metadata: Mapping[str, Any]) -> dic
 
     grid = Grid(header.shape, header.affine)
     stated = stated_acquisition(scan, grid, header.series, metadata)
-    model = AcquisitionModel.from_header(grid) if stated is None else stated[0]
+    model = placed(AcquisitionModel.from_header(grid), header.series) if stated is None else stated[0]
     for clause in contradictions(metadata, grid, model):
         say(f"warning: {scan.name}: {clause}")
-    return {} if stated is None else model.to_sidecar(grid)
+    return model.to_sidecar(grid) if stated is not None or model.offsets else {}
