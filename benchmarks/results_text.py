@@ -97,8 +97,8 @@ def _about(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluati
         "",
         "**Methods**: `map` is the generator's MAP over its latent inputs; `+blend` blends a result with the "
         "linear-Gaussian posterior mean, `+consistency` projects it onto what was measured, and `+orthogonal` does so "
-        "orthogonally. Ours here are `map+blend+consistency` (`reconstruct_slices`), and without the blend, as "
-        "the population prior alone does in `brgm-med sr`, `map+consistency`. "
+        "orthogonally. Ours here are `map+blend+consistency`, the blend 0.7 : 0.3, and without the blend, as "
+        "`reconstruct_slices` and the population prior alone do, `map+consistency`. "
         "`pca`: the linear-Gaussian MAP of 1500 components. "
         "`tv`, `dip`: total variation and the deep image prior (deepinv). `pulse`: PULSE's energies with our solver. "
         "`projection-a` to `-f`: the steps of the paper's Fig. 3, from StyleGAN2's inversion (a) to the paper's own "
