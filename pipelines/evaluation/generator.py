@@ -30,8 +30,8 @@ def generator_map(setting: Setting) -> Method:
 
 
 def blended(setting: Setting, image: Tensor, y: Tensor, corruption: nn.Module) -> Tensor:
-    """0.7 parts of `image` and 0.3 of the posterior mean of the prior's linear-Gaussian companion. They err differently:
-    in squared error the blend is better than either, and it is less sharp. Without a companion: the image."""
+    """0.7 parts of `image` and 0.3 of the posterior mean of the prior's linear-Gaussian companion; the image, where the
+    prior has none. The two err differently: in squared error the blend is better than either, and it is less sharp."""
     if not setting.bundle.volumetric:
         return image
     linear = setting.bundle.linear.at(list(setting.index))
