@@ -4,8 +4,8 @@
                                        [--thickness MM | --factor F | --hole MM]
 
 The cases and the scores are those of benchmarks/self_prior.py measure; a table for each case, a down, b across. Or of
-the first two validation heads of IXI: in turned slices of so many mm; with voxels F times as large along R and S; with a
-spherical hole of so many mm in the middle of the brain, filled from its rim plus b times what the population prior adds
+the first two validation heads of IXI: in turned slices of so many mm; with voxels F times as large along R and S; with
+a spherical hole of so many mm in the middle of the head, filled from its rim plus b times what that prior adds to it
 (PSNR in the hole, LPIPS of the slices through it).
 """
 
