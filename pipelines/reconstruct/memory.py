@@ -9,12 +9,13 @@ from brgm_med.errors import InputRefusedError
 from brgm_med.pipelines.reconstruct.measurement import Scan
 from brgm_med.transforms.geometry import Grid
 
-PROCESS, SEARCH = 1.2e9, 2.5e9
-"""Bytes of the process and of learning from a scan; of a population prior's search, on whatever grid."""
+PROCESS, SEARCH = 1.2e9, 0.5e9
+"""Bytes of the process and of learning from a scan; of a population prior's search, on whatever grid. Measured: 1.1 and
+1.4 GB in all on small grids."""
 
-VOXEL, JOINT_VOXEL = 110, 450
+VOXEL, JOINT_VOXEL = 110, 300
 """Bytes a voxel of the result: of one scan, and where several are made consistent together. Measured on a CPU, one
-scan: 81 to 104 on grids of 17 and 6 million voxels."""
+scan: 81 to 104 on grids of 17 and 6 million voxels; two: 270 on 2 million."""
 
 MATRICES = 6
 """Matrices of n x n float64 that a projection holds for an axis of n voxels."""
