@@ -113,7 +113,8 @@ def _rounded(levels: Tensor, counts: Tensor, most: int) -> bool:
 def noise_of_scan(values: Tensor, axis: int, measured: Tensor | None = None) -> NoiseLevel:
     """From a scan [X, Y, Z], slices along `axis`; white noise at the scale of its pixels.
 
-    `measured` [X, Y, Z] bool: voxels that are no constant surroundings; None: all.
+    `measured` [X, Y, Z] bool: voxels that are no constant surroundings; None: all. Where air is partly set to a value,
+    the rest of it tells; where single pixels of it are, or it was cut off below a threshold, it tells nothing.
 
     The diagonal wavelet coefficients of each plane hold noise and little else (Donoho and Johnstone 1994). Their mean
     square in a block is distributed as chi-squared, so that the quietest blocks tell the noise: the tenth percentile
