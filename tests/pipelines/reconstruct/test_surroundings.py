@@ -63,6 +63,17 @@ def test_padding_does_not_ring_into_the_scan(level: float) -> None:
     assert (image - truth).square().mean() < 1.6 * (whole - truth).square().mean()
 
 
+def test_holes_of_a_stripped_head_are_surroundings_too() -> None:
+    scan = set_to(0.0, scan_of(spheres(), 2)).values[0]
+    scan[18:22, 18:22, 4:6] = 0
+    found = surroundings(scan.numpy())
+    assert found is not None
+    assert not found.measured[18:22, 18:22, 4:6].any()
+    scan[0, 0, 0] = -1  # no magnitudes
+    found = surroundings(scan.numpy())
+    assert found is None or found.measured[18:22, 18:22, 4:6].all()
+
+
 def test_it_is_said() -> None:
     lines: list[str] = []
     reconstruct_volume(set_to(-1000.0, scan_of(spheres(), 2)), search=QUICK, message=lines.append)
