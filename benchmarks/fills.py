@@ -1,6 +1,6 @@
 """Spherical holes in whole heads of every contrast, filled: by `inpaint`, with and without its texture, and by others.
 
-    python benchmarks/holes.py --data ../shared/data [--which validation|test] [--only TEXT] [--prior NAME|DIR]
+    python benchmarks/fills.py --data ../shared/data [--which validation|test] [--only TEXT] [--prior NAME|DIR]
 
 A hole of 20 and one of 40 mm in the right half of each brain. PSNR in the hole, on the range from the scan's 0.5th to
 its 99.5th percentile; LPIPS (AlexNet) of the box around it and 8 voxels more, in the coronal slices through it, axial
