@@ -46,8 +46,8 @@ NAMES = {
     "prior": "name sha256 finest_detail_mm finest_detail_pixels weight reason iterations extra_blur "
     "slice_spacing_in_pixels true_pixels_mm",
     "population_prior": "name sha256 finest_detail_mm weight reason",
-    "acquisition": "Thickness Spacing SliceAxis Profile Origin Stated",
-    "parameters": "factor steps noise seed perceptual weights covariance_mm spacing_mm device precision",
+    "acquisition": "Thickness Spacing SliceAxis Profile Offsets Origin Stated",
+    "parameters": "factor steps noise seed perceptual weights covariance_mm spacing_mm device threads precision",
     "registration": "correlation scale template_to_scan refined not_identified",
     "noise": "deviation kind",
     "coverage": "voxels_with_prior slice_axis interpolated_slices",

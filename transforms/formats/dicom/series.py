@@ -44,6 +44,7 @@ class Series:
     is enhanced. `frames` says, for every slice, which frame of its file it is, counted from 0. `shape` is (columns,
     rows, slices); `affine` [4, 4], float64, index -> world RAS mm. `thickness` is the Slice Thickness, mm, where all
     slices state one and the same. `tolerated`: oddities of the headers that were passed over, a clause each.
+    `offsets`: of each slice along the normal from its place on the affine's even grid, mm; empty where all are even.
     """
 
     files: tuple[Path, ...]
@@ -53,6 +54,7 @@ class Series:
     affine: Affine
     thickness: float | None
     tolerated: tuple[str, ...] = ()
+    offsets: tuple[float, ...] = ()
 
     @property
     def enhanced(self) -> bool:
@@ -130,7 +132,7 @@ def series_of(stack: Stack) -> Series:
         thickness = None
     headers = tuple(read_header(f) for f in files)
     frames = tuple(s.frame for s in ordered)
-    return Series(files, headers, frames, shape, placement.affine, thickness, placement.tolerated)
+    return Series(files, headers, frames, shape, placement.affine, thickness, placement.tolerated, placement.offsets)
 
 
 def the_series(path: Path | str, choice: str | None = None) -> Series:
