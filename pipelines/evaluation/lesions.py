@@ -92,18 +92,23 @@ def brain(image: Tensor, grid: Grid, template: Template) -> Tensor:
     return resample(template.mask, template.grid, grid, np.linalg.inv(pose).astype(np.float64), mode="nearest")[0] > 0.5
 
 
+def depth_in(mask: Tensor, grid: Grid) -> NDArray[np.float64]:
+    """Of each voxel of a mask [X, Y, Z]: mm to the nearest that is not in it, or lies beyond the grid."""
+    padded = ndi.distance_transform_edt(np.pad(mask.numpy(), 1), grid.spacing)
+    return np.asarray(padded[1:-1, 1:-1, 1:-1])
+
+
 def placed(image: Tensor, grid: Grid, region: Tensor, seed: int) -> list[Sphere]:
     """Spheres for a head [X, Y, Z]: of each diameter a bright one and a dark one.
 
-    Each lies in tissue, and with its surroundings in `region` [X, Y, Z] bool; `APART` of each other; else anywhere,
-    by `seed`. Raises InputRefusedError where one has no room.
+    Each lies in tissue, and with its surroundings in `region` [X, Y, Z] bool, both but for half a voxel; `APART` of
+    each other; else anywhere, by `seed`. Raises InputRefusedError where one has no room.
     """
     random, middle = np.random.default_rng(seed), float(image[region].double().median())
     tissue = region & (image > TISSUE[0] * middle) & (image < TISSUE[1] * middle)
-    to_edge, to_other = (ndi.distance_transform_edt(m.numpy(), grid.spacing) for m in (region, tissue))
     drawn = region.nonzero().numpy()
     drawn = drawn[random.permutation(len(drawn))]
-    room, depth = to_edge[tuple(drawn.T)], to_other[tuple(drawn.T)]
+    room, depth = (depth_in(mask, grid)[tuple(drawn.T)] for mask in (region, tissue))
     centres = (drawn + random.uniform(-0.5, 0.5, drawn.shape)) @ grid.affine[:3, :3].T + grid.affine[:3, 3]
     spheres: list[Sphere] = []
     for diameter in DIAMETERS:
