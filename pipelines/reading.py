@@ -10,6 +10,7 @@ from brgm_med.files import read_json
 from brgm_med.pipelines.console import say
 from brgm_med.transforms.formats import for_reading, stem
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
+from brgm_med.transforms.formats.dicom.passed import said
 
 if TYPE_CHECKING:
     from brgm_med.pipelines.reconstruct.measurement import Scan
@@ -105,13 +106,14 @@ def read_scan(
     flags: Flags = (None, None, None),
     choices: Choices = NO_CHOICES,
     noise: float | None = None,
+    allow_missing_files: bool = False,
 ) -> ScanFile:
     """Read a scan and say how it is taken to have been acquired, with warnings where its header is suspicious.
 
     `flags`: slice thickness, gap (mm) and profile, where a person states them; `noise`: its standard deviation; None:
-    to be estimated. Raises as `formats` and `acquisition_of` do.
+    to be estimated. `allow_missing_files`: see `dicom.series.the_series`. Raises as `formats` and `acquisition_of` do.
     """
-    source = for_reading(path, series=series).read(path, affine)
+    source = for_reading(path, series=series, allow_missing_files=allow_missing_files).read(path, affine)
 
     import torch
 
@@ -135,9 +137,13 @@ def read_scan(
 
 
 def say_tolerated(header: Header, name: str) -> None:
-    """A warning a line of what was passed over in the headers of a DICOM series."""
-    for clause in header.series.tolerated if header.series is not None else ():
+    """A warning a line of what was passed over in the headers of a DICOM series, and of files beside its own."""
+    if header.series is None:
+        return
+    for clause in header.series.tolerated:
         say(f"warning: {name}: {clause}")
+    if header.series.others:
+        say(f"warning: {name}: {said(header.series.others, withheld=name == WITHHELD)}")
 
 
 def doubtful(scan: Scan, finest: float) -> str | None:

@@ -113,7 +113,8 @@ def same(path: Path, sha256: str, certificate: dict[str, Any], key: str) -> None
 
 def _read(path: Path, form: Any, series: str | None = None) -> tuple[torch.Tensor, Grid, dict[str, Any]]:
     """[1, X, Y, Z] float32, its grid and its record; voxels that are no number (in a hole) as the lowest value."""
-    header, stored = for_reading(path, series=series).read_stored(path, form)
+    reader = for_reading(path, series=series, allow_missing_files=True)  # the reconstruction decided that
+    header, stored = reader.read_stored(path, form)
     values = header.decode(stored).astype(np.float32)
     finite = np.isfinite(values)
     if not finite.any():

@@ -40,6 +40,7 @@ def super_resolve(
     dtype: Literal["float32", "source"] = "float32",
     like: Path | None = None,
     choices: Choices = NO_CHOICES,
+    allow_missing_files: bool = False,
 ) -> Path:
     """Super-resolve the scan at `scan` into `out` (default: its name + `_brgm` beside it); returns `out`.
 
@@ -49,7 +50,8 @@ def super_resolve(
     scans of one head, in one world, give one result, which has the axes, the units and the format of the first;
     `series` then is one for each. `thickness`, `profile` and `gap` describe them all. `spacing`: of the result, mm, by
     default the finest of the scans and the prior. `noise`: its standard deviation in the scans' units; None: estimated
-    from the scan itself. For `out`, `like` and `choices` see `results.choose.target_of`.
+    from the scan itself. For `out`, `like` and `choices` see `results.choose.target_of`, for `allow_missing_files` (of
+    DICOM) `the_series`.
 
     The certificate (JSON) goes to `certificate`, by default beside the output, and so does the map of what was
     measured. Raises as the exit codes of `brgm_med.errors` say; nothing is left behind when it does.
@@ -60,7 +62,8 @@ def super_resolve(
     if len(named) != len(paths):
         raise UsageError(f"{len(paths)} scans, but {len(named)} series; name one for each scan, in their order")
     sources = zip(paths, named if like is None else [None] * len(paths), strict=True)
-    files = [read_scan(p, s, affine, (thickness, gap, profile), choices, noise) for p, s in sources]
+    flags = thickness, gap, profile
+    files = [read_scan(p, s, affine, flags, choices, noise, allow_missing_files) for p, s in sources]
     header, grid = files[0].header, files[0].scan.grid
     target = target_of(paths[0], out, header, like=like, series=named[0], dtype=dtype, choices=choices, force=force)
     certificate = check(target, paths, certificate)

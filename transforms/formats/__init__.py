@@ -7,6 +7,7 @@ from typing import Literal, overload
 
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.transforms.formats import dicom, nifti, picture, radiograph
+from brgm_med.transforms.formats.absent import refuse_absent
 from brgm_med.transforms.formats.dicom.archive import is_zip
 from brgm_med.transforms.formats.dicom.file import is_dicom
 from brgm_med.transforms.formats.format import Kind, PictureFormat, VolumeFormat, VolumeWriter
@@ -28,6 +29,7 @@ def _ending(path: Path) -> str | None:
 
 
 def _format(path: Path) -> VolumeFormat | PictureFormat:
+    refuse_absent(path)
     ending = _ending(path)
     if ending is not None and ending != ".dcm":
         return FORMATS[ending]
@@ -50,15 +52,20 @@ def kind_of(path: Path | str) -> Kind:
 
 
 @overload
-def for_reading(path: Path | str, kind: Literal["volume"] = "volume", series: str | None = None) -> VolumeFormat: ...
+def for_reading(
+    path: Path | str, kind: Literal["volume"] = "volume", series: str | None = None, allow_missing_files: bool = False
+) -> VolumeFormat: ...
 
 
 @overload
 def for_reading(path: Path | str, kind: Literal["picture"], series: str | None = None) -> PictureFormat: ...
 
 
-def for_reading(path: Path | str, kind: Kind = "volume", series: str | None = None) -> VolumeFormat | PictureFormat:
-    """The format that reads `path`; of DICOM volumes that called `series` (see `dicom.series.the_series`).
+def for_reading(
+    path: Path | str, kind: Kind = "volume", series: str | None = None, allow_missing_files: bool = False
+) -> VolumeFormat | PictureFormat:
+    """The format that reads `path`; of DICOM volumes that called `series`, perhaps without some of its files (see
+    `dicom.series.the_series`).
 
     Raises InputRefusedError for a file of the other kind, and as `kind_of` does; UsageError for `series` of no DICOM.
     """
@@ -67,7 +74,7 @@ def for_reading(path: Path | str, kind: Kind = "volume", series: str | None = No
     if kind != reader.KIND:
         raise InputRefusedError(f"{path}: is a {reader.KIND}, not a {kind}; give a {kind} ({', '.join(endings(kind))})")
     if isinstance(reader, dicom.Reader):
-        return dicom.Reader(series)
+        return dicom.Reader(series, allow_missing_files)
     if series is not None:
         raise UsageError(f"--series: is for DICOM; {path} holds one {reader.KIND}; leave it out")
     return reader

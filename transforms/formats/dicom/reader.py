@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import InputRefusedError, UsageError, refuse
-from brgm_med.transforms.formats.dicom.archive import is_directory, is_zip, named_by_zip
+from brgm_med.transforms.formats.dicom.archive import is_directory, is_zip, named_by_zip, visible_files
 from brgm_med.transforms.formats.dicom.classic import rescale
 from brgm_med.transforms.formats.dicom.file import (
     check_integers,
@@ -38,9 +38,10 @@ FORM = "DICOM"
 
 @dataclass(frozen=True)
 class Reader:
-    """The format of the DICOM volume called `choice` (see `the_series`)."""
+    """The format of the DICOM volume called `choice`, of files that may be missing or not (see `the_series`)."""
 
     choice: str | None = None
+    allow_missing_files: bool = False
     KIND: ClassVar[Literal["volume"]] = "volume"
     ENDINGS: ClassVar[tuple[str, ...]] = ()
 
@@ -59,7 +60,7 @@ class Reader:
         """
         if affine not in ("auto", FORM):
             raise UsageError(f"--affine {affine}: is for NIfTI, and {path} is DICOM; leave it out")
-        return _read(Path(path), the_series(path, self.choice))
+        return _read(Path(path), the_series(path, self.choice, self.allow_missing_files))
 
     def read_header(self, path: Path | str, affine: str = "auto") -> Header:
         return self.read_stored(path, affine)[0]
@@ -74,7 +75,7 @@ def is_volume(path: Path) -> bool:
         return True
     if not path.is_dir():
         return is_directory(path) or _is_slice(path)
-    for file in sorted(path.rglob("*")):
+    for file in visible_files(path):
         if file.is_file() and is_dicom(file):
             with suppress(InputRefusedError):
                 if _is_slice(file):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from brgm_med.transforms.formats.affine import TOLERANCE_MM, Affine, corner_dist
 from brgm_med.transforms.formats.dicom.archive import files_in, named_by_zip
 from brgm_med.transforms.formats.dicom.classic import SHARED
 from brgm_med.transforms.formats.dicom.file import is_slice, read_header, strict
+from brgm_med.transforms.formats.dicom.passed import Passed, refuse_missing
 from brgm_med.transforms.formats.dicom.slice import MARKS, Slice, slices_of
 from brgm_med.transforms.formats.dicom.stack import IDENTITY, Stack, divided, identity
 
@@ -43,7 +44,8 @@ class Series:
     `files` and `headers` (without pixel data) are one a slice and in the order of slices, or one in all where the file
     is enhanced. `frames` says, for every slice, which frame of its file it is, counted from 0. `shape` is (columns,
     rows, slices); `affine` [4, 4], float64, index -> world RAS mm. `thickness` is the Slice Thickness, mm, where all
-    slices state one and the same. `tolerated`: oddities of the headers that were passed over, a clause each.
+    slices state one and the same. `tolerated`: oddities of the headers that were passed over, a clause each; `others`:
+    the files beside those of DICOM.
     """
 
     files: tuple[Path, ...]
@@ -53,6 +55,7 @@ class Series:
     affine: Affine
     thickness: float | None
     tolerated: tuple[str, ...] = ()
+    others: tuple[Passed, ...] = ()
 
     @property
     def enhanced(self) -> bool:
@@ -71,11 +74,16 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The volumes of a place, how many DICOM files are no slices (`others`) and how many files no DICOM (`skipped`)."""
+    """The volumes of a place, how many DICOM files are no slices (`others`), and the files that are no DICOM."""
 
     stacks: tuple[Stack, ...]
     others: int
-    skipped: int
+    no_dicom: tuple[Passed, ...]
+
+    @property
+    def skipped(self) -> int:
+        """The number of files that are no DICOM."""
+        return len(self.no_dicom)
 
 
 def find_series(path: Path) -> Found:
@@ -103,7 +111,7 @@ def find_series(path: Path) -> Found:
         parts = list(divided(slices))
         stacks += [Stack(name if len(parts) == 1 else f"{name}/{i}", *part) for i, part in enumerate(parts, 1)]
     stacks.sort(key=lambda s: (_order(_number(s.slices[0])), s.header.get("SeriesInstanceUID", "")))
-    return Found(tuple(stacks), others, files.skipped)
+    return Found(tuple(stacks), others, files.others)
 
 
 def _number(one: Slice) -> str:
@@ -133,20 +141,22 @@ def series_of(stack: Stack) -> Series:
     return Series(files, headers, frames, shape, placement.affine, thickness, placement.tolerated)
 
 
-def the_series(path: Path | str, choice: str | None = None) -> Series:
+def the_series(path: Path | str, choice: str | None = None, allow_missing_files: bool = False) -> Series:
     """The one volume of DICOM slices at `path`, or, of several, the one called `choice`.
 
     `choice` is the number or UID of a series, and /1, /2 ... after it for one of several volumes in it, as `brgm-med
-    series` lists them. Raises InputRefusedError where nothing, or not one alone, is chosen, and for slices that are not
-    one volume.
+    series` lists them. Raises InputRefusedError where nothing, or not one alone, is chosen, for slices that are not one
+    volume, and, unless `allow_missing_files`, where a file that is passed over may be one of its slices (see `passed`).
     """
     path = Path(path)
     volumes = find_series(path)
+    if not allow_missing_files:
+        refuse_missing(path, volumes.no_dicom)
     if not volumes.stacks:
         problem = f"{volumes.others} DICOM files without a place in space (such as secondary captures), and no slices"
         refuse(path, f"holds {problem}", "give slices of MR or CT")
     with named_by_zip():
-        return series_of(chosen(path, volumes.stacks, choice))
+        return replace(series_of(chosen(path, volumes.stacks, choice)), others=volumes.no_dicom)
 
 
 def chosen(path: Path, stacks: Sequence[Stack], choice: str | None) -> Stack:
