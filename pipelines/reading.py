@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -11,6 +12,7 @@ from brgm_med.pipelines.console import say
 from brgm_med.transforms.formats import for_reading, stem
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 from brgm_med.transforms.formats.dicom.passed import said
+from brgm_med.transforms.formats.visible import identical
 
 if TYPE_CHECKING:
     from brgm_med.pipelines.reconstruct.measurement import Scan
@@ -144,6 +146,20 @@ def say_tolerated(header: Header, name: str) -> None:
         say(f"warning: {name}: {clause}")
     if header.series.others:
         say(f"warning: {name}: {said(header.series.others, withheld=name == WITHHELD)}")
+
+
+def say_identical(paths: Sequence[Path], trained: Sequence[Path] = ()) -> None:
+    """A warning where files of `paths` hold the same, which then counts twice; where it is `trained` on and held out,
+    that is said."""
+    groups = identical(paths)
+    if groups:
+        count, names = sum(len(group) - 1 for group in groups), " and ".join(path.name for path in groups[0][:2])
+        more = "" if count == 1 else f", and {count - 1} more"
+        say(f"warning: {names} hold the same, byte for byte{more}: each counts as a subject of its own")
+    part = set(trained)
+    leaks = [group for group in groups if part and any(p in part for p in group) and any(p not in part for p in group)]
+    if leaks:
+        say(f"warning: {leaks[0][0].name} is trained on and, under another name, held out: its measure says nothing")
 
 
 def doubtful(scan: Scan, finest: float) -> str | None:

@@ -11,6 +11,7 @@ from brgm_med.transforms.formats.absent import refuse_absent
 from brgm_med.transforms.formats.dicom.archive import is_zip
 from brgm_med.transforms.formats.dicom.file import is_dicom
 from brgm_med.transforms.formats.format import Kind, PictureFormat, VolumeFormat, VolumeWriter
+from brgm_med.transforms.formats.visible import visible_files
 
 READERS: tuple[VolumeFormat | PictureFormat, ...] = (nifti, picture, radiograph)
 """The formats that are known by a name. DICOM is a volume or a picture by its content (see `_format`)."""
@@ -91,14 +92,16 @@ def for_writing(path: Path | str) -> VolumeWriter:
 def pictures_in(folder: Path | str) -> list[Path]:
     """The pictures in `folder` and below, hidden ones aside, by name and then by path.
 
-    Raises InputRefusedError where there are none.
+    Raises InputRefusedError where there are none, and for one whose content is not there.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputRefusedError(f"{folder}: is not a folder; give a folder of pictures")
-    files = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
     claimed = endings("picture")
-    pictures = [p for p in files if _ending(p) in claimed or (_ending(p) is None and is_dicom(p))]
+    files = [p for p in visible_files(folder) if not p.is_dir()]
+    pictures = [p for p in files if _ending(p) in claimed or (_ending(p) is None and p.is_file() and is_dicom(p))]
+    for path in pictures:
+        refuse_absent(path)
     if not pictures:
         raise InputRefusedError(f"{folder}: holds no picture ({', '.join(claimed)}); give a folder of pictures")
     return sorted(pictures, key=lambda p: (p.name, p.as_posix()))

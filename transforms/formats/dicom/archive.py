@@ -16,6 +16,7 @@ from brgm_med.errors import InputRefusedError, refuse
 from brgm_med.transforms.formats.absent import LONGEST
 from brgm_med.transforms.formats.dicom.file import MAGIC, MEDIA_DIRECTORY, PREAMBLE, is_dicom, read_whole, strict
 from brgm_med.transforms.formats.dicom.passed import Passed, passed, passed_content, refuse_missing, with_missing
+from brgm_med.transforms.formats.visible import is_hidden, visible_files
 
 MAX_MEMBERS = 100_000
 MAX_BYTES = 2**33
@@ -90,32 +91,9 @@ def named_by_zip() -> Iterator[None]:
         raise InputRefusedError(text) from error
 
 
-def is_hidden(name: str) -> bool:
-    """True for a file or a folder whose name begins with a dot."""
-    return name.startswith(".")
-
-
-def visible_files(folder: Path) -> Iterator[Path]:
-    """What is in `folder` and below, folders aside, by path; links to folders are not followed, but given.
-
-    Files and folders whose names begin with a dot are left out. Raises InputRefusedError where one cannot be read.
-    """
-
-    def unreadable(error: OSError) -> None:
-        refuse(error.filename or folder, f"cannot be read ({error.strerror})", "check the permissions")
-
-    every: list[Path] = []
-    for at, folders, names in os.walk(folder, onerror=unreadable):
-        every += [Path(at, name) for name in folders if Path(at, name).is_symlink()] + [
-            Path(at, name) for name in names
-        ]
-        folders[:] = [name for name in folders if not is_hidden(name)]
-    return iter(sorted(path for path in every if not is_hidden(path.name)))
-
-
 def walk(folder: Path) -> tuple[tuple[Path, ...], tuple[Passed, ...]]:
     """The DICOM files in `folder` and below, by name, and the others."""
-    every = list(visible_files(folder))
+    every = visible_files(folder)
     dicom = tuple(p for p in every if p.is_file() and is_dicom(p))
     others = [passed(p, p.relative_to(folder)) for p in sorted(set(every) - set(dicom))]
     return dicom, with_missing(others, [p.relative_to(folder).as_posix() for p in dicom])
