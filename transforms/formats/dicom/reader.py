@@ -7,7 +7,7 @@ not applied, and MONOCHROME1 is turned within the range that Bits Stored declare
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -104,6 +104,9 @@ def _read(path: Path, series: Series) -> tuple[Header, NDArray[np.generic]]:
     if len(set(scales)) > 1 or len({p.dtype for p in planes}) > 1:
         planes = [(p * s + i).astype(np.float32) for p, (s, i) in zip(planes, scales, strict=True)]
         slope, inter = 1.0, 0.0
+    if any(header.get("RescaleSlope", 1) is None for header in series.headers):
+        clause = "the Rescale Slope in some of its headers is empty; taken as 1"
+        series = replace(series, tolerated=(*series.tolerated, clause))
     stored = np.stack(planes).transpose(2, 1, 0)
     return Header(path, series.shape, series.affine, FORM, stored.dtype, slope, inter, series=series), stored
 
@@ -117,8 +120,6 @@ def _pixels(file: Path) -> NDArray[Any]:
     if image.get("ModalityLUTSequence"):
         refuse(file, "has a modality look-up table", "export it with a rescale slope and intercept")
     pixels = stored_pixels(file, image).reshape(-1, int(image.Rows), int(image.Columns))
-    if pixels.min() < low or pixels.max() > high:
-        refuse(file, f"has pixels beyond the {image.BitsStored} bits that it declares", "correct its header")
     turned = image.PhotometricInterpretation == "MONOCHROME1"
     dtype = f"{'i' if image.PixelRepresentation else 'u'}{int(image.BitsAllocated) // 8}"
     return (low + high - pixels.astype(np.int64) if turned else pixels).astype(dtype)

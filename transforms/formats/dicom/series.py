@@ -16,18 +16,19 @@ from brgm_med.transforms.formats.dicom.archive import files_in, named_by_zip
 from brgm_med.transforms.formats.dicom.classic import SHARED
 from brgm_med.transforms.formats.dicom.file import is_slice, read_header, strict
 from brgm_med.transforms.formats.dicom.passed import Passed, refuse_missing
-from brgm_med.transforms.formats.dicom.slice import MARKS, Slice, slices_of
+from brgm_med.transforms.formats.dicom.slice import GRIDS, MARKS, Slice, slices_of
 from brgm_med.transforms.formats.dicom.stack import IDENTITY, Stack, divided, identity
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-TAGS = [
+TAGS: list[str | tuple[int, int]] = [
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality"),
     *(*IDENTITY, "FrameOfReferenceUID", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient"),
     *("ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
     *("ConcatenationUID", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *(classic for classic, _, _ in MARKS.values()),
+    *(tag for group, element in GRIDS for tag in ((group, 0x0010), (group, element))),
 ]
 """Read before one series is chosen."""
 
