@@ -71,7 +71,10 @@ def inpaint(parser: argparse.ArgumentParser) -> Handler:
     """Fill a hole in a head scan (or a picture); every other voxel stays as it is."""
     scan_arguments(parser)
     parser.add_argument(
-        "--mask", type=Path, required=True, help="integer image, on any grid; voxels that are not 0 are unknown"
+        "--mask",
+        type=Path,
+        required=True,
+        help="integers or a DICOM SEG, on any grid; where it is not 0 is unknown",
     )
     parser.add_argument("--mask-known", action="store_true", help="voxels of the mask that are 0 are unknown instead")
     reconstruction_arguments(parser)

@@ -18,7 +18,7 @@ from brgm_med.pipelines.results.records import file_record, source_record
 from brgm_med.priors import AUTO, SELF
 from brgm_med.priors.bundle import find
 from brgm_med.transforms.acquire import AcquisitionModel
-from brgm_med.transforms.formats import for_reading
+from brgm_med.transforms.formats import for_reading, read_mask
 from brgm_med.transforms.formats.affine import RAS_LPS
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.register import head_centre, resample_cubic
@@ -153,7 +153,7 @@ def inferred_on(
     if mask is not None:
         from brgm_med.pipelines.reconstruct.hole import hole_on
 
-        header, stored = for_reading(mask).read_stored(mask, "auto")
+        header, stored = read_mask(mask)
         same(mask, source_record(mask, header)["sha256"], certificate, "mask")
         on = Grid(header.shape, header.affine)
         hole, _ = hole_on(header.decode(stored), on, grid, bool(at(certificate, "mask", "known")))

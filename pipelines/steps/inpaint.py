@@ -18,7 +18,7 @@ from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.publish import announce, check, publish
 from brgm_med.pipelines.results.records import file_record, prior_record, registration_record, source_record
 from brgm_med.priors import DEFAULT
-from brgm_med.transforms.formats import for_reading
+from brgm_med.transforms.formats import for_reading, read_mask
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def inpaint(
     reader = for_reading(scan, series=own_series, allow_missing_files=allow_missing_files)
     header, stored = reader.read_stored(scan, affine)
     say_tolerated(header, called(scan, choices))
-    mask_header, mask_stored = for_reading(mask).read_stored(mask, "auto")
+    mask_header, mask_stored = read_mask(mask)
     target = target_of(scan, out, header, like=like, series=series, choices=choices, force=force)
     certificate = check(target, (scan, mask), certificate)
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, overload
 
-from brgm_med.errors import InputRefusedError, UsageError
+import numpy as np
+from numpy.typing import NDArray
+
+from brgm_med.errors import InputRefusedError, UsageError, refuse
 from brgm_med.transforms.formats import dicom, nifti, picture, radiograph
 from brgm_med.transforms.formats.absent import refuse_absent
+from brgm_med.transforms.formats.dicom import segmentation
 from brgm_med.transforms.formats.dicom.archive import is_zip
 from brgm_med.transforms.formats.dicom.file import is_dicom
 from brgm_med.transforms.formats.format import Kind, PictureFormat, VolumeFormat, VolumeWriter
+from brgm_med.transforms.formats.header import Header
 from brgm_med.transforms.formats.visible import visible_files
 
 READERS: tuple[VolumeFormat | PictureFormat, ...] = (nifti, picture, radiograph)
@@ -35,6 +40,8 @@ def _format(path: Path) -> VolumeFormat | PictureFormat:
     if ending is not None and ending != ".dcm":
         return FORMATS[ending]
     if path.is_dir() or is_zip(path) or is_dicom(path):
+        if segmentation.is_segmentation(path):
+            refuse(path, "is a segmentation, no image", "give the image, and this as its mask (inpaint --mask)")
         return dicom.Reader() if dicom.is_volume(path) else radiograph
     if ending is not None:
         return FORMATS[ending]
@@ -79,6 +86,18 @@ def for_reading(
     if series is not None:
         raise UsageError(f"--series: is for DICOM; {path} holds one {reader.KIND}; leave it out")
     return reader
+
+
+def read_mask(path: Path | str) -> tuple[Header, NDArray[np.generic]]:
+    """The header and the stored voxels [X, Y, Z] of a mask: a volume, or a DICOM segmentation.
+
+    Raises InputRefusedError as the format's `read_stored` does.
+    """
+    path = Path(path)
+    refuse_absent(path)
+    if segmentation.is_segmentation(path):
+        return segmentation.read_stored(path)
+    return for_reading(path).read_stored(path, "auto")
 
 
 def for_writing(path: Path | str) -> VolumeWriter:
