@@ -10,6 +10,7 @@ import numpy as np
 
 from brgm_med.errors import InputRefusedError
 from brgm_med.transforms.formats.dicom.archive import named_by_zip
+from brgm_med.transforms.formats.dicom.elements import whole
 from brgm_med.transforms.formats.dicom.passed import said
 from brgm_med.transforms.formats.dicom.series import find_series
 
@@ -73,11 +74,11 @@ def describe(stack: Stack, source: Path) -> dict[str, Any]:
     return {
         "series": stack.name,
         "uid": str(header.get("SeriesInstanceUID", "")),
-        "number": header.get("SeriesNumber"),
+        "number": whole(header.get("SeriesNumber")),
         "modality": str(header.get("Modality") or ""),
         "description": str(header.get("SeriesDescription") or ""),
         "part": stack.part,
-        "shape": [int(header.get(k) or 0) for k in ("Columns", "Rows")] + [len(stack.slices)],
+        "shape": [whole(header.get(k)) or 0 for k in ("Columns", "Rows")] + [len(stack.slices)],
         "spacing": spacing,
         "orientation": _orientation(stack),
         "files": len({s.file for s in stack.slices}),

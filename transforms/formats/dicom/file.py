@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from brgm_med.errors import InputRefusedError, refuse
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+Header = TypeVar("Header", bound="Dataset")
 
 PREAMBLE, MAGIC = 128, b"DICM"
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
@@ -35,6 +37,12 @@ PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 """Double Float, Float and (all other) Pixel Data."""
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
+KINDS = (
+    *({"US", "SS", "UL", "SL", "UV", "SV"}, {"FL", "FD"}, {"SQ"}, {"AT"}),
+    {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"},
+)
+"""Value representations (PS3.5, 6.2) that hold integers, floats, sequences, tags, text."""
+
 STARTS = (b"\xff\xd8", b"\xff\x4f\xff\x51")
 """SOI of JPEG and JPEG-LS, SOC and SIZ of JPEG 2000."""
 END = b"\xff\xd9"
@@ -78,11 +86,35 @@ def check_not_deflated(path: Path) -> None:
 
 
 def read_whole(path: Path) -> Dataset:
-    """The data set of the file at `path`, pixels included. Raises as `check_not_deflated`, and what pydicom raises."""
+    """The data set of the file at `path`, pixels included, as `sound`. Raises as `check_not_deflated`, and what pydicom
+    raises."""
     from pydicom import dcmread
 
     check_not_deflated(path)
-    return dcmread(path)
+    return sound(dcmread(path))
+
+
+def sound(header: Header) -> Header:
+    """`header` without elements whose value representation is of another kind than DICOM's dictionary says, such as a
+    number for a text or a sequence for a UID: nothing here could use them."""
+    from pydicom.datadict import dictionary_VR
+
+    for tag in list(header.keys()):
+        stated = header.get_item(tag).VR
+        if stated is None or stated == "UN" or tag.is_private:
+            continue
+        try:
+            known = dictionary_VR(tag).split(" or ")
+        except KeyError:
+            continue
+        if _kind(stated) not in {_kind(one) for one in known}:
+            del header[tag]
+    return header
+
+
+def _kind(representation: str) -> int:
+    """The kind of a value representation: its place in `KINDS`, or none of them (bytes)."""
+    return next((n for n, kind in enumerate(KINDS) if representation in kind), -1)
 
 
 def is_slice(header: Dataset) -> bool:
@@ -114,6 +146,7 @@ def read_header(path: Path, tags: Sequence[str | tuple[int, int]] | None = None,
                 refuse(path, "holds no pixels", "copy it again if it is truncated, or remove it")
             if ends[0] > path.stat().st_size:
                 refuse(path, "is truncated: it ends before its pixels do", "copy or export it again")
+        sound(header)
         if tags is not None:
             list(header.iterall())  # pydicom decodes an element, and warns or raises, when it is first looked at
         return header

@@ -43,11 +43,11 @@ def read_stored(path: Path) -> tuple[Header, NDArray[np.uint8]]:
         if int(np.prod(shape, dtype=object)) > MAX_VOXELS:
             refuse(path, f"declares a volume of {' x '.join(map(str, shape))} voxels", "do not trust it")
         segments = segmentation.get_volume(combine_segments=False).array
-        stored = np.asarray(segments >= 0.5 if segments.dtype.kind == "f" else segments > 0).any(-1)
+        stored = np.any(segments >= 0.5 if segments.dtype.kind == "f" else segments > 0, axis=-1)
     affine = RAS_LPS @ geometry.affine[:, [2, 1, 0, 3]]
     try:
         affines.check(affine, shape)
     except affines.AffineProblem as problem:
         refuse(path, f"is a segmentation whose geometry {problem}", "export it again")
-    voxels = stored.transpose(2, 1, 0).astype(np.uint8)
+    voxels = np.asarray(stored, np.uint8).transpose(2, 1, 0)
     return Header(path, (shape[0], shape[1], shape[2]), affine, FORM, voxels.dtype), voxels

@@ -111,7 +111,7 @@ def find_series(path: Path) -> Found:
         name = number if number and numbers.count(number) == 1 else uid or "-"
         parts = list(divided(slices))
         stacks += [Stack(name if len(parts) == 1 else f"{name}/{i}", *part) for i, part in enumerate(parts, 1)]
-    stacks.sort(key=lambda s: (_order(_number(s.slices[0])), s.header.get("SeriesInstanceUID", "")))
+    stacks.sort(key=lambda s: (_order(_number(s.slices[0])), str(s.header.get("SeriesInstanceUID", ""))))
     return Found(tuple(stacks), others, files.others)
 
 

@@ -20,7 +20,7 @@ from brgm_med.transforms.formats.affine import Affine
 from brgm_med.transforms.formats.dicom import derived
 from brgm_med.transforms.formats.dicom.classic import rescale
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices, Derivation
-from brgm_med.transforms.formats.dicom.elements import ds
+from brgm_med.transforms.formats.dicom.elements import derivable, ds
 from brgm_med.transforms.formats.dicom.geometry import along_normal
 from brgm_med.transforms.formats.dicom.mr import Scale, Voxels, common_of, slices_of, sources_of
 from brgm_med.transforms.formats.dicom.series import Series, the_series
@@ -75,7 +75,7 @@ def write_stored(
         raise ValueError(f"integers of 16 bits are needed, not {voxels.stored.dtype}")
     stored, affine = along_normal(voxels.stored, voxels.affine)
     voxels = voxels._replace(stored=stored, affine=affine)
-    with derived.quiet():
+    with derived.quiet(), derivable(like.files[0]):
         common = common_of(like, voxels, choices.keep_private, made_here)
         sources = [str(header.SOPInstanceUID) for header in like.headers]
         known = repr([affine.tolist(), voxels.scale, voxels.thickness, derivation, sources, stored.shape])
@@ -84,11 +84,12 @@ def write_stored(
         derived.mark_derived(common, like.headers[0], derivation, choices, series_uid, kind="OTHER")
     with derived.quiet(), new_folder(path, ENDING if force else None) as folder:
         for k, dataset in enumerate(slices_of(common, voxels, uids)):
-            if made_here:
-                dataset.SourceImageSequence = sources_of(like, affine, stored.shape, k)
-            if choices.transform is not None:
-                dataset = derived.last_word(choices, derivation)(deepcopy(dataset))  # the slices share elements
-            derived.save(dataset, folder / f"{k + 1:04d}{ENDING}")
+            with derivable(like.files[0]):
+                if made_here:
+                    dataset.SourceImageSequence = sources_of(like, affine, stored.shape, k)
+                if choices.transform is not None:
+                    dataset = derived.last_word(choices, derivation)(deepcopy(dataset))  # the slices share elements
+                derived.save(dataset, folder / f"{k + 1:04d}{ENDING}")
         _check(path, folder, stored, affine)
 
 

@@ -35,7 +35,6 @@ def segmented(folder: Path, path: Path, kind: str, labels: NDArray[Any], **optio
         SegmentDescription(n + 1, f"s{n}", codes.SCT.Tissue, codes.SCT.Tissue, SegmentAlgorithmTypeValues.MANUAL)
         for n in range(labels.shape[-1])
     ]
-    uids = {"series_instance_uid": hd.UID(), "sop_instance_uid": hd.UID()}
     written = Segmentation(
         sources,
         labels.transpose(2, 1, 0, 3),
@@ -47,7 +46,8 @@ def segmented(folder: Path, path: Path, kind: str, labels: NDArray[Any], **optio
         manufacturer_model_name="M",
         software_versions="1",
         device_serial_number="1",
-        **uids,
+        series_instance_uid=hd.UID(),
+        sop_instance_uid=hd.UID(),
         **options,
     )
     written.save_as(path)

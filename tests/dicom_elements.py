@@ -1,0 +1,41 @@
+"""Elements of a DICOM file in Explicit VR Little Endian, put in, replaced and taken out as bytes, sound or not."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+LONG = ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV")
+"""Value representations whose length has 32 bits (PS3.5, 7.1.2)."""
+START = 132
+
+
+def element(group: int, number: int, representation: str, value: bytes) -> bytes:
+    """One element, its length as it is: even or not."""
+    head = struct.pack("<HH", group, number) + representation.encode()
+    if representation in LONG:
+        return head + b"\0\0" + struct.pack("<I", len(value)) + value
+    return head + struct.pack("<H", len(value)) + value
+
+
+def _elements(content: bytes) -> Iterator[tuple[tuple[int, int], bytes]]:
+    position = START
+    while position < len(content):
+        group, number = struct.unpack_from("<HH", content, position)
+        if content[position + 4 : position + 6].decode("latin-1") in LONG:
+            end = position + 12 + struct.unpack_from("<I", content, position + 8)[0]
+        else:
+            end = position + 8 + struct.unpack_from("<H", content, position + 6)[0]
+        yield (group, number), content[position:end]
+        position = end
+
+
+def with_element(content: bytes, group: int, number: int, new: bytes) -> bytes:
+    """The file `content` with `new` in the place of one of its elements, or put in there; without it for b""."""
+    result, placed = content[:START], False
+    for tag, old in _elements(content):
+        if not placed and tag >= (group, number):
+            result, placed = result + new, True
+        if tag != (group, number):
+            result += old
+    return result
