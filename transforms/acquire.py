@@ -140,7 +140,7 @@ class AcquisitionModel:
             slice_axis = entry["SliceAxis"]
             axis = None if slice_axis is None else axes.index(slice_axis)
             model = cls((x, y, z), cast(Profile, entry["Profile"]), axis, True)
-        except (KeyError, TypeError, ValueError, UsageError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, UsageError) as error:
             raise InputRefusedError(f"{name}: BrgmMedAcquisition is damaged ({error!r}): mend or remove it") from error
         if not np.allclose(spacing, grid.spacing, rtol=SAME, atol=0):
             raise InputRefusedError(

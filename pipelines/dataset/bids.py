@@ -19,6 +19,7 @@ from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.files import read_json, replacing
 from brgm_med.pipelines.dataset.ignored import ignored
+from brgm_med.pipelines.dataset.patterns import matching
 from brgm_med.pipelines.reading import say_identical
 from brgm_med.pipelines.results.certificate import STATEMENT
 from brgm_med.transforms.formats import endings, nifti, stem
@@ -107,11 +108,7 @@ def masks_of(root: Path, scan: Path, pattern: str | None) -> list[Path]:
     """
     own = entities(scan.name) or {}
     if pattern is not None:
-        try:
-            wanted = pattern.format(**own, stem=stem(scan))
-        except (KeyError, IndexError, ValueError) as error:
-            raise UsageError(f"--mask-pattern {pattern}: {scan.name} has no {error}") from error
-        return sorted(p for p in root.glob(wanted) if p.is_file())
+        return matching(root, pattern, own | {"stem": stem(scan)}, scan.name)
     masks = []
     for folder in (root, *sorted(p for p in (root / "derivatives").glob("*") if p.is_dir())):
         for mask in sorted((folder / f"sub-{own.get('sub')}").rglob(f"*label-lesion*_{MASK}.nii*")):
@@ -254,9 +251,10 @@ def find_plain(
     say_identical([p for p in files if p.is_file()])
     masks: dict[Path, list[Path]] = {}
     for file in [*files, *others]:
-        relative = file.relative_to(root).parent / "{stem}_mask.nii.gz"
-        wanted = (mask_pattern or relative.as_posix()).replace("{stem}", stem(file))
-        masks[file] = sorted(p for p in root.glob(wanted) if p.is_file())
+        if mask_pattern is None:
+            masks[file] = [p for p in [file.with_name(f"{stem(file)}_mask.nii.gz")] if p.is_file()]
+        else:
+            masks[file] = matching(root, mask_pattern, {"stem": stem(file)}, file.name)
     taken = {mask for several in masks.values() for mask in several}
     scans = []
     for file in [*files, *others]:
