@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 LONG = ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV")
 """Value representations whose length has 32 bits (PS3.5, 7.1.2)."""
@@ -39,3 +40,43 @@ def with_element(content: bytes, group: int, number: int, new: bytes) -> bytes:
         if tag != (group, number):
             result += old
     return result
+
+
+@dataclass
+class Node:
+    """One element, `value` its bytes or, of a sequence, its items, each a list of elements."""
+
+    group: int
+    number: int
+    representation: str
+    value: bytes | list[list[Node]]
+
+    def encoded(self) -> bytes:
+        if isinstance(self.value, bytes):
+            return element(self.group, self.number, self.representation, self.value)
+        items = [b"".join(node.encoded() for node in item) for item in self.value]
+        whole = b"".join(struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item for item in items)
+        return element(self.group, self.number, self.representation, whole)
+
+
+def parsed(content: bytes) -> list[Node]:
+    """The elements of a data set in Explicit VR Little Endian whose sequences state their lengths."""
+    nodes: list[Node] = []
+    for (group, number), whole in _elements(bytes(START) + content):
+        representation = whole[4:6].decode("latin-1")
+        value: bytes | list[list[Node]] = whole[12 if representation in LONG else 8 :]
+        if representation == "SQ" and isinstance(value, bytes):
+            items, position = [], 0
+            while position < len(value):
+                length = struct.unpack_from("<I", value, position + 4)[0]
+                items.append(parsed(value[position + 8 : position + 8 + length]))
+                position += 8 + length
+            value = items
+        nodes.append(Node(group, number, representation, value))
+    return nodes
+
+
+def lists_in(nodes: list[Node]) -> list[list[Node]]:
+    """The list itself and those of all items in it, at every depth."""
+    nested = [item for node in nodes if isinstance(node.value, list) for item in node.value]
+    return [nodes, *(one for item in nested for one in lists_in(item))]

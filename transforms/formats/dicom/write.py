@@ -100,7 +100,8 @@ def quantise(array: NDArray[np.floating], source: Scale | None) -> tuple[Scale, 
     """
     if source is not None:
         source = Scale(_written(source.slope), _written(source.intercept))
-        levels = np.rint((array.astype(np.float64) - source.intercept) / source.slope)
+        with np.errstate(over="ignore", invalid="ignore"):  # of a slope next to nothing, which then does not fit
+            levels = np.rint((array.astype(np.float64) - source.intercept) / source.slope)
         for kind in (np.uint16, np.int16):
             limits = np.iinfo(kind)
             if limits.min <= levels.min() and levels.max() <= limits.max:
