@@ -18,7 +18,7 @@ from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.publish import announce, check, publish
 from brgm_med.pipelines.results.records import file_record, prior_record, registration_record, source_record
 from brgm_med.priors import DEFAULT
-from brgm_med.transforms.formats import for_reading
+from brgm_med.transforms.formats import for_reading, read_mask
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
 if TYPE_CHECKING:
@@ -46,18 +46,21 @@ def inpaint(
     certificate: Path | None = None,
     like: Path | None = None,
     choices: Choices = NO_CHOICES,
+    allow_missing_files: bool = False,
 ) -> Path:
     """Fill the voxels of the head scan at `scan` that `mask` marks, into `out` (default: its stem + `_brgm`).
 
     The mask is any integer image, on the scan's grid or another: not 0 is unknown (0 is, if `mask_known`). Outside the
     hole the stored voxels, their type and scaling are those of the scan, to the last bit; the scan may hold NaN inside
     it. Beside the output goes a map, `_measured` after its name: 0 in the hole, 1 elsewhere. The certificate (JSON)
-    goes to `certificate`, by default beside the output. Raises as the exit codes of `brgm_med.errors` say; nothing is
-    left behind when it does.
+    goes to `certificate`, by default beside the output. `allow_missing_files`: of DICOM, see `the_series`. Raises as
+    the exit codes of `brgm_med.errors` say; nothing is left behind when it does.
     """
-    header, stored = for_reading(scan, series=series if like is None else None).read_stored(scan, affine)
+    own_series = series if like is None else None
+    reader = for_reading(scan, series=own_series, allow_missing_files=allow_missing_files)
+    header, stored = reader.read_stored(scan, affine)
     say_tolerated(header, called(scan, choices))
-    mask_header, mask_stored = for_reading(mask).read_stored(mask, "auto")
+    mask_header, mask_stored = read_mask(mask)
     target = target_of(scan, out, header, like=like, series=series, choices=choices, force=force)
     certificate = check(target, (scan, mask), certificate)
 
