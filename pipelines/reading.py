@@ -13,7 +13,9 @@ from brgm_med.files import read_json
 from brgm_med.pipelines.console import say
 from brgm_med.transforms.formats import for_reading, stem
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
+from brgm_med.transforms.formats.dicom.passed import said
 from brgm_med.transforms.formats.dicom.stack import one_patient
+from brgm_med.transforms.formats.visible import identical
 
 if TYPE_CHECKING:
     from brgm_med.pipelines.reconstruct.measurement import Scan
@@ -154,13 +156,14 @@ def read_scan(
     flags: Flags = NO_FLAGS,
     choices: Choices = NO_CHOICES,
     noise: float | None = None,
+    allow_missing_files: bool = False,
 ) -> ScanFile:
     """Read a scan and say how it is taken to have been acquired, with warnings where its header is suspicious.
 
-    `flags`: where a person states it; `noise`: its standard deviation; None: to be estimated. Raises as `formats` and
-    `acquisition_of` do.
+    `flags`: where a person states it; `noise`: its standard deviation; None: to be estimated. `allow_missing_files`:
+    see `dicom.series.the_series`. Raises as `formats` and `acquisition_of` do.
     """
-    source = for_reading(path, series=series).read(path, affine)
+    source = for_reading(path, series=series, allow_missing_files=allow_missing_files).read(path, affine)
 
     import torch
 
@@ -203,9 +206,27 @@ def check_together(files: Sequence[ScanFile], like: Series | None = None, same_w
 
 
 def say_tolerated(header: Header, name: str) -> None:
-    """A warning a line of what was passed over in the headers of a DICOM series."""
-    for clause in header.series.tolerated if header.series is not None else ():
+    """A warning a line of what was passed over in the headers of a DICOM series, and of files beside its own."""
+    if header.series is None:
+        return
+    for clause in header.series.tolerated:
         say(f"warning: {name}: {clause}")
+    if header.series.others:
+        say(f"warning: {name}: {said(header.series.others, withheld=name == WITHHELD)}")
+
+
+def say_identical(paths: Sequence[Path], trained: Sequence[Path] = ()) -> None:
+    """A warning where files of `paths` hold the same, which then counts twice; where it is `trained` on and held out,
+    that is said."""
+    groups = identical(paths)
+    if groups:
+        count, names = sum(len(group) - 1 for group in groups), " and ".join(path.name for path in groups[0][:2])
+        more = "" if count == 1 else f", and {count - 1} more"
+        say(f"warning: {names} hold the same, byte for byte{more}: each counts as a subject of its own")
+    part = set(trained)
+    leaks = [group for group in groups if part and any(p in part for p in group) and any(p not in part for p in group)]
+    if leaks:
+        say(f"warning: {leaks[0][0].name} is trained on and, under another name, held out: its measure says nothing")
 
 
 def doubtful(scan: Scan, finest: float) -> str | None:

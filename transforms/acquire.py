@@ -155,7 +155,7 @@ class AcquisitionModel:
                 raise ValueError(f"{len(offsets)} offsets")
             offsets = offsets if axis is None else _upward(offsets, grid, axis)
             model = cls((x, y, z), cast(Profile, entry["Profile"]), axis, True, offsets)
-        except (KeyError, TypeError, ValueError, UsageError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError, UsageError) as error:
             raise InputRefusedError(f"{name}: BrgmMedAcquisition is damaged ({error!r}): mend or remove it") from error
         if not np.allclose(spacing, grid.spacing, rtol=SAME, atol=0):
             raise InputRefusedError(

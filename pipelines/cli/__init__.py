@@ -8,6 +8,7 @@ its docstring is its help. What a command needs is imported when it runs, so tha
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import sys
@@ -15,7 +16,7 @@ import warnings
 from collections.abc import Sequence
 
 from brgm_med._version import __version__
-from brgm_med.errors import BrgmError
+from brgm_med.errors import BrgmError, InputRefusedError
 from brgm_med.pipelines.cli import priors, scans, studies
 from brgm_med.pipelines.cli.completion import Install
 
@@ -65,10 +66,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        if debug or error.errno != errno.ENAMETOOLONG:
+            return unexpected(error, debug)
+        print(f"brgm-med: {error.filename}: no file can have so long a name; check the name", file=sys.stderr)
+        return InputRefusedError.exit_code
     except Exception as error:
-        if debug:
-            raise
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        print(f"brgm-med: unexpected error, {text} (BRGM_MED_DEBUG=1 shows where)", file=sys.stderr)
-        return 1
+        return unexpected(error, debug)
     return 0
+
+
+def unexpected(error: Exception, debug: bool) -> int:
+    """One line on stderr for a defect of ours, or the error itself to `debug` it."""
+    if debug:
+        raise error
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    print(f"brgm-med: unexpected error, {text} (BRGM_MED_DEBUG=1 shows where)", file=sys.stderr)
+    return 1

@@ -19,10 +19,14 @@ from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.files import read_json, replacing
 from brgm_med.pipelines.dataset.ignored import ignored
+from brgm_med.pipelines.dataset.patterns import matching
+from brgm_med.pipelines.reading import say_identical
 from brgm_med.pipelines.results.certificate import STATEMENT
 from brgm_med.transforms.formats import endings, nifti, stem
+from brgm_med.transforms.formats.absent import refuse_absent
 from brgm_med.transforms.formats.dicom import is_volume
 from brgm_med.transforms.formats.dicom.archive import is_zip
+from brgm_med.transforms.formats.visible import is_hidden, visible_files
 
 VERSION = "1.10.0"
 T1W = "T1w"
@@ -104,11 +108,7 @@ def masks_of(root: Path, scan: Path, pattern: str | None) -> list[Path]:
     """
     own = entities(scan.name) or {}
     if pattern is not None:
-        try:
-            wanted = pattern.format(**own, stem=stem(scan))
-        except (KeyError, IndexError, ValueError) as error:
-            raise UsageError(f"--mask-pattern {pattern}: {scan.name} has no {error}") from error
-        return sorted(p for p in root.glob(wanted) if p.is_file())
+        return matching(root, pattern, own | {"stem": stem(scan)}, scan.name)
     masks = []
     for folder in (root, *sorted(p for p in (root / "derivatives").glob("*") if p.is_dir())):
         for mask in sorted((folder / f"sub-{own.get('sub')}").rglob(f"*label-lesion*_{MASK}.nii*")):
@@ -232,7 +232,8 @@ def _each_once(scans: Sequence[Scan]) -> list[Scan]:
 def find_plain(
     root: Path, *, task: str, series: str | None = None, mask_pattern: str | None = None, without: Sequence[Path] = ()
 ) -> list[Scan]:
-    """Every NIfTI file below `root`, and every folder or zip right in it that holds DICOM, by name; none in `without`.
+    """Every NIfTI file below `root`, and every folder or zip right in it that holds DICOM, by name; none in `without`,
+    and none that is hidden.
 
     A mask is what `mask_pattern` finds, a path from `root` in which {stem} is the scan's name without ending (default:
     {stem}_mask.nii.gz beside the scan); masks are no scans. Raises InputRefusedError where there is nothing.
@@ -244,13 +245,16 @@ def find_plain(
     def visible(path: Path) -> bool:
         return not any(path.resolve().is_relative_to(p) for p in hidden)
 
-    files = sorted(p for p in root.rglob("*") if p.name.endswith(endings("volume")) and p.is_file() and visible(p))
-    others = sorted(p for p in root.iterdir() if (p.is_dir() or is_zip(p)) and visible(p) and is_volume(p))
+    files = [p for p in visible_files(root) if p.name.endswith(endings("volume")) and not p.is_dir() and visible(p)]
+    folders = (p for p in root.iterdir() if not is_hidden(p.name) and (p.is_dir() or is_zip(p)) and visible(p))
+    others = sorted(p for p in folders if is_volume(p))
+    say_identical([p for p in files if p.is_file()])
     masks: dict[Path, list[Path]] = {}
     for file in [*files, *others]:
-        relative = file.relative_to(root).parent / "{stem}_mask.nii.gz"
-        wanted = (mask_pattern or relative.as_posix()).replace("{stem}", stem(file))
-        masks[file] = sorted(p for p in root.glob(wanted) if p.is_file())
+        if mask_pattern is None:
+            masks[file] = [p for p in [file.with_name(f"{stem(file)}_mask.nii.gz")] if p.is_file()]
+        else:
+            masks[file] = matching(root, mask_pattern, {"stem": stem(file)}, file.name)
     taken = {mask for several in masks.values() for mask in several}
     scans = []
     for file in [*files, *others]:
@@ -261,6 +265,8 @@ def find_plain(
         problem, mask, metadata = None, None, {}
         sources = [relative.as_posix()]
         try:
+            if not file.exists():  # others are refused when they are read
+                refuse_absent(file)
             if task == "inpaint":
                 mask = the_mask(root, file, masks[file])
                 sources.append(mask.relative_to(root).as_posix())

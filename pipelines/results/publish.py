@@ -98,7 +98,7 @@ def check_certificate(path: Path, out: Path, force: bool) -> None:
     try:
         of = str(json.loads(path.read_text())["result"]["file"])
         other = of != out.name and os.path.lexists(path.with_name(of))
-    except (OSError, ValueError, LookupError, TypeError):  # there is none, or it is something else
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # there is none, or it is something else
         return
     if other:
         raise UsageError(f"{path}: is the certificate of {of}; name another one for {out.name} with --certificate")

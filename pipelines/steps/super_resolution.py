@@ -44,6 +44,7 @@ def super_resolve(
     same_world: bool = False,
     max_memory: float | None = None,
     choices: Choices = NO_CHOICES,
+    allow_missing_files: bool = False,
 ) -> Path:
     """Super-resolve the scan at `scan` into `out` (default: its name + `_brgm` beside it); returns `out`.
 
@@ -55,7 +56,7 @@ def super_resolve(
     several patients is refused, and of several frames of reference unless `same_world`. `spacing`: of the result, mm,
     by default the finest of the scans and the prior. `noise`: its standard deviation in the scans' units; None:
     estimated from the scan itself. `max_memory`: GB, above which it is refused; None: most of what is free. For `out`,
-    `like` and `choices` see `results.choose.target_of`.
+    `like` and `choices` see `results.choose.target_of`, for `allow_missing_files` (of DICOM) `the_series`.
 
     The certificate (JSON) goes to `certificate`, by default beside the output, and so does the map of what was
     measured. Raises as the exit codes of `brgm_med.errors` say; nothing is left behind when it does.
@@ -66,7 +67,8 @@ def super_resolve(
     if len(named) != len(paths):
         raise UsageError(f"{len(paths)} scans, but {len(named)} series; name one for each scan, in their order")
     sources = zip(paths, named if like is None else [None] * len(paths), strict=True)
-    files = [read_scan(p, s, affine, Flags(thickness, gap, profile, slice_axis), choices, noise) for p, s in sources]
+    flags = Flags(thickness, gap, profile, slice_axis)
+    files = [read_scan(p, s, affine, flags, choices, noise, allow_missing_files) for p, s in sources]
     header, grid = files[0].header, files[0].scan.grid
     further = [file.header for file in files[1:]]
     target = target_of(

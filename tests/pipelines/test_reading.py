@@ -1,4 +1,5 @@
-"""How a scan is taken to have been acquired: one rule for NIfTI with a sidecar, for DICOM, and for all commands."""
+"""How a scan is taken to have been acquired: one rule for NIfTI with a sidecar, DICOM, and all commands. Files of one
+content are told, and a head that is trained on and held out."""
 
 from __future__ import annotations
 
@@ -10,10 +11,11 @@ import numpy as np
 import pytest
 
 from brgm_med.errors import InputRefusedError, UsageError
-from brgm_med.pipelines.reading import Flags, check_together, read_scan
+from brgm_med.pipelines.reading import Flags, check_together, read_scan, say_identical
 from brgm_med.pipelines.steps.convert import convert
+from brgm_med.pipelines.training.pictures import holds_pictures
 from brgm_med.transforms.acquire import AcquisitionModel
-from brgm_med.transforms.formats import nifti
+from brgm_med.transforms.formats import nifti, pictures_in
 from brgm_med.transforms.formats.affine import make_affine
 from brgm_med.transforms.geometry import Grid
 from tests.mr_series import ROOT, mr_series
@@ -132,3 +134,41 @@ def test_grids_of_a_sidecar_are_told_by_direction_and_not_by_order(tmp_path: Pat
     for nothing in ({}, {"ImageOrientationPatientDICOM": [1, 0]}, {"SliceEncodingDirection": 3}):
         assert slice_axis(nothing, grid) is None
     assert slice_axis({"ImageOrientationPatientDICOM": [0.7, 0.7, 0, 0, 0, -1]}, grid) is None
+
+
+def files(folder: Path, *contents: str) -> list[Path]:
+    paths = [folder / f"{number}.nii.gz" for number in range(len(contents))]
+    for path, content in zip(paths, contents, strict=True):
+        path.write_text(content)
+    return paths
+
+
+def test_heads_that_differ_are_not_spoken_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    say_identical(files(tmp_path, "a", "b", "cc"))
+    assert capsys.readouterr().err == ""
+
+
+def test_the_same_content_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = files(tmp_path, "a", "b", "a", "a")
+    say_identical(paths)
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: 0.nii.gz and 2.nii.gz hold the same, byte for byte, and 1 more: each counts as a subject of its own"
+    ]
+
+
+@pytest.mark.parametrize(("trained", "leaks"), [(1, True), (2, True), (4, False)])
+def test_a_head_that_is_trained_on_and_held_out(
+    tmp_path: Path, trained: int, leaks: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = files(tmp_path, "a", "b", "a", "c")
+    say_identical(paths, paths[:trained])
+    text = "0.nii.gz is trained on and, under another name, held out: its measure says nothing"
+    assert (text in capsys.readouterr().err) == leaks
+
+
+def test_hidden_pictures_and_volumes_do_not_count(tmp_path: Path) -> None:
+    for name in ("a.png", "._a.png", ".git/b.png", ".git/annex/c.nii.gz"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("picture")
+    assert pictures_in(tmp_path) == [tmp_path / "a.png"]
+    assert holds_pictures(tmp_path, tmp_path / "run")

@@ -43,8 +43,8 @@ class Stack:
 
     def _check(self) -> None:
         for one in self.slices:
-            if "MOSAIC" in one.marks.get("image type", ""):
-                problem = "is a Siemens mosaic: many slices in one image, at places that DICOM does not tell"
+            if one.grid is not None:
+                problem = f"is {one.grid}: many slices in one image, at places that DICOM does not tell"
                 refuse(one.file, problem, "convert it with dcm2niix")
             if one.header.get("ConcatenationUID"):
                 refuse(one.file, "is a part of a concatenation (PS3.3 C.7.6.16)", "export it as one file")
@@ -123,7 +123,7 @@ def _repeats(slices: Sequence[Slice]) -> int:
 
 def _by_marks(slices: list[Slice]) -> Iterable[tuple[str, tuple[Slice, ...]]]:
     most = _repeats(slices)
-    if most == 1 or any("MOSAIC" in s.marks.get("image type", "") for s in slices):
+    if most == 1 or any(s.grid is not None for s in slices):
         return [("", tuple(slices))]
     for names in (c for count in (1, 2, 3) for c in combinations(MARKS, count)):
         groups: dict[tuple[str, ...], list[Slice]] = defaultdict(list)

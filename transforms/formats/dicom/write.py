@@ -21,7 +21,7 @@ from brgm_med.transforms.formats.affine import Affine
 from brgm_med.transforms.formats.dicom import derived
 from brgm_med.transforms.formats.dicom.classic import rescale
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices, Derivation
-from brgm_med.transforms.formats.dicom.elements import ds
+from brgm_med.transforms.formats.dicom.elements import derivable, ds
 from brgm_med.transforms.formats.dicom.geometry import along_normal
 from brgm_med.transforms.formats.dicom.mr import Scale, Voxels, common_of, slices_of, sources_of
 from brgm_med.transforms.formats.dicom.series import Series, the_series
@@ -79,7 +79,7 @@ def write_stored(
         raise ValueError(f"integers of 16 bits are needed, not {voxels.stored.dtype}")
     stored, affine = along_normal(voxels.stored, voxels.affine)
     voxels = voxels._replace(stored=stored, affine=affine)
-    with derived.quiet():
+    with derived.quiet(), derivable(like.files[0]):
         common = common_of(like, voxels, choices.keep_private, made_here)
         origins = [*([like] if made_here else []), *further]
         sources = [str(header.SOPInstanceUID) for series in (like, *further) for header in series.headers]
@@ -89,12 +89,13 @@ def write_stored(
         derived.mark_derived(common, like.headers[0], derivation, choices, series_uid, kind="OTHER")
     with derived.quiet(), new_folder(path, ENDING if force else None) as folder:
         for k, dataset in enumerate(slices_of(common, voxels, uids)):
-            if origins:
-                cited = [one for series in origins for one in sources_of(series, affine, stored.shape, k)]
-                dataset.SourceImageSequence = cited
-            if choices.transform is not None:
-                dataset = derived.last_word(choices, derivation)(deepcopy(dataset))  # the slices share elements
-            derived.save(dataset, folder / f"{k + 1:04d}{ENDING}")
+            with derivable(like.files[0]):
+                if origins:
+                    cited = [one for series in origins for one in sources_of(series, affine, stored.shape, k)]
+                    dataset.SourceImageSequence = cited
+                if choices.transform is not None:
+                    dataset = derived.last_word(choices, derivation)(deepcopy(dataset))  # the slices share elements
+                derived.save(dataset, folder / f"{k + 1:04d}{ENDING}")
         _check(path, folder, stored, affine)
 
 
@@ -105,7 +106,8 @@ def quantise(array: NDArray[np.floating], source: Scale | None) -> tuple[Scale, 
     """
     if source is not None:
         source = Scale(_written(source.slope), _written(source.intercept))
-        levels = np.rint((array.astype(np.float64) - source.intercept) / source.slope)
+        with np.errstate(over="ignore", invalid="ignore"):  # of a slope next to nothing, which then does not fit
+            levels = np.rint((array.astype(np.float64) - source.intercept) / source.slope)
         for kind in (np.uint16, np.int16):
             limits = np.iinfo(kind)
             if limits.min <= levels.min() and levels.max() <= limits.max:
