@@ -121,4 +121,5 @@ def reconstruction_arguments(parser: argparse.ArgumentParser, auto: bool = False
     search_arguments(parser, auto)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=positive_int, metavar="N")
+    text = "results repeat to the last bit for equal numbers of them"
+    parser.add_argument("--threads", type=positive_int, metavar="N", help=text)

@@ -26,8 +26,8 @@ from brgm_med.pipelines.cli.arguments import (
 from brgm_med.priors import population
 
 ONLY_VOLUMES = (
-    *("like", "series", "slice_thickness", "profile", "gap", "spacing", "noise"),
-    *("dtype", "affine", "perceptual", "lpips_weights", "allow_missing_files"),
+    *("like", "series", "slice_thickness", "profile", "gap", "slice_axis", "spacing", "noise"),
+    *("dtype", "affine", "perceptual", "lpips_weights", "same_world", "max_memory", "allow_missing_files"),
 )
 """Options of `sr` that pictures have not."""
 EVERY = ("prior", "force", "steps", "seed", "device", "threads", "certificate")
@@ -40,12 +40,18 @@ def sr(parser: argparse.ArgumentParser) -> Handler:
     acquisition_arguments(parser)
     reconstruction_arguments(parser, auto=True)
     dicom_arguments(parser)
+    text = "slices lie along it (default: as DICOM or the JSON file say, else the coarsest)"
+    parser.add_argument("--slice-axis", choices=("R", "A", "S"), help=text)
     parser.add_argument("--spacing", type=positive_float, metavar="MM", help="of the result (default: the finest)")
     text = "standard deviation of the scan's noise, in its units (default: auto, from the scan); 0 keeps every value"
     parser.add_argument("--noise", type=noise, metavar="auto|SD|0", help=text)
     parser.add_argument(
         "--factor", type=positive_int, metavar="N", help="of a picture (default: up to the prior's size)"
     )
+    text = "scans of several frames of reference lie in one world all the same"
+    parser.add_argument("--same-world", action="store_true", help=text)
+    text = "refuse what would take more memory (default: most of what is free)"
+    parser.add_argument("--max-memory", type=positive_float, metavar="GB", help=text)
     parser.add_argument("--perceptual", choices=("discriminator", "alex", "vgg", "none"), default="none")
     parser.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet or VGG16 weights, for offline use")
     return _sr
@@ -60,9 +66,8 @@ def _sr(a: argparse.Namespace) -> None:
         return
     if a.factor is not None:
         raise UsageError(f"--factor: is for pictures; {a.scan} is a volume, whose spacing says it")
-    volume = options(
-        a, *EVERY, "affine", "series", "profile", "gap", "spacing", "noise", "dtype", "like", "allow_missing_files"
-    )
+    scan = ("affine", "series", "profile", "gap", "slice_axis", "noise", "same_world")
+    volume = options(a, *EVERY, *scan, "spacing", "dtype", "like", "max_memory", "allow_missing_files")
     features = options(a, "perceptual", "lpips_weights")
     super_resolve(scans, a.out, thickness=a.slice_thickness, choices=_choices(a), **volume, **features)
 

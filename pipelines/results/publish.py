@@ -56,9 +56,24 @@ def publish(
             write_map(derivation)
         files: Entry = dict(zip(("result", "measured_map"), map(file_record, target.paths), strict=False))
         certificate = replace(certificate, **read_back(image), **files)
+        warn_beyond(target, certificate)
         hidden = target.choices.transform is not None
         write_json(path, certificate.deidentified() if hidden else certificate.to_json(), target.force)
     return certificate
+
+
+def warn_beyond(target: Destination, certificate: Certificate) -> None:
+    """A warning where a result differs from its scan by more than its rounding to integers explains."""
+    entry = certificate.consistency or {}
+    if entry.get("within_bound", True):
+        return
+    largest, bound = entry["max_abs_residual"], entry["bound"]
+    line = f"differs from the scan by up to {largest:.3g}, more than the {bound:.3g} of rounding"
+    if clipped := entry.get("clipped_to_the_bits"):
+        line += f": {clipped} values were clipped to what its bits can hold"
+    elif entry.get("further_scans") or entry.get("noise_deviation"):
+        line += ": scans with noise, or several, are not kept to the last bit"
+    say(f"warning: {target.path.name}: {line}")
 
 
 def announce(target: Destination, certificate: Path, note: str) -> None:

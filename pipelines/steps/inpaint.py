@@ -66,7 +66,7 @@ def inpaint(
 
     import torch
 
-    from brgm_med.pipelines.reconstruct.hole import inpaint_volume
+    from brgm_med.pipelines.reconstruct.hole import finest_of, inpaint_volume
     from brgm_med.pipelines.reconstruct.measurement import Scan
     from brgm_med.priors.bundle import load
     from brgm_med.search import HOLE
@@ -89,6 +89,7 @@ def inpaint(
 
     assert result.registration is not None
     assert result.slices is not None
+    assert result.population is not None
     new, clipped = stored_like(result.image[0].numpy(), stored, hole.numpy(), header, stored_type)
     weight = result.prior_weight[0][hole]
     parameters = {"steps": search.iterations, "noise": search.misfit, "seed": seed}
@@ -100,6 +101,9 @@ def inpaint(
             "voxels": weight.numel(),
             "inferred_by_the_prior": float((weight > 0).float().mean()),
             "interpolated_from_its_rim": float((weight == 0).float().mean()),
+            "weight_of_the_prior": round(result.population.weight, 3),
+            "why": result.population.reason,
+            "texture_of_the_scan_finer_than_mm": finest_of(bundle, grid),
             "clipped_to_the_voxel_type": clipped,
         },
         source=source_record(scan, header),
@@ -112,7 +116,8 @@ def inpaint(
     unchanged = partial(read_back, stored, outside, result.registration)
     publish(target, certificate, entries, "inpaint", write, unchanged, write_map)
     beyond = f"; {clipped} clipped to {stored_type.name}" if clipped else ""
-    announce(target, certificate, f"{weight.numel()} voxels filled, all others as they were{beyond}")
+    used = f"{bundle.name} with weight {result.population.weight:.2g}: {result.population.reason}"
+    announce(target, certificate, f"{weight.numel()} voxels filled, all others as they were{beyond}; {used}")
     return target.path
 
 

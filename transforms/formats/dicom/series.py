@@ -45,8 +45,9 @@ class Series:
     `files` and `headers` (without pixel data) are one a slice and in the order of slices, or one in all where the file
     is enhanced. `frames` says, for every slice, which frame of its file it is, counted from 0. `shape` is (columns,
     rows, slices); `affine` [4, 4], float64, index -> world RAS mm. `thickness` is the Slice Thickness, mm, where all
-    slices state one and the same. `tolerated`: oddities of the headers that were passed over, a clause each; `others`:
-    the files beside those of DICOM.
+    slices state one and the same. `tolerated`: oddities of the headers that were passed over, a clause each.
+    `offsets`: of each slice along the normal from its place on the affine's even grid, mm; empty where all are even.
+    `others`: the files beside those of DICOM.
     """
 
     files: tuple[Path, ...]
@@ -56,6 +57,7 @@ class Series:
     affine: Affine
     thickness: float | None
     tolerated: tuple[str, ...] = ()
+    offsets: tuple[float, ...] = ()
     others: tuple[Passed, ...] = ()
 
     @property
@@ -139,7 +141,7 @@ def series_of(stack: Stack) -> Series:
         thickness = None
     headers = tuple(read_header(f) for f in files)
     frames = tuple(s.frame for s in ordered)
-    return Series(files, headers, frames, shape, placement.affine, thickness, placement.tolerated)
+    return Series(files, headers, frames, shape, placement.affine, thickness, placement.tolerated, placement.offsets)
 
 
 def the_series(path: Path | str, choice: str | None = None, allow_missing_files: bool = False) -> Series:

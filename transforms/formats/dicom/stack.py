@@ -51,10 +51,8 @@ class Stack:
             if "SharedFunctionalGroupsSequence" not in one.header and int(one.header.get("NumberOfFrames") or 1) > 1:
                 refuse(one.file, "holds several frames and nothing that says where they are", "export single slices")
         known = next((s for s in self.slices if s.header.get("PatientBirthDate")), self.slices[0])
-        number, name, born = identity(known.header)
         for one in self.slices:
-            other = identity(one.header)
-            if other[:2] != (number, name) or other[2] not in ("", born):
+            if not one_patient(one.header, known.header):
                 refuse(one.where, f"has another patient than {known.name}", "separate them")
         one_value(self.slices, "FrameOfReferenceUID", "frame of reference")
         rows, columns = int(self.header.get("Rows") or 0), int(self.header.get("Columns") or 0)
@@ -78,6 +76,12 @@ def identity(header: Dataset) -> tuple[str, str, str]:
     """A patient's ID, name without carets and blanks at its end, and birth date; empty where they are not stated."""
     number, name, born = (str(header.get(keyword) or "") for keyword in IDENTITY)
     return number, name.rstrip("^ "), born
+
+
+def one_patient(a: Dataset, b: Dataset) -> bool:
+    """True if the headers of two images say one patient; a birth date may be missing."""
+    (*named, born), (*other, other_born) = identity(a), identity(b)
+    return named == other and (born == other_born or "" in (born, other_born))
 
 
 def divided(slices: Sequence[Slice]) -> Iterable[tuple[str, tuple[Slice, ...]]]:
