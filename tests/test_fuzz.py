@@ -39,7 +39,7 @@ from tests.bad_scans import nifti as image_of
 from tests.bad_scans import voxels
 from tests.bundles import export
 from tests.dicom_files import enhanced, save
-from tests.fuzz.strategies import changed_elements, changed_json, damaged
+from tests.fuzzing import changed_elements, changed_json, damaged
 from tests.mr_series import HOW, blob, mr_series
 
 Check = Callable[[bytes], object]
