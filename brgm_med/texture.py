@@ -23,11 +23,10 @@ REACH_MM = 25.0
 PATCHES = 30_000
 """So many of them are compared, drawn at random where there are more."""
 
-HALF, STRIDE = 3, 6
-"""Half width of the patches that are added, and their distance, in voxels: neighbours share one layer, as a mean of two
-has less grain than each."""
+HALF = 3
+"""Half width of the patches that are added, in the finest voxels. Neighbours share one layer, as a mean of two has less
+grain than each."""
 
-FADE = (0.5, 1.0, 1.0, 1.0, 1.0, 1.0, 0.5)
 APART_MM = 2.0
 """Distance of the 3 x 3 x 3 smoothed values that are compared."""
 
@@ -42,39 +41,39 @@ def texture(image: Tensor, hole: Tensor, spacing: Sequence[float], sigma: float,
     detail = np.zeros_like(values)
     smooth = ndi.gaussian_filter(values, [sigma / s for s in spacing])
     steps = [max(1, round(APART_MM / s)) for s in spacing]
-    border = [max(HALF, step) for step in steps]
-    known = _known(inside, spacing, sigma, border)
+    half = [max(1, round(HALF * min(spacing) / s)) for s in spacing]
+    border = [max(both) for both in zip(half, steps, strict=True)]
+    known = _known(inside, spacing, 2 * sigma + HALF * min(spacing), border)
     if not len(known) or not inside.any() or sigma < min(spacing):
         return torch.from_numpy(detail).to(image.dtype)
     if len(known) > PATCHES:
         known = known[np.random.default_rng(seed).choice(len(known), PATCHES, replace=False)]
-    places = _lattice(inside, border)
+    places = _lattice(inside, half, border)
     alike = nearest(_described(smooth, places, steps), _described(smooth, known, steps))
     residual, weight = values - smooth, np.zeros_like(values)
-    fade = np.asarray(FADE)
-    window = fade[:, None, None] * fade[:, None] * fade
+    x, y, z = (np.r_[0.5, np.ones(2 * h - 1), 0.5] for h in half)
+    window = x[:, None, None] * y[:, None] * z
     for place, other in zip(places, known[alike], strict=True):
-        here, there = (tuple(slice(c - HALF, c + HALF + 1) for c in at) for at in (place, other))
+        here, there = (tuple(slice(c - h, c + h + 1) for c, h in zip(at, half, strict=True)) for at in (place, other))
         detail[here] += window * residual[there]
         weight[here] += window
     return torch.from_numpy(np.where(inside & (weight > 0), detail / weight.clip(min=1e-12), 0.0)).to(image.dtype)
 
 
-def _known(hole: NDArray[np.bool_], spacing: Sequence[float], sigma: float, border: Sequence[int]) -> NDArray[np.int64]:
-    """Centres [N, 3] of patches that are known, the reach of the smoothing included."""
+def _known(hole: NDArray[np.bool_], spacing: Sequence[float], least: float, border: Sequence[int]) -> NDArray[np.int64]:
+    """Centres [N, 3] of patches that are known, at `least` so many mm from the hole."""
     far = ndi.distance_transform_edt(~hole, spacing)
-    near = (far > 2 * sigma + HALF * max(spacing)) & (far < REACH_MM)
     inner = np.zeros_like(hole)
     inner[tuple(slice(b, n - b) for b, n in zip(border, hole.shape, strict=True))] = True
-    return np.argwhere(near & inner)
+    return np.argwhere((far > least) & (far < REACH_MM) & inner)
 
 
-def _lattice(hole: NDArray[np.bool_], border: Sequence[int]) -> NDArray[np.int64]:
+def _lattice(hole: NDArray[np.bool_], half: Sequence[int], border: Sequence[int]) -> NDArray[np.int64]:
     """Centres [N, 3] of patches that cover the hole; those at the image's border are moved inside."""
     box = ndi.find_objects(hole.astype(np.int8))[0]
-    cells = [np.arange(b.start, b.stop + STRIDE - 1, STRIDE) for b in box]
+    cells = [np.arange(b.start, b.stop + 2 * h - 1, 2 * h) for b, h in zip(box, half, strict=True)]
     places = np.stack(np.meshgrid(*cells, indexing="ij"), -1).reshape(-1, 3)
-    near = ndi.binary_dilation(hole, np.ones((2 * HALF + 1,) * 3, bool))
+    near = ndi.binary_dilation(hole, np.ones([2 * h + 1 for h in half], bool))
     last = np.asarray(hole.shape) - 1
     places = places[near[tuple(np.minimum(places, last).T)]]
     return np.unique(places.clip(border, last - np.asarray(border)), axis=0)

@@ -60,6 +60,13 @@ def test_it_is_the_same_every_time_and_follows_intensities() -> None:
     assert not hole.logical_not()[added != 0].any()
 
 
+def test_slices_that_are_thick_have_the_grain_of_their_planes() -> None:
+    hole = ball()
+    image = filled(100 + 5 * grain(), hole, 100.0)
+    added = texture(image, hole, (1.0, 1.0, 5.0), 1.5)
+    assert 0.6 < float(added[hole].std()) / float((image[~hole]).std()) < 1.0
+
+
 def test_a_hole_at_the_border_is_filled_to_the_border() -> None:
     hole = torch.zeros(SHAPE, dtype=torch.bool)
     hole[:8, :8, :8] = True

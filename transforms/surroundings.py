@@ -41,16 +41,19 @@ class Surroundings:
 def surroundings(values: NDArray[np.float32], stripped: bool = False) -> Surroundings | None:
     """Constants of a scan [X, Y, Z] that reach its border, voxel by neighbouring voxel; None: there are none.
 
-    Of magnitudes that are 0 there, every 0: what was taken away with a skull is not all in one piece.
+    A constant that no corner of the scan has is part of the image: what is saturated, for one. Of magnitudes that are 0
+    there, every 0: what was taken away with a skull is not all in one piece.
 
     `stripped`: the scan is said to be without its skull; then a small part of the border is enough.
     """
     faces = [values.take(end, axis).ravel() for axis in range(3) for end in (0, -1)]
     levels, counts = np.unique(np.concatenate(faces), return_counts=True)
+    cornered = np.isin(levels, values[:: max(1, len(values) - 1), :: max(1, values.shape[1] - 1)][..., [0, -1]])
+    levels, counts, every = levels[cornered], counts[cornered], counts.sum()
     regions: dict[float, NDArray[np.bool_]] = {}
     for number in np.argsort(-counts)[:MOST_LEVELS]:
         region = _from_border(values == levels[number])
-        few = counts[number] < LEAST_FACES * counts.sum() or region.mean() < LEAST_VOLUME
+        few = counts[number] < LEAST_FACES * every or region.mean() < LEAST_VOLUME
         if not few or (stripped and not regions):
             regions[float(levels[number])] = region
     inner = values[~np.logical_or.reduce(list(regions.values()))] if regions else values[:0]

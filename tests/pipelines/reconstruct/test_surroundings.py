@@ -128,3 +128,14 @@ def test_a_head_without_its_skull_is_told_from_one_in_air_that_is_0() -> None:
         assert not scan.padded
         assert skull_removed(scan, np.eye(4), model) == removed
     assert not skull_removed(Scan(head(grid), grid, acquisition), np.eye(4), model)
+
+
+def test_what_is_saturated_at_the_border_is_no_padding() -> None:
+    """A constant that fills much of a face, all of a single slice, but no corner: fat beyond the range, a cyst."""
+    values = np.random.default_rng(0).uniform(20, 90, (12, 12, 1)).astype(np.float32)
+    values[3:9, 3:9] = 100
+    assert surroundings(values) is None
+    values[:, :3] = 100
+    around = surroundings(values)
+    assert around is not None
+    assert around.level == 100
