@@ -8,13 +8,12 @@ from typing import Literal
 
 from brgm_med._version import __version__
 from brgm_med.errors import UsageError
-from brgm_med.files import check_output, write_json
+from brgm_med.files import check_apart, check_output, write_json
 from brgm_med.pipelines.console import say
 from brgm_med.pipelines.reading import Profile, called, say_tolerated, sidecar_of
 from brgm_med.pipelines.results.certificate import degraded
 from brgm_med.pipelines.results.choose import target_of
-from brgm_med.pipelines.results.target import taken_back
-from brgm_med.transforms.formats import for_reading, stem
+from brgm_med.transforms.formats import endings, for_reading, stem
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
 
@@ -45,6 +44,11 @@ def degrade(
     say_tolerated(source.header, called(scan, choices))
     target = target_of(scan, out, source.header, like=like, series=series, dtype=dtype, choices=choices, force=force)
     sidecar = sidecar_of(out, stem(out))
+    read = [scan, sidecar_of(scan, stem(scan)), *([] if like is None else [like])]
+    check_apart((*target.paths, sidecar), read)
+    for other in (out.with_name(f"{stem(out)}{ending}") for ending in ("", *endings("volume"))):
+        if other != out and other.exists():
+            raise UsageError(f"{other}: would take {sidecar.name} as its own; choose another --out than {out.name}")
     target.check()
     check_output(sidecar, force)
     if (factor is None) == (thickness is None) or (thickness is not None) != (axis is not None):
@@ -71,8 +75,8 @@ def degrade(
         coarse = turned(coarse, turn)
         image = acquire_turned(volume, grid, coarse, model)
     text = f"brgm-med {__version__}: simulated acquisition, research only"
-    target.write(image[0].numpy(), coarse.affine, degraded(), text, model.thickness[2])
-    with taken_back(target.remove):
-        write_json(sidecar, {"Source": called(scan, choices), **model.to_sidecar(coarse)}, force)
+    with target.staged(sidecar, [scan]) as (staged, about):
+        staged.write(image[0].numpy(), coarse.affine, degraded(), text, model.thickness[2])
+        write_json(about, {"Source": called(scan, choices), **model.to_sidecar(coarse)}, force=False)
     say(f"wrote {out} ({' x '.join(f'{s:g}' for s in coarse.spacing)} mm) and {sidecar.name}")
     return out

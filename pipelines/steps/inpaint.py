@@ -104,10 +104,16 @@ def inpaint(
         coronal_slices_searched=list(result.slices),
         outside_the_hole={"voxels": int(outside.sum()), "changed": 0},
     )
-    write = partial(target.write_stored, new, header)
-    write_map = partial(target.write_map, outside.astype(np.float32), header.affine)
-    unchanged = partial(read_back, stored, outside, result.registration)
-    publish(target, certificate, entries, "inpaint", write, unchanged, write_map)
+    publish(
+        target,
+        certificate,
+        entries,
+        "inpaint",
+        lambda to, *text: to.write_stored(new, header, *text),
+        partial(read_back, stored, outside, result.registration),
+        lambda to, text: to.write_map(outside.astype(np.float32), header.affine, text),
+        like=(scan, mask),
+    )
     beyond = f"; {clipped} clipped to {stored_type.name}" if clipped else ""
     announce(target, certificate, f"{weight.numel()} voxels filled, all others as they were{beyond}")
     return target.path

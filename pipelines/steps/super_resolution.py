@@ -99,10 +99,17 @@ def super_resolve(
     options = {"steps": search.iterations, "seed": seed, "perceptual": perceptual, "weights": weights}
     model = {"covariance_mm": search.correlation, "spacing_mm": result.grid.spacing[0], "noise": noise}
     entries = super_resolved(files, {**options, **model, **computed_by(where, result.image)}, result)
-    write = partial(target.write, result.image[0].numpy(), result.grid.affine)
-    write_map = partial(target.write_map, result.measured[0].numpy(), result.grid.affine)
-    read_back = partial(residuals, result.measurements)
-    written = publish(target, certificate, entries, "sr", write, read_back, write_map)
+    image, measured, grid = result.image[0].numpy(), result.measured[0].numpy(), result.grid
+    written = publish(
+        target,
+        certificate,
+        entries,
+        "sr",
+        lambda to, *text: to.write(image, grid.affine, *text),
+        partial(residuals, result.measurements),
+        lambda to, text: to.write_map(measured, grid.affine, text),
+        like=paths,
+    )
     assert written.consistency is not None
     announce(target, certificate, f"relative residual {written.consistency['relative_residual']:.1e}")
     return target.path
