@@ -9,6 +9,7 @@ them. So a staging folder without an owner is one of a killed process: its moves
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import errno
 import fcntl
@@ -19,12 +20,13 @@ import secrets
 import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from brgm_med.errors import BrgmError, InputRefusedError
+from brgm_med.errors import BrgmError, CannotWriteError, InputRefusedError
 
 NAME = re.compile(r"\.brgm-[0-9a-f]{16}\.(part|done)")
 LOCK, JOURNAL, NEW, OLD = "lock", "journal.json", "new", "old"
@@ -117,6 +119,37 @@ def _private_folder(parent: Path) -> tuple[Path, int]:
                 os.close(lock)
                 raise
             return folder, lock
+
+
+_scratch: list[Path] = []
+"""The folder in which temporary data of this process lie, at its end; the system's where it is empty."""
+
+
+def scratch_beside(path: Path) -> None:
+    """Temporary data of this process, such as an unpacked zip, lie in the folder of `path` from now on."""
+    _scratch[:] = [Path(os.path.abspath(path)).parent]
+
+
+def scratch_folder() -> Path:
+    """A new private folder for temporary data, removed when the process ends; after a kill, by the next that needs one.
+
+    Raises CannotWriteError.
+    """
+    parent = _scratch[-1] if _scratch else Path(tempfile.gettempdir())
+    settle(parent)
+    try:
+        folder, _ = _private_folder(parent)  # the lock ends with the process
+    except OSError as error:
+        text = f"{parent}: cannot hold temporary data ({error.strerror}); choose another folder for the output"
+        raise CannotWriteError(text) from error
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder / NEW
+
+
+def settle_below(folder: Path) -> None:
+    """`settle` a folder and all folders below it."""
+    for parent in {left.parent for left in folder.rglob(".brgm-*")}:
+        settle(parent)
 
 
 def settle(parent: Path) -> None:

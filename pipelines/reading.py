@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from brgm_med.files import read_json
-from brgm_med.pipelines.console import say
+from brgm_med.pipelines.console import WITHHELD, say
 from brgm_med.transforms.formats import for_reading, stem
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
@@ -65,9 +65,6 @@ def stated_by(series: Series | None, grid: Grid) -> AcquisitionModel | None:
 def sidecar_of(path: Path, stem: str) -> Path:
     """The JSON file beside a scan: same name, `.json`."""
     return path.with_name(f"{stem}.json")
-
-
-WITHHELD = "withheld (de-identified)"
 
 
 def called(path: Path, choices: Choices) -> str:

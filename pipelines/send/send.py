@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from brgm_med.errors import CannotWriteError, UsageError
-from brgm_med.pipelines.console import progress, say
+from brgm_med.pipelines.console import progress, say, shown
 from brgm_med.pipelines.send.protocol import Sender, UnreachableError, instances_in
 
 RETRIES = 3
@@ -55,7 +55,7 @@ def send(path: Path, target: str, *, calling: str = "BRGM-MED", retries: int = R
                         answered[instance] = result
                         if result.stored or last or not result.later:
                             lost.update([] if result.stored else [result.text])
-                            print(f"{instance.uid}: {result.text}", flush=True)
+                            print(shown(f"{instance.uid}: {result.text}"), flush=True)
                             advance(f"{lost.total()} not stored" if lost else "")
             except UnreachableError as error:
                 unreachable = error

@@ -13,6 +13,7 @@ from brgm_med.pipelines.console import say
 from brgm_med.pipelines.reading import Profile, called, say_tolerated, sidecar_of
 from brgm_med.pipelines.results.certificate import degraded
 from brgm_med.pipelines.results.choose import target_of
+from brgm_med.staging import scratch_beside
 from brgm_med.transforms.formats import endings, for_reading, stem
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
@@ -40,6 +41,7 @@ def degrade(
     the simulated scanner's axes are those of the scan turned about its middle by so many degrees about R, then A, then
     S (see `acquire_turned`).
     """
+    scratch_beside(out)
     source = for_reading(scan, series=series if like is None else None).read(scan, affine)
     say_tolerated(source.header, called(scan, choices))
     target = target_of(scan, out, source.header, like=like, series=series, dtype=dtype, choices=choices, force=force)

@@ -18,6 +18,7 @@ from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.publish import announce, check, publish
 from brgm_med.pipelines.results.records import file_record, prior_record, registration_record, source_record
 from brgm_med.priors import DEFAULT
+from brgm_med.staging import scratch_beside
 from brgm_med.transforms.formats import for_reading
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
@@ -55,6 +56,7 @@ def inpaint(
     goes to `certificate`, by default beside the output. Raises as the exit codes of `brgm_med.errors` say; nothing is
     left behind when it does.
     """
+    scratch_beside(out or scan)
     header, stored = for_reading(scan, series=series if like is None else None).read_stored(scan, affine)
     say_tolerated(header, called(scan, choices))
     mask_header, mask_stored = for_reading(mask).read_stored(mask, "auto")

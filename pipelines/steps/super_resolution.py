@@ -14,6 +14,7 @@ from brgm_med.pipelines.reconstruct.compute import Network, computed_by, percept
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.publish import announce, check, publish
 from brgm_med.priors import AUTO, SELF, population
+from brgm_med.staging import scratch_beside
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
 
@@ -56,6 +57,7 @@ def super_resolve(
     """
     paths = [Path(one) for one in ([scan] if isinstance(scan, str | Path) else scan)]
     out = None if out is None else Path(out)
+    scratch_beside(out or paths[0])
     named = [series] * len(paths) if series is None or isinstance(series, str) else list(series)
     if len(named) != len(paths):
         raise UsageError(f"{len(paths)} scans, but {len(named)} series; name one for each scan, in their order")
