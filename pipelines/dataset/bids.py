@@ -10,7 +10,9 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,7 @@ SUFFIXES = (T1W, "T2w", "FLAIR", "PDw")
 NO_MAGNITUDE = ("phase", "real", "imag")
 """Values of `part-` whose intensities are not a contrast."""
 MASK = "mask"
+ONE_MASK = "one mask of its hole is needed"
 NATIVE = "native"
 RAW = "raw"
 """Name, in BIDS URIs, of the data set that is reconstructed."""
@@ -43,7 +46,8 @@ IGNORED = ("*_measured.nii.gz", "*.html", "*.csv", "figures/", "logs/", "/prior/
 class Scan:
     """A scan to work on. `path` is where it is, `series` which of several DICOM volumes, `metadata` its JSON files'
     content. Its derivative is `destination`, a name in the output folder without an ending, and `sidecar` what the JSON
-    file beside that says. `group` are the scans of one subject. `problem` says why it cannot be worked on."""
+    file beside that says. `group` are the scans of one subject. `problem` says why it cannot be worked on; if it is
+    that no mask says where its hole is, there is nothing to be done, and it is `skipped`."""
 
     path: Path
     destination: str
@@ -53,6 +57,11 @@ class Scan:
     metadata: dict[str, Any] = field(default_factory=dict)
     mask: Path | None = None
     problem: str | None = None
+    skipped: bool = False
+
+
+LONGEST_NAME = 255 - len("_certificate.json")
+"""Bytes of a derivative's name without an ending."""
 
 
 def entities(name: str) -> dict[str, str] | None:
@@ -167,22 +176,35 @@ def _scan(root: Path, file: Path, task: str, spacing: float | None, mask_pattern
     relative = file.relative_to(root)
     resolution = resolution_label(task, spacing)
     destination = (relative.parent / derived_name(file.name, resolution, task)).as_posix()
-    problem, mask, metadata = None, None, {}
+    problem, mask, masks, metadata = None, None, [], {}
     sources = [relative]
     try:
+        check_there(file)
+        if (entities(file.name) or {}).get("sub") != relative.parts[0].removeprefix("sub-"):
+            raise InputRefusedError(
+                f"{file}: its name does not begin with {relative.parts[0]}_, its folder's; rename it"
+            )
         metadata = metadata_of(root, file)
         if task == "inpaint":
-            mask = the_mask(root, file, masks_of(root, file, mask_pattern))
+            masks = masks_of(root, file, mask_pattern)
+            mask = the_mask(root, file, masks)
             sources.append(mask.relative_to(root))
     except InputRefusedError as error:
         problem = str(error).replace(f"{root}/", "")
+    skipped = not masks and problem is not None and ONE_MASK in problem
     sidecar: dict[str, Any] = {"Description": STATEMENT, "Sources": [f"bids:{RAW}:{s.as_posix()}" for s in sources]}
     sidecar["SkullStripped"] = bool(metadata.get("SkullStripped", False))
     if resolution == NATIVE:
         sidecar["Resolution"] = "the scan's own voxels"
     elif spacing is not None:
         sidecar["Resolution"] = f"{spacing:.3g} mm along every axis of the scan"
-    return Scan(file, destination, f"sub-{(entities(file.name) or {})['sub']}", sidecar, "", metadata, mask, problem)
+    return Scan(file, destination, relative.parts[0], sidecar, "", metadata, mask, problem, skipped)
+
+
+def check_there(file: Path) -> None:
+    """Refuse, with InputRefusedError, a link to nothing, such as git-annex and DataLad leave."""
+    if not file.exists():
+        raise InputRefusedError(f"{file}: is a link to what is not there; get its content (git-annex, DataLad)")
 
 
 def the_mask(root: Path, scan: Path, masks: Sequence[Path]) -> Path:
@@ -190,7 +212,7 @@ def the_mask(root: Path, scan: Path, masks: Sequence[Path]) -> Path:
     if len(masks) == 1:
         return masks[0]
     names = ", ".join(m.relative_to(root).as_posix() for m in masks) or "none"
-    raise InputRefusedError(f"{scan.name}: one mask of its hole is needed, found: {names}; see --mask-pattern")
+    raise InputRefusedError(f"{scan.name}: {ONE_MASK}, found: {names}; see --mask-pattern")
 
 
 def resolution_label(task: str, spacing: float | None) -> str | None:
@@ -220,13 +242,19 @@ def result_spacing(scan: Path, prior: float | None, own: bool) -> float | None:
 
 
 def _each_once(scans: Sequence[Scan]) -> list[Scan]:
-    """The scans; those that would have one derivative (.nii and .nii.gz of one name) are a problem: which is meant?"""
-    names = [scan.destination for scan in scans]
+    """The scans; those that would have one derivative (.nii and .nii.gz of one name) are a problem: which is meant?
+
+    So is a name that is too long for what is to be written.
+    """
+    names = Counter(scan.destination for scan in scans)
     text = "another scan has this name too, with another ending; rename one"
-    return [
-        scan if names.count(scan.destination) == 1 else replace(scan, problem=f"{scan.path.name}: {text}")
-        for scan in scans
-    ]
+    long = f"its derivative's name would be longer than {LONGEST_NAME} bytes; rename it"
+    checked = []
+    for scan in scans:
+        problem = long if len(os.fsencode(scan.destination.rsplit("/", 1)[-1])) > LONGEST_NAME else None
+        problem = problem if names[scan.destination] == 1 else text
+        checked.append(scan if problem is None else replace(scan, problem=f"{scan.path.name}: {problem}"))
+    return checked
 
 
 def find_plain(
@@ -242,15 +270,20 @@ def find_plain(
     hidden = [p.resolve() for p in without]
 
     def visible(path: Path) -> bool:
-        return not any(path.resolve().is_relative_to(p) for p in hidden)
+        return not any(Path(os.path.realpath(path)).is_relative_to(p) for p in hidden)
 
-    files = sorted(p for p in root.rglob("*") if p.name.endswith(endings("volume")) and p.is_file() and visible(p))
+    def there(path: Path) -> bool:
+        return path.is_file() or (path.is_symlink() and not path.exists())
+
+    files = sorted(p for p in root.rglob("*") if p.name.endswith(endings("volume")) and there(p) and visible(p))
     others = sorted(p for p in root.iterdir() if (p.is_dir() or is_zip(p)) and visible(p) and is_volume(p))
     masks: dict[Path, list[Path]] = {}
     for file in [*files, *others]:
         relative = file.relative_to(root).parent / "{stem}_mask.nii.gz"
         wanted = (mask_pattern or relative.as_posix()).replace("{stem}", stem(file))
-        masks[file] = sorted(p for p in root.glob(wanted) if p.is_file())
+        masks[file] = []
+        with suppress(OSError):  # a name too long for a mask's
+            masks[file] = sorted(p for p in root.glob(wanted) if p.is_file())
     taken = {mask for several in masks.values() for mask in several}
     scans = []
     for file in [*files, *others]:
@@ -261,6 +294,7 @@ def find_plain(
         problem, mask, metadata = None, None, {}
         sources = [relative.as_posix()]
         try:
+            check_there(file)
             if task == "inpaint":
                 mask = the_mask(root, file, masks[file])
                 sources.append(mask.relative_to(root).as_posix())
@@ -270,7 +304,8 @@ def find_plain(
             problem = str(error).replace(f"{root}/", "")
         sidecar: dict[str, Any] = {"Description": STATEMENT, "Sources": sources}
         chosen = (series or "") if file in others else ""
-        scans.append(Scan(file, destination, destination, sidecar, chosen, metadata, mask, problem))
+        skipped = task == "inpaint" and file.exists() and not masks[file]
+        scans.append(Scan(file, destination, destination, sidecar, chosen, metadata, mask, problem, skipped))
     if not scans:
         raise InputRefusedError(f"{root}: holds no scan, neither NIfTI nor folders of DICOM; check the name")
     return _each_once(scans)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brgm_med.errors import BrgmError, CannotWriteError, UsageError
+from brgm_med.errors import BrgmError, CannotWriteError, InputRefusedError, UsageError
 from brgm_med.files import make_folder
 from brgm_med.pipelines.console import say, shown
 from brgm_med.pipelines.dataset import bids
@@ -59,10 +59,16 @@ def run(
     work = work.resolve()
     check_places(root, out, work)
     scans = find(root, settings, selection, without=(out, work))
+    skipped = [scan.path.relative_to(root) for scan in scans if scan.skipped]
+    if len(skipped) == len(scans):
+        raise InputRefusedError(f"{root}: no scan has a mask, so there is nothing to fill; see --mask-pattern")
     if dry_run:
         for scan in scans:
             print(shown(f"{scan.path.relative_to(root)}: {scan.problem or scan.destination}"))
         return
+    for name in skipped:
+        say(f"{name}: skipped: has no mask, nothing to fill")
+    scans = [scan for scan in scans if not scan.skipped]
     chosen = engines.engine(nprocs, mem_gb, plugin)
     make_folder(out)
     crashed: list[str] = []
@@ -96,7 +102,7 @@ def run(
         raise BrgmError(f"{root}: {done}, {len(crashed)} nodes crashed ({crashed[0]} first): see {work / 'crash'}")
     if bad:
         raise BrgmError(f"{root}: {done}; why the others are not is said above and in {out / 'logs'}")
-    say(f"{done}; derivatives are in {out}")
+    say(f"{done}{f', {len(skipped)} skipped' * bool(skipped)}; derivatives are in {out}")
 
 
 def check_places(root: Path, out: Path, work: Path) -> None:

@@ -19,7 +19,7 @@ def is_refusal(path: Path | str) -> bool:
 
 def write_refusal(folder: Path, scan: Path, step: str, error: Exception) -> Path:
     """Note in `folder` why `step` refused `scan`; the reason names files without their folders."""
-    out = folder / f"{stem(scan)}{ENDING}"
+    out = folder / f"{stem(scan)[:60]}{ENDING}"  # the name may be as long as names can be
     reason = shown(error)
     for part in sorted({folder, folder.resolve(), scan.parent, scan.parent.resolve()}, key=lambda p: -len(str(p))):
         reason = reason.replace(f"{part}/", "")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +21,10 @@ CERTIFICATE = "BrgmMedCertificate"
 
 POSE = "_pose.json"
 """Ending of the notes that say how a head was registered."""
+
+IN_BIDS = re.compile(r"(sub-[^/]+)/(ses-[^/]+/)?anat/\1_[^/]+")
+LONGEST_NAME = 255 - len(ENDING)
+"""Bytes of the name of a note."""
 
 FILES = (".json", ".html", ".nii", ".nii.gz", "_measured.nii.gz")
 """Endings of a derivative's files."""
@@ -108,8 +114,15 @@ def equal(path: Path, source: Source) -> bool:
 
 
 def log_of(out: Path, destination: str, ending: str = ENDING) -> Path:
-    """The file that notes that the scan of this derivative was refused (or, with `POSE`, how it was registered)."""
-    return out / "logs" / f"{destination.replace('/', '_')}{ending}"
+    """The file that notes that the scan of this derivative was refused (or, with `POSE`, how it was registered).
+
+    Folders are part of its name, as they are of BIDS names; of others, and of long names, a hash is added: `a/b` is not
+    `a_b`.
+    """
+    name = destination.replace("/", "_")
+    if ("/" in destination and not IN_BIDS.fullmatch(destination)) or len(os.fsencode(name)) > LONGEST_NAME:
+        name = f"{name[:60]}_{hashlib.sha256(os.fsencode(destination)).hexdigest()[:16]}"
+    return out / "logs" / f"{name}{ending}"
 
 
 def note(result: Path, out: Path, destination: str, pose: Path | None = None) -> Path | None:
