@@ -19,7 +19,7 @@ def _watch(event: str, arguments: tuple[object, ...]) -> None:
     """Count the events that change the file system below a folder; end the process before the one that is wanted."""
     if not _state or event not in EVENTS:
         return
-    if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & WRITES):
+    if event == "open" and not _state["opening"] and not (isinstance(arguments[2], int) and arguments[2] & WRITES):
         return
     if isinstance(arguments[0], str | bytes | os.PathLike) and os.fsdecode(arguments[0]).startswith(("/dev", "/proc")):
         return
@@ -31,8 +31,10 @@ def _watch(event: str, arguments: tuple[object, ...]) -> None:
 _hooked = False
 
 
-def forked(work: Callable[[], object], last: int = -1) -> tuple[int, int]:
+def forked(work: Callable[[], object], last: int = -1, *, opening: bool = False) -> tuple[int, int]:
     """Do `work` in a forked process that is killed before event number `last` (-1: never).
+
+    Events are changes of the file system, and, with `opening`, the opening of files to read.
 
     Returns its exit code (-9: killed; what `work` returns where that is a number) and the number of events it got to.
     """
@@ -45,7 +47,7 @@ def forked(work: Callable[[], object], last: int = -1) -> tuple[int, int]:
             os.close(reading)
             if not _hooked:
                 sys.addaudithook(_watch)
-            _state.update(number=0, last=last)
+            _state.update(number=0, last=last, opening=opening)
             result = work()
             code = result if isinstance(result, int) else 0
             os.write(writing, str(_state["number"]).encode())
