@@ -122,7 +122,7 @@ def _private_folder(parent: Path) -> tuple[Path, int]:
 
 
 _scratch: list[Path] = []
-"""The folder in which temporary data of this process lie, at its end; the system's where it is empty."""
+"""The folder in which temporary data of this process lie; the system's where it is empty, or not there."""
 
 
 def scratch_beside(path: Path) -> None:
@@ -135,7 +135,7 @@ def scratch_folder() -> Path:
 
     Raises CannotWriteError.
     """
-    parent = _scratch[-1] if _scratch else Path(tempfile.gettempdir())
+    parent = next((path for path in _scratch if path.is_dir()), Path(tempfile.gettempdir()))
     settle(parent)
     try:
         folder, _ = _private_folder(parent)  # the lock ends with the process
