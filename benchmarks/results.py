@@ -133,7 +133,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         shutil.copyfile(options.out / "brains" / f"{task}.png", pictures / f"{task}.png")
     others = ("supervised", "supervised+consistency", "pca+consistency", "cubic+consistency")
     against(rows["brains shift"], BLEND, others, pictures / "shift.png")
-    (options.docs / "RESULTS.md").write_text(document(rows, evaluations))
+    volumes = (options.docs / "volumes.md").read_text()
+    (options.docs / "RESULTS.md").write_text(document(rows, evaluations, volumes))
     print(f"wrote {options.docs / 'RESULTS.md'}")
 
 

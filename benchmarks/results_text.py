@@ -38,15 +38,17 @@ PICTURES = {
 }
 
 
-def document(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluation]) -> str:
-    """The whole of docs/RESULTS.md from rows by name, such as "brains sr", and what was asked for each."""
+def document(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluation], volumes: str) -> str:
+    """The whole of docs/RESULTS.md from rows by name, such as "brains sr", what was asked for each, and the text of
+    docs/volumes.md."""
     lines = [
         "# Results",
         "",
         "Made by `benchmarks/results.py`; not edited by hand. Derived images, for research, not for diagnosis.",
         "",
         *_about(rows, evaluations),
-        "## In short",
+        *whole_volumes(volumes),
+        "## Single slices in short",
         "",
         *_short(rows),
         "## The paper's tables, and the same here",
@@ -93,12 +95,10 @@ def _about(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluati
         "MAE are on the scale on which the 0.5th to the 99.5th percentile of a head is 0 to 255; LPIPS is version 0.1, "
         "AlexNet, at the images' own size.",
         "",
-        "**Whole volumes** by `sr`, of every source and contrast: [volumes.md](volumes.md).",
-        "",
         "**Methods**: `map` is the generator's MAP over its latent inputs; `+blend` blends a result with the "
         "linear-Gaussian posterior mean, `+consistency` projects it onto what was measured, and `+orthogonal` does so "
-        "orthogonally. Ours here are `map+blend+consistency` (`reconstruct_slices`), and without the blend, as "
-        "the population prior alone does in `brgm-med sr`, `map+consistency`. "
+        "orthogonally. Ours here are `map+blend+consistency`, the blend 0.7 : 0.3, and without the blend, as "
+        "`reconstruct_slices` and the population prior alone do, `map+consistency`. "
         "`pca`: the linear-Gaussian MAP of 1500 components. "
         "`tv`, `dip`: total variation and the deep image prior (deepinv). `pulse`: PULSE's energies with our solver. "
         "`projection-a` to `-f`: the steps of the paper's Fig. 3, from StyleGAN2's inversion (a) to the paper's own "
@@ -134,6 +134,19 @@ def _about(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluati
         "",
     ]
     return lines
+
+
+def whole_volumes(text: str) -> list[str]:
+    """The first table of docs/volumes.md, under a heading of its own."""
+    lines = text.splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("|"))
+    last = next(number for number in range(first, len(lines)) if not lines[number].startswith("|"))
+    about = (
+        "What `brgm-med sr` does: gains over the best of cubic interpolation and its two projections, with the scan's "
+        "own prior alone and with both, LPIPS as a part of that baseline's. Test heads; every case, the acquisitions, "
+        "the scores and what is missed: [volumes.md](volumes.md)."
+    )
+    return ["## Whole volumes", "", about, "", *lines[first:last], ""]
 
 
 def alone(method: str) -> bool:

@@ -31,7 +31,6 @@ from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.training.heads import slices_of
 from brgm_med.priors.bundle import PriorBundle, load
 from brgm_med.reconstruction import (
-    blended,
     consistent,
     independent_posterior,
     reconstruct_slices,
@@ -120,9 +119,9 @@ def main() -> None:
             for name, (began, seen, image) in found.items():
                 quality = [float(psnr(x, truth, high - low)) for _, x in seen]
                 soon = next((t - began for (t, _), q in zip(seen, quality, strict=True) if q >= final - 0.1), torch.nan)
-                blend = consistent(blended(prior, [index], image, corruption, y, search=SLICES), corruption, y)
-                far = float(lpips(blend, truth, (low, high), model)) if model else torch.nan
-                good = float(psnr(blend, truth, high - low))
+                projected = consistent(image, corruption, y)
+                far = float(lpips(projected, truth, (low, high), model)) if model else torch.nan
+                good = float(psnr(projected, truth, high - low))
                 rows[name].append([len(seen) - 1, seen[-1][0] - began, soon, good, far, whole])
         for name, values in rows.items():
             count, seconds, _, good, far, whole = torch.tensor(values).mean(0).tolist()

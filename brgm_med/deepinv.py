@@ -5,7 +5,6 @@ Its images are in [0, 1], ours in [-1, 1]: x = 2 u - 1, so that of a linear A, A
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -88,9 +87,8 @@ class SlicesReconstructor(nn.Module):
         deviation = 2 * float(torch.as_tensor(sigma).max())
         if not math.isfinite(deviation):
             deviation = 0.0
-        search = dataclasses.replace(slices_search(corruption).limited_to(self.iterations), trust=1.0)
+        search = slices_search(corruption).limited_to(self.iterations)
         with torch.enable_grad():  # the search needs it, and deepinv's loops switch it off
-            image = reconstruct_slices(
-                self.prior, index, corruption, values.detach(), search=search, deviation=deviation
-            )
+            y = values.detach()
+            image = reconstruct_slices(self.prior, index, corruption, y, search=search, deviation=deviation)
         return (image.detach() + 1) / 2

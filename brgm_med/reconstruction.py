@@ -93,25 +93,6 @@ def map_images(
     return solve(posterior, start, search, curvature, progress).image
 
 
-def blended(
-    prior: PriorBundle,
-    index: Sequence[int],
-    image: Tensor,
-    corruption: nn.Module,
-    measured: Tensor,
-    *,
-    search: Search,
-    deviation: float = 0.0,
-) -> Tensor:
-    """`search.trust` parts of `image`, the rest the posterior mean of the linear-Gaussian prior of the same slices."""
-    linear, total = prior.linear.at(list(index)), math.hypot(search.misfit, deviation)
-    if isinstance(corruption, Mask):
-        mean = linear.fill(corruption.mask, measured, total)
-    else:
-        mean = linear.estimate(corruption, measured, total)
-    return search.trust * image + (1 - search.trust) * mean.to(image)
-
-
 def consistent(
     image: Tensor, corruption: nn.Module, measured: Tensor, deviation: float = 0.0, search: Search = SLICES
 ) -> Tensor:
@@ -142,13 +123,10 @@ def reconstruct_slices(
     """The slices [N, 1, H, W] at positions `index` of the prior's box that most probably caused `measured`.
 
     Normalised as the prior's slices are (air -1, brain 0). `corruption` is a linear module, `measured` [N, ...] what it
-    makes of the slices: the result gives it back, up to noise of that standard `deviation` in these units. The
-    generator's MAP is blended, by `search.trust`, with the posterior mean of the linear-Gaussian prior of the same
-    training slices, and the blend is projected onto what was measured. `search`: by default `slices_search`. Raises
-    ValueError when the corruption is not linear.
+    makes of the slices: the result is the generator's MAP, projected onto it, and gives it back up to noise of that
+    standard `deviation` in these units. `search`: by default `slices_search`. Raises ValueError when the corruption is
+    not linear.
     """
     search = slices_search(corruption) if search is None else search
     image = map_images(prior, index, corruption, measured, search=search, deviation=deviation)
-    if search.trust < 1:
-        image = blended(prior, index, image, corruption, measured, search=search, deviation=deviation)
     return consistent(image, corruption, measured, deviation, search)

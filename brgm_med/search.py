@@ -23,10 +23,9 @@ class Search:
     image is settled (0: never). `refined_after`: iterations after which poses and bias fields are fitted again.
     `prior_weight`: of the squared innovations of whitened coordinates (0.5: the Gaussian that was fitted to training
     stacks). `perceptual_weight`: of the perceptual distance, times the number of pixels, where features are given.
-    `trust`: weight of the generator's MAP, the rest being the linear-Gaussian posterior mean. `error`: standard
-    deviation of the image that is projected, against which a measurement's noise is weighed. `interpolation`: how far
-    several scans contradict each other because grids at angles are interpolated, in units of the prior's error.
-    `learning`: iterations by which the prior of a scan's own planes is tuned.
+    `error`: standard deviation of the image that is projected, against which a measurement's noise is weighed.
+    `interpolation`: how far several scans contradict each other because grids at angles are interpolated, in units of
+    the prior's error. `learning`: iterations by which the prior of a scan's own planes is tuned.
     """
 
     iterations: int
@@ -38,7 +37,6 @@ class Search:
     refined_after: tuple[int, ...] = ()
     prior_weight: float = 0.5
     perceptual_weight: float = 0.5
-    trust: float = 1.0
     error: float = 0.2
     interpolation: float = 0.1
     learning: int = 300
@@ -59,10 +57,9 @@ HOLE = Search(iterations=15, misfit=0.8, correlation=1.0)
 """The slices around a hole in a volume, together. Misfit: four validation heads, of 0.15 to 3; it is larger than the
 generator's error there, since neighbouring errors are alike. Iterations: no record."""
 
-SLICES = Search(iterations=25, misfit=0.08, correlation=0.5, tolerance=2e-3, trust=0.7)
-"""Slices on the prior's own grid, each on its own. Iterations, trust, and the error, which is what is left there:
-validation heads; misfit, tolerance and correlation: no record. The MAP and the linear mean err differently, so that
-their blend is nearer to the truth than either; the MAP alone is the sharper one."""
+SLICES = Search(iterations=25, misfit=0.08, correlation=0.5, tolerance=2e-3)
+"""Slices on the prior's own grid, each on its own. Iterations, and the error, which is what is left there: validation
+heads; misfit, tolerance and correlation: no record."""
 
 SLICES_HOLE = dataclasses.replace(SLICES, misfit=0.3)
 """Slices with a hole, each on its own. Misfit: three validation heads, of 0.08 to 0.8; neighbouring pixels err alike,

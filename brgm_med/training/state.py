@@ -123,13 +123,16 @@ class TrainState:
                 "folder"
             ) from error
 
-    def save_snapshot(self, path: Path) -> None:
+    def save_snapshot(self, path: Path, *, adversary: bool = True) -> None:
         """The averaged networks and the discriminator in half precision, without the optimisers' moments.
 
         About a ninth of the full state: small enough to be kept with the code. Training goes on from it, not to the
-        last bit but nearly where it was. The file at `path` is replaced only by a complete one.
+        last bit but nearly where it was; without the `adversary` it goes on from a new discriminator, which nothing
+        has trained yet where reconstruction alone was. The file at `path` is replaced only by a complete one.
         """
-        networks = {"generator": self.average, "discriminator": self.discriminator, "encoder": self.average_encoder}
+        networks: dict[str, nn.Module] = {"generator": self.average, "encoder": self.average_encoder}
+        if adversary:
+            networks["discriminator"] = self.discriminator
         tensors = {
             f"{name}.{key}": value.half().cpu().contiguous()
             for name, module in networks.items()
@@ -153,6 +156,8 @@ class TrainState:
                 tensors = {key: file.get_tensor(key).float() for key in file.keys()}  # noqa: SIM118 (no mapping)
             for name, modules in targets.items():
                 own = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+                if name == "discriminator" and not own:
+                    continue
                 for module in modules:
                     filters = {k: v for k, v in module.state_dict().items() if k.endswith("resample_filter")}
                     module.load_state_dict(filters | own)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from brgm_med.consistency import project
 from brgm_med.corruptions import Mask
 from brgm_med.pipelines.evaluation.setting import Method, Setting
-from brgm_med.reconstruction import blended as blend
 from brgm_med.reconstruction import consistent, map_images, slices_search
 from brgm_med.search import PICTURE
+
+GENERATOR = 0.7
+"""Part of the generator in the blend, the rest being the linear-Gaussian mean (validation heads)."""
 
 
 def generator_map(setting: Setting) -> Method:
@@ -26,12 +30,17 @@ def generator_map(setting: Setting) -> Method:
 
 
 def blended(setting: Setting, image: Tensor, y: Tensor, corruption: nn.Module) -> Tensor:
-    """`image` and the posterior mean of the prior's linear-Gaussian companion, blended as `reconstruct_slices` does; as
-    it is where the prior has none."""
+    """0.7 parts of `image` and 0.3 of the posterior mean of the prior's linear-Gaussian companion; the image, where the
+    prior has none. The two err differently: in squared error the blend is better than either, and it is less sharp."""
     if not setting.bundle.volumetric:
         return image
-    search = slices_search(corruption)
-    return blend(setting.bundle, setting.index, image, corruption, y, search=search, deviation=setting.noise)
+    linear = setting.bundle.linear.at(list(setting.index))
+    deviation = math.hypot(slices_search(corruption).misfit, setting.noise)
+    if isinstance(corruption, Mask):
+        mean = linear.fill(corruption.mask, y, deviation)
+    else:
+        mean = linear.estimate(corruption, y, deviation)
+    return GENERATOR * image + (1 - GENERATOR) * mean.to(image)
 
 
 def made_consistent(setting: Setting, image: Tensor, y: Tensor, corruption: nn.Module) -> Tensor:

@@ -606,6 +606,12 @@ def test_a_snapshot_holds_the_averages_to_half_precision(tmp_path: Path) -> None
     ):
         torch.testing.assert_close(now, kept, rtol=1e-3, atol=1e-4)
         assert torch.equal(now, average)
+    before = [p.clone() for p in other.discriminator.parameters()]
+    state.save_snapshot(tmp_path / "alone.safetensors", adversary=False)
+    assert (tmp_path / "alone.safetensors").stat().st_size < (tmp_path / "snapshot.safetensors").stat().st_size
+    other.load_snapshot(tmp_path / "alone.safetensors")
+    for was, now in zip(before, other.discriminator.parameters(), strict=True):
+        assert torch.equal(was, now)
     (tmp_path / "junk.safetensors").write_bytes(b"junk")
     with pytest.raises(PriorError, match="junk"):
         other.load_snapshot(tmp_path / "junk.safetensors")
