@@ -41,7 +41,7 @@ def shown(text: object) -> str:
     Control characters, and what no encoding has, are escaped; names that are withheld are withheld.
     """
     line = " ".join(str(text).split())
-    for name in _withheld:
+    for name in (name for name in _withheld if name in line):
         line = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", WITHHELD, line)
     line = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
     if len(line) > LONGEST:

@@ -201,3 +201,28 @@ def test_no_command_writes_where_it_reads(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="where the command reads"):
         check_apart([scan], [tmp_path / "soft"])
     check_apart([tmp_path / "free", tmp_path / "gone" / "free"], [scan, series, tmp_path / "missing"])
+
+
+def test_a_clock_that_goes_back_changes_nothing(tmp_path: Path) -> None:
+    """What is undone is told by what it is, not by when it was made."""
+
+    def write_at(text: str, seconds: int) -> None:
+        paths = [tmp_path / name for name in NAMES]
+        for path in paths:
+            check_output(path, text == "new")
+        with moved(paths, text == "new") as staged:
+            for one in staged:
+                one.write_text(text)
+                os.utime(one, (seconds, seconds))
+
+    write_at("old", 4_000_000_000)
+    before = content(tmp_path)
+    _, events = forked(lambda: write_at("new", 1))
+    staged_anew = content(tmp_path)
+    for path in tmp_path.iterdir():
+        path.unlink()
+    write_at("old", 4_000_000_000)
+    for last in range(events - 12, events, 2):
+        assert forked(lambda: write_at("new", 1), last)[0] == -9
+        staging.settle(tmp_path)
+        assert content(tmp_path) in (before, staged_anew)

@@ -12,6 +12,7 @@ from typing import TypeVar
 from brgm_med.errors import UsageError
 from brgm_med.files import check_apart, check_output, write_json
 from brgm_med.pipelines.console import say
+from brgm_med.pipelines.reading import sidecar_of
 from brgm_med.pipelines.results.certificate import Certificate, Entry, Task
 from brgm_med.pipelines.results.records import file_record
 from brgm_med.pipelines.results.target import Destination
@@ -22,16 +23,20 @@ Image = TypeVar("Image")
 Place = TypeVar("Place", bound=Destination)
 
 
-def check(target: Destination, inputs: Sequence[Path], certificate: Path | None) -> Path:
+def check(
+    target: Destination, inputs: Sequence[Path], certificate: Path | None, also: Sequence[Path | str | None] = ()
+) -> Path:
     """Check, before any work is done, that all files of a result can be written; returns its certificate's path.
 
-    Raises as `Destination.check` and `check_certificate`; UsageError where two of all files are one, links counted.
+    Raises as `Destination.check` and `check_certificate`; UsageError where two of all files are one, links
+    counted, and where an output is a JSON file beside an input, or one of `also`, files and folders that are read.
     """
     path = certificate or default_certificate(target.path)
     paths = (*inputs, *target.paths, path)
     if len({p.resolve() for p in paths}) < len(paths):
         raise UsageError(f"{target.path}: inputs, outputs and the certificate must all be different files")
-    check_apart((*target.paths, path), inputs)
+    beside = (sidecar_of(scan, stem(scan)) for scan in inputs)
+    check_apart((*target.paths, path), [*inputs, *beside, *(Path(one) for one in also if one is not None)])
     target.check()
     check_certificate(path, target.path, target.force)
     return path

@@ -46,8 +46,7 @@ def degrade(
     say_tolerated(source.header, called(scan, choices))
     target = target_of(scan, out, source.header, like=like, series=series, dtype=dtype, choices=choices, force=force)
     sidecar = sidecar_of(out, stem(out))
-    read = [scan, sidecar_of(scan, stem(scan)), *([] if like is None else [like])]
-    check_apart((*target.paths, sidecar), read)
+    check_apart((*target.paths, sidecar), [scan, sidecar_of(scan, stem(scan)), *([] if like is None else [like])])
     for other in (out.with_name(f"{stem(out)}{ending}") for ending in ("", *endings("volume"))):
         if other != out and other.exists():
             raise UsageError(f"{other}: would take {sidecar.name} as its own; choose another --out than {out.name}")

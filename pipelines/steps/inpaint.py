@@ -61,7 +61,7 @@ def inpaint(
     say_tolerated(header, called(scan, choices))
     mask_header, mask_stored = for_reading(mask).read_stored(mask, "auto")
     target = target_of(scan, out, header, like=like, series=series, choices=choices, force=force)
-    certificate = check(target, (scan, mask), certificate)
+    certificate = check(target, (scan, mask), certificate, (like, prior))
 
     import torch
 

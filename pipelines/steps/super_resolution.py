@@ -65,7 +65,7 @@ def super_resolve(
     files = [read_scan(p, s, affine, (thickness, gap, profile), choices, noise) for p, s in sources]
     header, grid = files[0].header, files[0].scan.grid
     target = target_of(paths[0], out, header, like=like, series=named[0], dtype=dtype, choices=choices, force=force)
-    certificate = check(target, paths, certificate)
+    certificate = check(target, paths, certificate, (like, lpips_weights, prior))
     if spacing is not None and spacing > (finest := min(grid.spacing)) * 1.001:
         raise UsageError(f"--spacing {spacing:g}: the scan's own is {finest:g} mm, which a coarser grid cannot keep")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -52,12 +52,12 @@ class Redirecting(BaseHTTPRequestHandler):
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirection_is_refused_and_named(tmp_path: Path, status: int) -> None:
     tiny_series(tmp_path)
-    elsewhere = type("Elsewhere", (Redirecting,), {"status": 200, "to": "", "seen": []})
+    elsewhere: Any = type("Elsewhere", (Redirecting,), {"status": 200, "to": "", "seen": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), elsewhere) as second:
         threading.Thread(target=second.serve_forever, daemon=True).start()
         there = f"127.0.0.1:{second.server_address[1]}"
         to = f"http://{there}/dicom-web/studies"
-        first = type("First", (Redirecting,), {"status": status, "to": to, "seen": []})
+        first: Any = type("First", (Redirecting,), {"status": status, "to": to, "seen": []})
         with ThreadingHTTPServer(("127.0.0.1", 0), first) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
             url = f"http://127.0.0.1:{server.server_address[1]}/dicom-web/studies"
