@@ -40,9 +40,10 @@ def shown(text: object) -> str:
 
     Control characters, and what no encoding has, are escaped; names that are withheld are withheld.
     """
-    line = " ".join(str(text).split())
+    line = str(text)
     for name in (name for name in _withheld if name in line):
         line = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", WITHHELD, line)
+    line = " ".join(line.split())
     line = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
     if len(line) > LONGEST:
         line = f"{line[: LONGEST * 3 // 4]} [...] {line[-LONGEST // 5 :]}"

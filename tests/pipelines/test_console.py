@@ -33,7 +33,7 @@ def test_a_text_is_one_harmless_line_of_some_length(capsys: pytest.CaptureFixtur
 
 
 def test_names_of_inputs_are_withheld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "Doe^Jane; 1970"
+    folder = tmp_path / "Doe^Jane;  1970"
     mr_series(folder)
     monkeypatch.chdir(tmp_path)
     withhold([Path(folder.name), Path("Smith John.nii.gz")])

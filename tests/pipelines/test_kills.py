@@ -34,7 +34,7 @@ from tests.studies import bids_study
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
-SAMPLE = 10
+SAMPLE = 7
 """Events of each case that are tried in a usual run."""
 
 Rest = Callable[[], object]
