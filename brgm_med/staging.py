@@ -125,25 +125,38 @@ _scratch: list[Path] = []
 """The folder in which temporary data of this process lie; the system's where it is empty, or not there."""
 
 
+_scratch_folders: list[tuple[Path, int]] = []
+"""Those that were made, and the locks on them."""
+
+
 def scratch_beside(path: Path) -> None:
     """Temporary data of this process, such as an unpacked zip, lie in the folder of `path` from now on."""
     _scratch[:] = [Path(os.path.abspath(path)).parent]
 
 
 def scratch_folder() -> Path:
-    """A new private folder for temporary data, removed when the process ends; after a kill, by the next that needs one.
+    """A new private folder for temporary data, removed when the command or the process ends; after a kill, by the next.
 
     Raises CannotWriteError.
     """
     parent = next((path for path in _scratch if path.is_dir()), Path(tempfile.gettempdir()))
     settle(parent)
     try:
-        folder, _ = _private_folder(parent)  # the lock ends with the process
+        folder, lock = _private_folder(parent)
     except OSError as error:
         text = f"{parent}: cannot hold temporary data ({error.strerror}); choose another folder for the output"
         raise CannotWriteError(text) from error
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _scratch_folders.append((folder, lock))
     return folder / NEW
+
+
+@atexit.register
+def clear_scratch() -> None:
+    """Remove the temporary data of this process."""
+    while _scratch_folders:
+        folder, lock = _scratch_folders.pop()
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
 
 
 def settle_below(folder: Path) -> None:

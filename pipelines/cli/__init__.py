@@ -18,6 +18,7 @@ from brgm_med.errors import BrgmError
 from brgm_med.pipelines.cli import priors, scans, studies
 from brgm_med.pipelines.cli.completion import Install
 from brgm_med.pipelines.console import say, withhold
+from brgm_med.staging import clear_scratch
 
 COMMANDS = (
     *(scans.sr, scans.inpaint, scans.degrade, scans.series, priors.train),
@@ -73,4 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         say(f"brgm-med: unexpected error, {type(error).__name__}: {error} (BRGM_MED_DEBUG=1 shows where)")
         return 1
+    finally:
+        clear_scratch()
     return 0

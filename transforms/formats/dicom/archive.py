@@ -34,7 +34,7 @@ class Files:
 
 
 _unpacked: dict[tuple[str, int, int], Files] = {}
-"""Zips by path, time and size: unpacked once, and removed when the process ends."""
+"""Zips by path, time and size: unpacked once in a command."""
 
 
 def is_zip(path: Path) -> bool:
@@ -123,13 +123,13 @@ def _zipped(path: Path) -> Files:
     """The DICOM files of a zip, unpacked into a private folder of this process (`staging.scratch_folder`)."""
     state = path.stat()
     key = str(path.resolve()), state.st_mtime_ns, state.st_size
-    if key not in _unpacked:
+    if key not in _unpacked or not _unpacked[key].root.is_dir():
         root = scratch_folder()
         try:
             with strict(path), zipfile.ZipFile(path) as archive:
                 _unpacked[key] = Files(path, root, *_unpack(path, archive, root))
         except InputRefusedError as error:
-            shutil.rmtree(root, ignore_errors=True)
+            shutil.rmtree(root.parent, ignore_errors=True)
             text = str(error).replace(str(root), str(path))
             raise InputRefusedError(text.replace("is truncated or damaged", "is no zip, or a damaged one")) from error
     return _unpacked[key]
