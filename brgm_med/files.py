@@ -140,7 +140,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file, empty where it holds something else. Raises InputRefusedError for a damaged one."""
     try:
         content = json.loads(path.read_text())
-    except (OSError, RecursionError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputRefusedError(f"{path}: is no readable JSON ({error}); mend or remove it") from error
     return content if isinstance(content, dict) else {}
 

@@ -15,6 +15,12 @@ RAYLEIGH_MEDIAN = math.sqrt(2 * math.log(2))
 RAYLEIGH_QUARTILES = math.sqrt(math.log(4) / math.log(4 / 3))
 """Median, in standard deviations of the noise, and upper over lower quartile of a Rayleigh distribution."""
 
+HALF_MEDIAN, HALF_QUARTILES = 0.6744898, 1.1503494 / 0.3186394
+"""The same of the positive half of a Gaussian."""
+
+REPEATED = 0.02
+"""Part of air that may be one value by chance."""
+
 RAYLEIGH, CLIPPED = math.sqrt(2 - math.pi / 2), math.sqrt(0.5 - 0.5 / math.pi)
 """Spread of noise in air, in standard deviations of the noise: of a magnitude image, and of one clipped at 0."""
 
@@ -58,18 +64,57 @@ def noise_in_air(air: Tensor) -> NoiseLevel:
     is estimated as it is now.
     """
     values = air.flatten().double()
-    if len(values) < FEWEST:
+    known = None if len(values) < FEWEST else _untouched(values)
+    if known is None or len(known) < FEWEST:
         return NoiseLevel(0.0, "unidentified")
-    low, middle, high = torch.quantile(thinned(values), torch.tensor([0.25, 0.5, 0.75], dtype=torch.float64)).tolist()
+    low, middle, high = _quartiles(known)
     if high <= low:
         return NoiseLevel(0.0, "unidentified")
-    if float(values.min()) >= 0 and low > 0 and abs(math.log(high / low / RAYLEIGH_QUARTILES)) < 0.35:
+    if float(known.min()) >= 0 and low > 0 and abs(math.log(high / low / RAYLEIGH_QUARTILES)) < 0.35:
         return NoiseLevel(middle / RAYLEIGH_MEDIAN, "rician")
+    if len(known) < len(values) and float(known.min()) >= 0:  # clipped at 0: half of a Gaussian is left
+        return NoiseLevel(middle / HALF_MEDIAN, "gaussian")
     return NoiseLevel((high - low) / 1.3489795, "gaussian")
 
 
-def noise_of_scan(values: Tensor, axis: int) -> NoiseLevel:
-    """From a scan [X, Y, Z] without any mask, slices along `axis`; white noise at the scale of its pixels.
+def _quartiles(values: Tensor) -> list[float]:
+    quartiles: list[float] = torch.quantile(
+        thinned(values), torch.tensor([0.25, 0.5, 0.75], dtype=values.dtype)
+    ).tolist()
+    return quartiles
+
+
+def _untouched(air: Tensor) -> Tensor | None:
+    """Values of air [N] without those that are one constant, where they were set to it; None where what is left is no
+    noise of a known kind.
+
+    Where more than `REPEATED` of all are one value, and do not follow from rounding, noise of the rest is known by its
+    shape: Rayleigh, or half of a Gaussian that was clipped at 0.
+    """
+    levels, counts = torch.unique(air, return_counts=True)
+    most = int(counts.argmax())
+    if len(levels) < 2 or int(counts[most]) <= REPEATED * len(air) or _rounded(levels, counts, most):
+        return air
+    left = air[air != levels[most]]
+    low, middle, high = _quartiles(left)
+    if not (float(left.min()) > float(levels[most]) == 0 and low > 0):
+        return left if abs(math.log((high - middle) / (middle - low))) < 0.2 and low < 0 < high else None
+    magnitude = abs(math.log(high / low / RAYLEIGH_QUARTILES)) < 0.1
+    clipped = abs(math.log(high / low / HALF_QUARTILES)) < 0.2 and 0.35 < 1 - len(left) / len(air) < 0.65
+    return left if magnitude or clipped else None
+
+
+def _rounded(levels: Tensor, counts: Tensor, most: int) -> bool:
+    """True where a level is no more than twice as frequent as its more frequent neighbour: noise of few levels."""
+    beside = counts[max(0, most - 1) : most + 2]
+    return 2 * int(beside.sort().values[-2]) >= int(counts[most])
+
+
+def noise_of_scan(values: Tensor, axis: int, measured: Tensor | None = None) -> NoiseLevel:
+    """From a scan [X, Y, Z], slices along `axis`; white noise at the scale of its pixels.
+
+    `measured` [X, Y, Z] bool: voxels that are no constant surroundings; None: all. Where air is partly set to a value,
+    the rest of it tells; where single pixels of it are, or it was cut off below a threshold, it tells nothing.
 
     The diagonal wavelet coefficients of each plane hold noise and little else (Donoho and Johnstone 1994). Their mean
     square in a block is distributed as chi-squared, so that the quietest blocks tell the noise: the tenth percentile
@@ -85,17 +130,24 @@ def noise_of_scan(values: Tensor, axis: int) -> NoiseLevel:
     10.5 on ds000011, 2.4 to 2.8, 3.1, 3.7, 6.4, 10.7 on IXI, whose pixels are 2 mm.
     """
     planes = values.movedim(axis, 0)
-    planes = planes[:: -(-len(planes) // MOST_SLICES)].double()
+    step = -(-len(planes) // MOST_SLICES)
+    planes = planes[::step].double()
     if min(planes.shape[1:]) < 4 * BLOCK or planes.min() == planes.max():
         return NoiseLevel(0.0, "unidentified")
     low, high = torch.quantile(thinned(planes.flatten()), torch.tensor([0.005, 0.995], dtype=torch.float64)).tolist()
     energy = _blocks(_diagonal(planes).square(), BLOCK)
     corner = (slice(None), slice(energy.shape[1]), slice(energy.shape[2]))
     mean, square = _blocks(planes, 2 * BLOCK)[corner], _blocks(planes.square(), 2 * BLOCK)[corner]
-    dark = mean <= low + DARK * (high - low)
+    floor = low + DARK * (high - low)
+    constant = _constant(planes) & (planes <= floor)
+    if measured is not None:
+        constant |= ~measured.movedim(axis, 0)[::step]
+    whole = _whole(constant)
+    dark = (mean <= floor) & whole
+    tissue = (mean > floor) & whole
     estimates: list[NoiseLevel] = []
-    if int((~dark).sum()) >= FEWEST_BLOCKS:
-        estimates.append(NoiseLevel(_white(energy[~dark], 0.1), "gaussian"))
+    if int(tissue.sum()) >= FEWEST_BLOCKS:
+        estimates.append(NoiseLevel(_white(energy[tissue], 0.1), "gaussian"))
     real = dark & (energy > 0)
     if int(real.sum()) >= max(FEWEST_BLOCKS, 0.5 * int(dark.sum())):
         deviation = _white(energy[real], 0.25)
@@ -104,8 +156,13 @@ def noise_of_scan(values: Tensor, axis: int) -> NoiseLevel:
         near_zero = abs(level) < NEAR_ZERO * spread
         if near_zero and spread > SMOOTH * deviation:
             return NoiseLevel(0.0, "unidentified")
+        pixels = quiet.repeat_interleave(2 * BLOCK, 1).repeat_interleave(2 * BLOCK, 2)
+        air = planes[:, : pixels.shape[1], : pixels.shape[2]][pixels]
         magnitude = near_zero and float(planes.min()) >= 0
-        if magnitude and spread < 0.75 * level:
+        left = _untouched(air)
+        if left is None or (len(left) < len(air) and float(left.min()) < 0):
+            pass  # single pixels of it were set to a value: it is as rough as they make it
+        elif magnitude and spread < 0.75 * level:
             estimates.append(NoiseLevel(deviation / RAYLEIGH, "rician"))
         else:
             estimates.append(NoiseLevel(deviation / CLIPPED if magnitude else deviation, "gaussian"))
@@ -122,6 +179,20 @@ def _diagonal(planes: Tensor) -> Tensor:
     low = torch.tensor(WAVELET, dtype=planes.dtype)
     high = low.flip(0) * torch.tensor([1, -1, 1, -1])
     return planes.unfold(1, 4, 2).matmul(high).unfold(2, 4, 2).matmul(high)
+
+
+def _constant(planes: Tensor) -> Tensor:
+    """The pixels [P, X, Y] in a square as wide as the wavelet that is constant: not noise, but set to a value."""
+    side = len(WAVELET)
+    ends = [F.max_pool2d(sign * planes[:, None], side, 1) for sign in (1, -1)]
+    flat = (ends[0] == -ends[1]).to(planes)
+    return F.max_pool2d(F.pad(flat, (side - 1,) * 4), side, 1)[:, 0] > 0
+
+
+def _whole(constant: Tensor) -> Tensor:
+    """The blocks whose coefficients see no pixel of `constant` [P, X, Y]."""
+    reach = 2 * BLOCK + len(WAVELET) - 2
+    return F.max_pool2d(constant[:, None].float(), reach, 2 * BLOCK)[:, 0] == 0
 
 
 def _blocks(planes: Tensor, side: int) -> Tensor:

@@ -78,5 +78,5 @@ KNOWN = 0.75
 0.80 to 0.85; at 0.70, on a head of ds000011, b adds 0.02 dB and .01 of LPIPS, which its search is not worth."""
 
 STRANGE = 0.5
-"""Below this correlation the population prior alone, in `sr` or for a hole, is refused: T1-weighted heads of its own
-scanner have 0.67 to 0.89, T2-weighted ones 0.14 to 0.39."""
+"""Below this correlation the population prior alone is refused, in `sr`, and for a hole beside which no other one tells
+its weight: T1-weighted heads of its own scanner have 0.67 to 0.89, T2-weighted ones 0.14 to 0.39."""

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+from brgm_med.errors import InputRefusedError
 from brgm_med.files import read_json
 from brgm_med.pipelines.console import WITHHELD, say
 from brgm_med.transforms.formats import for_reading, stem
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
+from brgm_med.transforms.formats.dicom.passed import said
+from brgm_med.transforms.formats.dicom.stack import one_patient
+from brgm_med.transforms.formats.visible import identical
 
 if TYPE_CHECKING:
     from brgm_med.pipelines.reconstruct.measurement import Scan
@@ -28,38 +34,74 @@ def acquisition_of(
     gap: float | None,
     profile: Profile | None,
     series: Series | None = None,
+    axis: str | None = None,
+    metadata: Mapping[str, Any] | None = None,
 ) -> tuple[AcquisitionModel, str]:
     """The acquisition model and where it comes from: flags, else the sidecar beside the scan, else the header.
 
-    Of DICOM, the header states the slices' thickness (`stated_by`).
+    `axis`: the slice axis, R, A or S; None: the normal of DICOM's slices, what the sidecar says, or the coarsest axis.
+    `metadata`: content of the sidecar; None: it is read. For the sidecar and DICOM see `stated_acquisition`.
 
     Raises InputRefusedError for a damaged sidecar and UsageError for flags that contradict the scan.
     """
-    from brgm_med.transforms.acquire import AcquisitionModel
+    from brgm_med.transforms.acquire import AcquisitionModel, index_axis
+    from brgm_med.transforms.sidecar import slice_axis
 
-    if not (thickness is None and gap is None and profile is None):
-        return AcquisitionModel.from_flags(grid, thickness, gap, profile or "box"), "stated on the command line"
-    sidecar = sidecar_of(scan, stem(scan))
-    if sidecar.is_file():
-        model = AcquisitionModel.from_sidecar(read_json(sidecar), grid, str(sidecar))
-        if model is not None:
-            return model, "stated in the JSON file beside the scan"
-    stated = stated_by(series, grid)
+    along = None if axis is None else index_axis(grid, axis)
+    content = metadata_beside(scan) if metadata is None else metadata
+    if thickness is not None or gap is not None or profile is not None:
+        if along is None:
+            along = slice_axis(content, grid) if series is None else 2
+        model = AcquisitionModel.from_flags(grid, thickness, gap, profile or "box", axis=along)
+        return placed(model, series), "stated on the command line"
+    stated = stated_acquisition(scan, grid, series, content, along)
     if stated is not None:
-        return stated, "stated in the DICOM header"
+        return stated
     origin = "assumed from the header's spacing"
     if series is not None and series.thickness is not None:  # stated, and not positive
         origin += f"; its Slice Thickness is {series.thickness:g}"
-    return AcquisitionModel.from_header(grid), origin
+    if along is not None:
+        origin += "; slice axis stated on the command line"
+        return placed(AcquisitionModel.from_flags(grid, axis=along), series), origin
+    return placed(AcquisitionModel.from_header(grid), series), origin
 
 
-def stated_by(series: Series | None, grid: Grid) -> AcquisitionModel | None:
-    """A box profile as wide as DICOM's Slice Thickness (PS3.3 C.7.6.2.1.1), where it is stated, across the slices."""
-    from brgm_med.transforms.acquire import AcquisitionModel
+def placed(model: AcquisitionModel, series: Series | None) -> AcquisitionModel:
+    """The model with each slice of a DICOM series where it was measured; without them along another axis."""
+    if series is None or not series.offsets or model.offsets or model.axis not in (None, 2):
+        return model
+    return dataclasses.replace(model, axis=2, offsets=series.offsets)
 
-    if series is None or series.thickness is None or not series.thickness > 0:
-        return None
-    return AcquisitionModel((*grid.spacing[:2], series.thickness), "box", 2, True)
+
+def stated_acquisition(
+    scan: Path, grid: Grid, series: Series | None, metadata: Mapping[str, Any], axis: int | None = None
+) -> tuple[AcquisitionModel, str] | None:
+    """The acquisition as the content of a sidecar or a DICOM header states it, and which; None: neither does.
+
+    The one rule of all commands: `BrgmMedAcquisition`, else DICOM's Slice Thickness across the slices (PS3.3
+    C.7.6.2.1.1), else BIDS's `SliceThickness` (see `sidecar.stated_slices`), each of the latter as a box profile.
+    `axis`: the slice axis, where a person states it. Raises InputRefusedError for a damaged sidecar.
+    """
+    from brgm_med.transforms.acquire import AcquisitionModel, replaced
+    from brgm_med.transforms.sidecar import stated_slices
+
+    name = str(sidecar_of(scan, stem(scan)))
+    model = AcquisitionModel.from_sidecar(metadata, grid, name)
+    if model is not None and axis in (None, model.axis):
+        return model, "stated in the JSON file beside the scan"
+    if series is not None and series.thickness is not None and series.thickness > 0:
+        along = 2 if axis is None else axis
+        thickness = replaced(grid.spacing, along, series.thickness)
+        return placed(AcquisitionModel(thickness, "box", along, True), series), "stated in the DICOM header"
+    model = stated_slices(metadata, grid, str(scan), axis)
+    return None if model is None else (placed(model, series), "SliceThickness stated in the JSON file beside the scan")
+
+
+def metadata_beside(scan: Path) -> dict[str, Any]:
+    """The content of the JSON file beside a scan, empty where there is none. Raises InputRefusedError for a damaged
+    one."""
+    sidecar = sidecar_of(scan, stem(scan))
+    return read_json(sidecar) if sidecar.is_file() else {}
 
 
 def sidecar_of(path: Path, stem: str) -> Path:
@@ -72,7 +114,16 @@ def called(path: Path, choices: Choices) -> str:
     return WITHHELD if choices.transform is not None else path.name
 
 
-Flags = tuple[float | None, float | None, Profile | None]
+class Flags(NamedTuple):
+    """The acquisition as a person states it: slice thickness and gap, mm, profile, slice axis (R, A or S)."""
+
+    thickness: float | None = None
+    gap: float | None = None
+    profile: Profile | None = None
+    axis: str | None = None
+
+
+NO_FLAGS = Flags()
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,42 +150,80 @@ def read_scan(
     path: Path,
     series: str | None = None,
     affine: Literal["auto", "sform", "qform"] = "auto",
-    flags: Flags = (None, None, None),
+    flags: Flags = NO_FLAGS,
     choices: Choices = NO_CHOICES,
     noise: float | None = None,
+    allow_missing_files: bool = False,
 ) -> ScanFile:
     """Read a scan and say how it is taken to have been acquired, with warnings where its header is suspicious.
 
-    `flags`: slice thickness, gap (mm) and profile, where a person states them; `noise`: its standard deviation; None:
-    to be estimated. Raises as `formats` and `acquisition_of` do.
+    `flags`: where a person states it; `noise`: its standard deviation; None: to be estimated. `allow_missing_files`:
+    see `dicom.series.the_series`. Raises as `formats` and `acquisition_of` do.
     """
-    source = for_reading(path, series=series).read(path, affine)
+    source = for_reading(path, series=series, allow_missing_files=allow_missing_files).read(path, affine)
 
     import torch
 
     from brgm_med.pipelines.reconstruct.measurement import Scan
     from brgm_med.transforms.geometry import Grid
+    from brgm_med.transforms.sidecar import contradictions
     from brgm_med.transforms.suspicion import suspicions
 
     grid = Grid(source.header.shape, source.affine)
-    model, origin = acquisition_of(path, grid, *flags, source.header.series)
+    metadata = metadata_beside(path)
+    model, origin = acquisition_of(path, grid, *flags[:3], source.header.series, flags.axis, metadata)
     widths = " x ".join(f"{t:g}" for t in model.thickness)
     spacing = " x ".join(f"{s:g}" for s in grid.spacing)
     name = called(path, choices)
     say(f"{name}: {spacing} mm, {model.profile} profile {widths} mm ({origin})")
     say_tolerated(source.header, name)
-    for clause in suspicions(source.array, grid, model):
+    for clause in [*contradictions(metadata, grid, model), *suspicions(source.array, grid, model)]:
         say(f"warning: {name}: {clause}")
-    values = torch.from_numpy(source.array)[None]
-    return ScanFile(
-        path, source.header, Scan(values, grid, model, noise, str(path) if name != WITHHELD else WITHHELD), origin
-    )
+    named = str(path) if name != WITHHELD else WITHHELD
+    stripped = metadata.get("SkullStripped") is True
+    scan = Scan(torch.from_numpy(source.array)[None], grid, model, noise, named, stripped)
+    return ScanFile(path, source.header, scan, origin)
+
+
+def check_together(files: Sequence[ScanFile], like: Series | None = None, same_world: bool = False) -> None:
+    """Raise InputRefusedError, which names the scan, for DICOM of several patients, or of several frames of reference
+    unless they are one world: their positions then have nothing to do with each other. `like`: whose the result is."""
+    known = [(file.scan.name, file.header.series) for file in files] + [("the series of --like", like)]
+    stated = [(name, series) for name, series in known if series is not None]
+    for name, series in stated[1:]:
+        first, of_first = stated[0]
+        if not one_patient(series.headers[0], of_first.headers[0]):
+            raise InputRefusedError(f"{name}: is of another patient than {first}; reconstruct each alone")
+        frames = {str(s.headers[0].get("FrameOfReferenceUID") or "") for s in (series, of_first)}
+        if len(frames - {""}) > 1 and not same_world:
+            raise InputRefusedError(
+                f"{name}: has another frame of reference than {first}, so nothing says how they lie to each other; "
+                "if they share a world all the same (one was registered to the other), add --same-world"
+            )
 
 
 def say_tolerated(header: Header, name: str) -> None:
-    """A warning a line of what was passed over in the headers of a DICOM series."""
-    for clause in header.series.tolerated if header.series is not None else ():
+    """A warning a line of what was passed over in the headers of a DICOM series, and of files beside its own."""
+    if header.series is None:
+        return
+    for clause in header.series.tolerated:
         say(f"warning: {name}: {clause}")
+    if header.series.others:
+        say(f"warning: {name}: {said(header.series.others, withheld=name == WITHHELD)}")
+
+
+def say_identical(paths: Sequence[Path], trained: Sequence[Path] = ()) -> None:
+    """A warning where files of `paths` hold the same, which then counts twice; where it is `trained` on and held out,
+    that is said."""
+    groups = identical(paths)
+    if groups:
+        count, names = sum(len(group) - 1 for group in groups), " and ".join(path.name for path in groups[0][:2])
+        more = "" if count == 1 else f", and {count - 1} more"
+        say(f"warning: {names} hold the same, byte for byte{more}: each counts as a subject of its own")
+    part = set(trained)
+    leaks = [group for group in groups if part and any(p in part for p in group) and any(p not in part for p in group)]
+    if leaks:
+        say(f"warning: {leaks[0][0].name} is trained on and, under another name, held out: its measure says nothing")
 
 
 def doubtful(scan: Scan, finest: float) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -93,6 +94,47 @@ def test_noise_of_a_scan_is_estimated_without_a_mask(name: str, deviation: float
     level = noise_of_scan(NOISES[name](head(), deviation), 2)
     assert level.deviation == pytest.approx(deviation, rel=0.15)
     assert level.kind == ("rician" if name in ("rician", "half of the air set to 0") else "gaussian")
+
+
+DISTANCE = torch.stack(torch.meshgrid(torch.arange(PIXELS) - 63.5, torch.arange(PIXELS) - 63.5, indexing="ij")).norm(
+    dim=0
+)
+DRAWN = torch.rand(16, 16, generator=torch.Generator().manual_seed(5))
+ZEROED = {
+    "far from the head": DISTANCE > 60,
+    "in squares": (DISTANCE > 54) & (DRAWN < 0.5).repeat_interleave(8, 0).repeat_interleave(8, 1),
+    "in most squares": (DISTANCE > 54) & (DRAWN < 0.8).repeat_interleave(8, 0).repeat_interleave(8, 1),
+    "in the corners": DISTANCE > 75,
+}
+
+
+@pytest.mark.parametrize("zeroed", list(ZEROED))
+@pytest.mark.parametrize("noise", [magnitude, normal, lambda scan, deviation: normal(scan, deviation).clamp(min=0)])
+def test_air_that_is_partly_set_to_0_does_not_count(noise: Callable[[Tensor, float], Tensor], zeroed: str) -> None:
+    """Neither for the scan as a whole nor for its air alone, which may also say that it cannot be told."""
+    scan = noise(head(), 10.0)
+    scan[ZEROED[zeroed]] = 0
+    assert noise_of_scan(scan, 2).deviation == pytest.approx(10, rel=0.1)
+    air = noise_in_air(scan[DISTANCE > 56])
+    assert air.kind == "unidentified" or air.deviation == pytest.approx(10, rel=0.1)
+
+
+def test_thresholded_air_and_single_pixels_of_it_are_not_taken_for_noise() -> None:
+    dropped = torch.rand(head().shape, generator=torch.Generator().manual_seed(6)) < 0.5
+    for noise in (magnitude, normal):
+        scan = noise(head(), 10.0)
+        for touched in (scan < 15, dropped & (DISTANCE > 54)[..., None]):
+            again = torch.where(touched, 0.0, scan)
+            assert noise_of_scan(again, 2).deviation == pytest.approx(10, rel=0.1)
+            air = noise_in_air(again[DISTANCE > 56])
+            assert air.kind == "unidentified" or air.deviation == pytest.approx(10, rel=0.1)
+
+
+def test_what_was_not_measured_tells_no_noise() -> None:
+    """Such as the nearest values in the place of padding."""
+    scan, measured = normal(head(), 10.0), (DISTANCE < 60)[..., None].expand_as(head())
+    smooth = torch.where(measured, scan, 3 + 0.01 * head().mean())
+    assert noise_of_scan(smooth, 2, measured).deviation == pytest.approx(10, rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["gaussian", "air set to 0", "no air", "8 bits"])

@@ -20,6 +20,9 @@ WORLD = "RAS"
 SAME = 1e-3
 """Two spacings that differ by less than this fraction are one."""
 
+CLEARLY = 1.2
+"""The slice axis is that of the largest spacing only where this is larger than the next by this factor."""
+
 
 Lengths = tuple[float, float, float]
 """In mm along a grid's index axes."""
@@ -58,13 +61,15 @@ class AcquisitionModel:
 
     `thickness`: mm along the index axes (box width, or a Gaussian's full width at half maximum). `profile`
     holds along `axis`, the slice axis; in-plane, and everywhere when `axis` is None, the profile is a box.
-    `stated` says whether a person or a sidecar said so, or the header's spacing was taken for it.
+    `stated` says whether a person or a sidecar said so, or the header's spacing was taken for it. `offsets`: of each
+    slice along `axis` from its even place, mm; empty where there are none.
     """
 
     thickness: Lengths
     profile: Profile = "box"
     axis: int | None = None
     stated: bool = False
+    offsets: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.profile not in ("box", "gaussian", "trapezoid"):
@@ -91,19 +96,21 @@ class AcquisitionModel:
         gap: float | None = None,
         profile: Profile = "box",
         world: str | None = None,
+        axis: int | None = None,
     ) -> AcquisitionModel:
         """Stated by a person: slices of `thickness` mm, or the slice spacing less `gap` mm, along one axis.
 
-        The slice axis is `world` (R, A or S), else the axis of the largest spacing. Raises UsageError where
-        that is no single axis, or where thickness and gap do not add up to the slice spacing (1 %).
+        The slice axis is `world` (R, A or S), else the index axis `axis`, else that of the largest spacing. Raises
+        UsageError where that is not clearly one, or where thickness and gap do not add up to the slice spacing (1 %).
         """
         if world is not None:
             axis = index_axis(grid, world)
-        else:
-            order = np.argsort(grid.spacing)
-            axis = int(order[-1])
-            if grid.spacing[axis] <= grid.spacing[int(order[-2])] * (1 + SAME):
-                raise UsageError("no single axis has the largest spacing: state the slice axis")
+        axis = coarsest_axis(grid) if axis is None else axis
+        if axis is None:
+            spacings = " x ".join(f"{s:.4g}" for s in grid.spacing)
+            raise UsageError(
+                f"no single axis has clearly the largest spacing ({spacings} mm): state the slice axis (--slice-axis)"
+            )
         spacing = grid.spacing[axis]
         if thickness is None:
             thickness = spacing - (gap or 0.0)
@@ -114,12 +121,16 @@ class AcquisitionModel:
     def to_sidecar(self, grid: Grid) -> dict[str, Any]:
         """Entries for a JSON file beside the scan on `grid`; keyed by world axes: its index axes may be reordered."""
         axes = [WORLD[grid.world_axis(a)] for a in range(3)]
+        offsets = (
+            {} if self.axis is None or not self.offsets else {"Offsets": list(_upward(self.offsets, grid, self.axis))}
+        )
         return {
             "BrgmMedAcquisition": {
                 "Thickness": {axes[a]: self.thickness[a] for a in range(3)},
                 "Spacing": {axes[a]: grid.spacing[a] for a in range(3)},
                 "SliceAxis": None if self.axis is None else axes[self.axis],
                 "Profile": self.profile,
+                **offsets,
             }
         }
 
@@ -139,8 +150,12 @@ class AcquisitionModel:
             x, y, z = (float(entry["Thickness"][a]) for a in axes)
             slice_axis = entry["SliceAxis"]
             axis = None if slice_axis is None else axes.index(slice_axis)
-            model = cls((x, y, z), cast(Profile, entry["Profile"]), axis, True)
-        except (KeyError, TypeError, ValueError, UsageError) as error:
+            offsets = tuple(float(offset) for offset in entry.get("Offsets", ()))
+            if offsets and (axis is None or len(offsets) != grid.shape[axis]):
+                raise ValueError(f"{len(offsets)} offsets")
+            offsets = offsets if axis is None else _upward(offsets, grid, axis)
+            model = cls((x, y, z), cast(Profile, entry["Profile"]), axis, True, offsets)
+        except (KeyError, TypeError, ValueError, OverflowError, UsageError) as error:
             raise InputRefusedError(f"{name}: BrgmMedAcquisition is damaged ({error!r}): mend or remove it") from error
         if not np.allclose(spacing, grid.spacing, rtol=SAME, atol=0):
             raise InputRefusedError(
@@ -160,12 +175,20 @@ class AcquisitionModel:
         for axis in range(3):
             n_f, n_c = fine.shape[axis], coarse.shape[axis]
             s_f, s_c, t = fine.spacing[axis], coarse.spacing[axis], self.thickness[axis]
-            if n_f == n_c and abs(s_f - s_c) <= 1e-6 * s_c and t <= s_c * (1 + SAME):
+            offsets = self.offsets if axis == self.axis else ()
+            if n_f == n_c and abs(s_f - s_c) <= 1e-6 * s_c and t <= s_c * (1 + SAME) and not offsets:
                 axes.append((None, None))
             else:
-                sampling = n_f, s_f, n_c, s_c, t, self.profile_along(axis)
+                sampling = n_f, s_f, n_c, s_c, t, self.profile_along(axis), offsets
                 axes.append((profile_matrix(*sampling), profile_inside(*sampling)))
         return SliceProfile(*zip(*axes, strict=True))
+
+
+def _upward(offsets: tuple[float, ...], grid: Grid, axis: int) -> tuple[float, ...]:
+    """Offsets of slices along R, A or S from those along an index axis, and back: equal, or from the other end."""
+    if grid.affine[grid.world_axis(axis), axis] >= 0:
+        return offsets
+    return tuple(-offset for offset in reversed(offsets))
 
 
 def interpolate(y: Tensor, coarse: Grid, fine: Grid) -> Tensor:
@@ -183,6 +206,12 @@ def interpolate(y: Tensor, coarse: Grid, fine: Grid) -> Tensor:
         columns = [map_coordinates(unit, position, order=3, mode="reflect") for unit in np.eye(n_c)]
         x = along(x, torch.from_numpy(np.stack(columns, 1)), axis - 3)
     return x.to(y.dtype)
+
+
+def coarsest_axis(grid: Grid) -> int | None:
+    """The index axis of clearly the largest spacing; None: there is none."""
+    *_, second, first = np.argsort(grid.spacing)
+    return int(first) if grid.spacing[first] > CLEARLY * grid.spacing[second] else None
 
 
 def index_axis(grid: Grid, world: str) -> int:

@@ -26,12 +26,13 @@ def oblique_profile(
     source: Grid,
     pose: NDArray[np.float64] | None = None,
     chosen: Tensor | None = None,
+    measured: Tensor | None = None,
 ) -> ObliqueProfile:
     """A: volumes on `source` [C, X, Y, Z] -> the scan's samples [C, X', Y', Z'], those that it covers wholly; else 0.
 
     `pose` [4, 4] maps the source's world to the scan's (identity when None), and may scale. The profile is sampled at
     points no farther apart than the source's voxels. `chosen` [X', Y', Z'] bool: these samples instead, covered
-    or not.
+    or not. `measured` [X', Y', Z'] bool: of those that it covers only these.
     """
     pose = np.eye(4) if pose is None else pose
     to_source = np.linalg.inv(source.affine) @ np.linalg.inv(pose) @ scan.affine
@@ -40,9 +41,14 @@ def oblique_profile(
     for axis, (thickness, spacing) in enumerate(zip(model.thickness, scan.spacing, strict=True)):
         places, weights = profile_nodes(thickness, model.profile_along(axis), finest)
         nodes.append((places / spacing, weights))
+    shifts = None
+    if model.offsets and model.axis is not None:
+        shifts = torch.zeros(3, max(scan.shape), dtype=torch.float64)
+        shifts[model.axis, : len(model.offsets)] = torch.tensor(model.offsets) / scan.spacing[model.axis]
     if chosen is None:
-        chosen = ObliqueProfile(to_source, source.shape, scan.shape, nodes).covered()
-    return ObliqueProfile(to_source, source.shape, scan.shape, nodes, use=chosen)
+        chosen = ObliqueProfile(to_source, source.shape, scan.shape, nodes, shifts=shifts).covered()
+        chosen = chosen if measured is None else chosen & measured
+    return ObliqueProfile(to_source, source.shape, scan.shape, nodes, use=chosen, shifts=shifts)
 
 
 def acquire_turned(volume: Tensor, grid: Grid, scan: Grid, model: AcquisitionModel) -> Tensor:

@@ -199,13 +199,19 @@ def check_orientation(stated: Hypothesis, turned: Hypothesis) -> None:
     if stated.information >= LEAST_INFORMATION and advantage >= LEAST_ADVANTAGE:
         return
     check_covered(stated.covered)
+    small = ""
+    if stated.size == SIZES[0]:
+        small = (
+            f" (of the sizes that are tried it fits best at the smallest, {SIZES[0]:g} of an adult's: a small child's "
+            "head, or voxels of a wrong size, are no fault of the orientation)"
+        )
     if turned.information >= LEAST_INFORMATION and advantage <= 1 / LEAST_ADVANTAGE:
         raise InputRefusedError(
             "this does not look like a head in the orientation that its header states: it fits better "
-            f"if the axes R, A, S of the header point to {axis_names(turned.turn)}; correct the orientation"
+            f"if the axes R, A, S of the header point to {axis_names(turned.turn)}; correct the orientation{small}"
         )
     raise InputRefusedError(
         "this does not look like a head: it fits the template no better than turned by 90 or 180 degrees "
         f"(information {stated.information:.2f} nats, at least {LEAST_INFORMATION} needed; advantage over other "
-        f"orientations {advantage:.2f}, at least {LEAST_ADVANTAGE} needed); check the image and its orientation"
+        f"orientations {advantage:.2f}, at least {LEAST_ADVANTAGE} needed); check the image and its orientation{small}"
     )

@@ -16,22 +16,26 @@ from brgm_med.processes import die_with_parent, share
 from brgm_med.staging import settle
 from brgm_med.transforms.cache import PreparedHeads
 from brgm_med.transforms.formats import endings, for_reading
+from brgm_med.transforms.formats.absent import refuse_absent
+from brgm_med.transforms.formats.visible import visible_files
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.template import Template
 
 
 def heads_in(folder: Path, without: Path | None = None) -> list[Path]:
-    """The scans in `folder` and below, sorted by name, but for those in the folder `without`.
+    """The scans in `folder` and below, hidden ones aside, sorted by name, but for those in the folder `without`.
 
-    Raises InputRefusedError where there are none.
+    Raises InputRefusedError where there are none, and for one whose content is not there.
     """
     if not folder.is_dir():
         refuse(folder, "is not a folder", "give a folder of NIfTI heads")
-    heads = [p for p in folder.rglob("*") if p.name.endswith(endings("volume")) and p.is_file()]
+    heads = [p for p in visible_files(folder) if p.name.endswith(endings("volume")) and not p.is_dir()]
     if without is not None:
         heads = [p for p in heads if not p.resolve().is_relative_to(without.resolve())]
     if not heads:
         refuse(folder, f"holds no scan ({', '.join(endings('volume'))})", "give a folder of NIfTI heads")
+    for path in heads:
+        refuse_absent(path)
     return sorted(heads, key=lambda p: (p.name, p.as_posix()))
 
 

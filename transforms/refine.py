@@ -54,18 +54,20 @@ def refine(
     pose: Pose,
     bias_field: LogBiasField,
     noise: float,
+    used: Tensor | None = None,
 ) -> Refined:
     """The pose and bias field under which slices `stack` [Y, 1, Z, X] of `box` best give `measured` [1, X', Y', Z'].
 
     Both normalised (air -1, brain 0), `measured` with its bias field; the search starts from `pose` and `bias_field`.
     Minimised is the squared difference over `noise` (its standard deviation), plus the squares of all changes over what
     is expected of them. At most `SAMPLES` of the scan's samples inside the head are used, chosen at random with a fixed
-    seed. The fit is never worse than the start. Deterministic.
+    seed; `used` [X', Y', Z'] bool: of these only. The fit is never worse than the start. Deterministic.
     """
     volume, source = stack.movedim(1, 0), stack_grid(box)
     everywhere = oblique_profile(model, scan, source, pose)
     head = everywhere.spread(everywhere.samples(volume) + 1)[0] > HEAD
-    inside = (head & everywhere.covered(MARGIN)).flatten().nonzero()[:, 0]
+    known = torch.ones_like(head) if used is None else used
+    inside = (head & known & everywhere.covered(MARGIN)).flatten().nonzero()[:, 0]
     picked = inside[torch.randperm(len(inside), generator=torch.Generator().manual_seed(0))[:SAMPLES]].sort().values
     chosen = torch.zeros(head.numel(), dtype=torch.bool).index_fill(0, picked, True).reshape(head.shape)
     target = measured.flatten()[picked].double().numpy() + 1

@@ -37,13 +37,15 @@ class ObliqueProfile(nn.Module):
     samples (as `profile_nodes` gives them, divided by the spacing); all their combinations make the profile. Between
     voxels the volume is interpolated: "cubic" (an interpolating B-spline at half voxels, linear between those) or
     "linear". Where a node lies outside the volume it counts as 0; `covered` tells which samples have none there. With
-    `use` [X', Y', Z'] bool the other samples are not computed, and 0. A volume is at least 2 voxels along each axis.
+    `use` [X', Y', Z'] bool the other samples are not computed, and 0. `shifts` [3, n]: along each axis of the scan, of
+    its samples of that index away from even places, in samples. A volume is at least 2 voxels along each axis.
     """
 
     to_source: Tensor
     offsets: Tensor
     weights: Tensor
     index: Tensor
+    shifts: Tensor | None
 
     def __init__(
         self,
@@ -53,6 +55,7 @@ class ObliqueProfile(nn.Module):
         nodes: Sequence[tuple[Tensor, Tensor]],
         interpolation: Interpolation = "cubic",
         use: Tensor | None = None,
+        shifts: Tensor | None = None,
     ) -> None:
         super().__init__()
         if min(source) < 2:
@@ -65,10 +68,14 @@ class ObliqueProfile(nn.Module):
         self.register_buffer("weights", torch.stack(masses, -1).prod(-1).flatten(), persistent=False)
         wanted = torch.arange(math.prod(self.shape)) if use is None else use.flatten().nonzero()[:, 0]
         self.register_buffer("index", wanted, persistent=False)
+        self.register_buffer("shifts", shifts, persistent=False)
 
     def coordinates(self) -> Tensor:
         """T s of the samples in use, [samples, 3] float64: the voxel indices of their centres."""
-        at = torch.stack(torch.unravel_index(self.index, self.shape), -1).to(self.to_source)
+        index = torch.unravel_index(self.index, self.shape)
+        at = torch.stack(index, -1).to(self.to_source)
+        if self.shifts is not None:
+            at = at + torch.stack([shift[i] for shift, i in zip(self.shifts, index, strict=True)], -1)
         return at @ self.to_source[:, :3].T + self.to_source[:, 3]
 
     def covered(self, margin: float = 0.0) -> Tensor:

@@ -19,7 +19,13 @@ RAMP = 0.25
 
 
 def profile_matrix(
-    n_fine: int, fine_spacing: float, n_coarse: int, coarse_spacing: float, thickness: float, profile: Profile = "box"
+    n_fine: int,
+    fine_spacing: float,
+    n_coarse: int,
+    coarse_spacing: float,
+    thickness: float,
+    profile: Profile = "box",
+    shifts: Sequence[float] = (),
 ) -> Tensor:
     """Acquisition along one axis, [n_coarse, n_fine] float64: weights of the fine voxels in each sample.
 
@@ -27,13 +33,13 @@ def profile_matrix(
     Each weight is the exact integral of the profile over a fine voxel (the image is taken as constant
     inside it); a profile cut by the end of the fine grid is renormalised, so that every row sums to 1.
     `thickness` is the full width at half maximum (a box's width); it may be smaller
-    than the spacing (a gap), larger (overlap), and no ratio need be an integer. Raises ValueError where a
-    sample sees no fine voxel.
+    than the spacing (a gap), larger (overlap), and no ratio need be an integer. `shifts` [n_coarse]: of the samples
+    away from even centres, mm. Raises ValueError where a sample sees no fine voxel.
     """
     if min(n_fine, n_coarse) < 1 or not min(fine_spacing, coarse_spacing, thickness) > 0:
         raise ValueError("profile_matrix: sizes, spacings and thickness must be positive")
     edges = torch.arange(n_fine + 1, dtype=torch.float64) * fine_spacing
-    centres = (torch.arange(n_coarse, dtype=torch.float64) + 0.5) * coarse_spacing
+    centres = _centres(n_coarse, coarse_spacing, shifts)
     weights = profile_cumulative((edges - centres[:, None]) / thickness, profile).diff(dim=1)
     weights = weights.where(weights > 1e-12, 0.0)
     mass = weights.sum(1, keepdim=True)
@@ -42,12 +48,24 @@ def profile_matrix(
     return weights / mass
 
 
+def _centres(count: int, spacing: float, shifts: Sequence[float]) -> Tensor:
+    """Centres [count] of samples, mm from the first edge."""
+    even = (torch.arange(count, dtype=torch.float64) + 0.5) * spacing
+    return even + torch.tensor(shifts, dtype=torch.float64) if shifts else even
+
+
 def profile_inside(
-    n_fine: int, fine_spacing: float, n_coarse: int, coarse_spacing: float, thickness: float, profile: Profile = "box"
+    n_fine: int,
+    fine_spacing: float,
+    n_coarse: int,
+    coarse_spacing: float,
+    thickness: float,
+    profile: Profile = "box",
+    shifts: Sequence[float] = (),
 ) -> Tensor:
     """The samples of `profile_matrix` with their whole profile inside the fine grid, [n_coarse] bool."""
     reach = thickness * profile_reach(profile)
-    centres = (torch.arange(n_coarse, dtype=torch.float64) + 0.5) * coarse_spacing
+    centres = _centres(n_coarse, coarse_spacing, shifts)
     slack = 1e-6 * fine_spacing
     return (centres - reach >= -slack) & (centres + reach <= n_fine * fine_spacing + slack)
 

@@ -12,14 +12,17 @@ has no statistics of encoded pictures, and perhaps no discriminator, either.
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from brgm_med.errors import PriorError
 from brgm_med.files import digest
 from brgm_med.priors import DEFAULT
+from brgm_med.priors.metadata import check
 
 if TYPE_CHECKING:
     import torch
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from brgm_med.networks.stylegan2 import StyleGAN2
     from brgm_med.posterior import Whitened, WStatistics
 
+T = TypeVar("T")
 SHIPPED = Path(__file__).parent
 REQUIRED = ("configs/inference.json", "models/model.safetensors")
 """What every prior has. The metadata must name the SHA-256 of all that is read."""
@@ -38,6 +42,8 @@ VOLUMETRIC = (
     *("template.nii.gz", "mask.nii.gz"),
 )
 """What a prior of a volume, whose metadata have a grid, must have besides."""
+AXES = {"coefficients": 2, "basis": 2, "deviation": 1, "correlation": 1, "map_correlation": 1}
+"""Numbers of axes of the statistics of W+."""
 UNFINISHED = (".partial", ".replaced")
 """How the names of folders end that an export which was killed may leave behind."""
 
@@ -51,7 +57,7 @@ def names() -> list[str]:
 def find(prior: str) -> Path:
     """The folder of a shipped prior's name, or of a path to a bundle. Raises PriorError when there is none."""
     for folder in (SHIPPED / prior, Path(prior)):
-        if (folder / "configs" / "metadata.json").is_file():
+        if os.path.isfile(folder / "configs" / "metadata.json"):  # False too for a name that no file can have
             return folder
     known = ", ".join(names()) or "none"
     raise PriorError(f"{prior}: no such prior; give the folder of one, or a shipped name ({known})")
@@ -146,14 +152,13 @@ class PriorBundle:
         return torch.linspace(-1, 1, self.grid_shape[1])
 
     def _weights(self, file: str) -> dict[str, Tensor]:
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         if f"models/{file}" not in self.metadata["sha256"]:
             raise PriorError(f"{self.folder}: this prior has no {file}, which this needs; take another prior")
         try:
             return {k: v.float() for k, v in load_file(self.folder / "models" / file).items()}
-        except (SafetensorError, OSError) as error:
+        except Exception as error:  # a damaged file fails in as many ways as safetensors and torch have
             raise PriorError(
                 f"{self.folder / 'models' / file}: cannot be read ({error}); reinstall the prior"
             ) from error
@@ -163,17 +168,34 @@ class PriorBundle:
             f"{self.folder / 'models' / file}: is not what this version expects; take a prior of this version"
         )
 
+    def _expected(self, file: str, make: Callable[[], T]) -> T:
+        """What `make` makes of a file's content. Errors become PriorError: the file is not damaged, as its hash is
+        right, but of another version or somebody else's."""
+        try:
+            return make()
+        except PriorError:
+            raise
+        except Exception as error:
+            raise self._other(file) from error
+
     def _network(self, key: str, kind: type, file: str) -> Any:
         import torch
 
         weights = self._weights(file)
-        config = json.loads((self.folder / "configs" / "inference.json").read_text())[key]
-        network = kind(**{k: v for k, v in config.items() if k != "_target_"})
-        try:
+
+        def network() -> Any:
+            config = json.loads((self.folder / "configs" / "inference.json").read_text())[key]
+            arguments = {k: v for k, v in config.items() if k != "_target_"}
+            with torch.device("meta"):  # no memory is taken before all shapes fit
+                shapes = {name: tensor.shape for name, tensor in kind(**arguments).state_dict().items()}
+            if any(weights[name].shape != shape for name, shape in shapes.items() if name in weights):
+                raise ValueError("weights of other shapes")
+            network = kind(**arguments)
             network.load_state_dict(weights)
-        except RuntimeError as error:
-            raise self._other(file) from error
-        return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)
+            return network
+
+        loaded = self._expected(file, network)
+        return loaded.eval().requires_grad_(False).to(memory_format=torch.channels_last)
 
     @cached_property
     def generator(self) -> StyleGAN2:
@@ -199,10 +221,14 @@ class PriorBundle:
     @cached_property
     def statistics(self) -> WPlusStatistics:
         file = "w_statistics.safetensors"
-        try:
-            return WPlusStatistics(**self._weights(file))
-        except TypeError as error:
-            raise self._other(file) from error
+        stored = self._weights(file)
+
+        def statistics() -> WPlusStatistics:
+            if {name: value.ndim for name, value in stored.items()} != AXES:
+                raise ValueError("statistics of other shapes")
+            return WPlusStatistics(**stored)
+
+        return self._expected(file, statistics)
 
     @cached_property
     def linear(self) -> LinearGaussian:
@@ -211,16 +237,15 @@ class PriorBundle:
 
         file = "linear.safetensors"
         stored = self._weights(file)
-        try:
+
+        def linear() -> LinearGaussian:
             half = stored["half"] * stored["scale"][:, None, None]
             mean = unfolded(stored["mean"], stored["parity"].new_ones(len(stored["mean"]))).T
             basis = unfolded(half, stored["parity"])
-            rows = half.shape[1]
-            return LinearGaussian(
-                mean.reshape(len(mean), 1, rows, -1), basis, stored["deviation"], float(stored["nugget"])
-            )
-        except KeyError as error:
-            raise self._other(file) from error
+            images = mean.reshape(len(mean), 1, half.shape[1], -1)
+            return LinearGaussian(images, basis, stored["deviation"], float(stored["nugget"]))
+
+        return self._expected(file, linear)
 
     def whitened(self, device: torch.device | str = "cpu") -> Whitened:
         """The prior over all latent inputs of its box's slices, or of a picture: W+ and, where learned, noise maps."""
@@ -269,10 +294,11 @@ def load(prior: str = DEFAULT) -> PriorBundle:
     try:
         text = (folder / "configs" / "metadata.json").read_text()
         metadata = json.loads(text)
+        check(metadata)
         needed = (*REQUIRED, *VOLUMETRIC) if "grid" in metadata else REQUIRED
         present = [file for file in VOLUMETRIC if (folder / file).exists()]
         expected: dict[str, str] = {file: metadata["sha256"][file] for file in (*needed, *present)} | metadata["sha256"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise PriorError(
             f"{folder}: its configs/metadata.json cannot be read ({error}); reinstall the prior"
         ) from error

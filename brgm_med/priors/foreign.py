@@ -119,7 +119,6 @@ def rosinalitys(tree: dict[str, Any], size: int) -> Foreign:
 
 def plain(path: Path) -> Foreign:
     """A generator in our own names, in safetensors, with its constructor's arguments in a JSON of the same stem."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     config = path.with_suffix(".json")
@@ -127,15 +126,22 @@ def plain(path: Path) -> Foreign:
         raise MalformedError("does not exist, or is no file")
     try:
         state = {name.removeprefix("G_ema."): t for name, t in load_file(path).items()}
-    except SafetensorError as error:
-        raise MalformedError(f"is no safetensors file ({error})") from error
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file fails in as many ways as safetensors and torch have
+        raise MalformedError(f"is no safetensors file ({type(error).__name__})") from error
     try:
         stated = json.loads(config.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise MalformedError(f"needs a readable {config.name} beside it, with StyleGAN2's arguments") from error
     if any(not t.is_floating_point() for t in state.values()):
         raise MalformedError("holds a weight that is no floating-point number")
-    generator, arguments = generator_of({name: t.float() for name, t in state.items()})
+    try:
+        generator, arguments = generator_of({name: t.float() for name, t in state.items()})
+    except MalformedError:
+        raise
+    except containers.UNREADABLE as error:
+        raise MalformedError(f"has tensors with which there is no network ({type(error).__name__})") from error
     signature = inspect.signature(StyleGAN2).parameters
     default = {name: list(p.default) if isinstance(p.default, tuple) else p.default for name, p in signature.items()}
     if not isinstance(stated, dict) or stated.keys() - default.keys() or default | stated != arguments:

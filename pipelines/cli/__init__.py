@@ -8,13 +8,14 @@ its docstring is its help. What a command needs is imported when it runs, so tha
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import signal
 import warnings
 from collections.abc import Sequence
 
 from brgm_med._version import __version__
-from brgm_med.errors import BrgmError
+from brgm_med.errors import BrgmError, InputRefusedError
 from brgm_med.pipelines.cli import priors, scans, studies
 from brgm_med.pipelines.cli.completion import Install
 from brgm_med.pipelines.console import say, withhold
@@ -69,11 +70,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        if debug or error.errno != errno.ENAMETOOLONG:
+            return unexpected(error, debug)
+        say(f"brgm-med: {error.filename}: no file can have so long a name; check the name")
+        return InputRefusedError.exit_code
     except Exception as error:
-        if debug:
-            raise
-        say(f"brgm-med: unexpected error, {type(error).__name__}: {error} (BRGM_MED_DEBUG=1 shows where)")
-        return 1
+        return unexpected(error, debug)
     finally:
         clear_scratch()
     return 0
+
+
+def unexpected(error: Exception, debug: bool) -> int:
+    """One line on stderr for a defect of ours, or the error itself to `debug` it."""
+    if debug:
+        raise error
+    say(f"brgm-med: unexpected error, {type(error).__name__}: {error} (BRGM_MED_DEBUG=1 shows where)")
+    return 1

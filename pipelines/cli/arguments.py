@@ -74,6 +74,8 @@ def scan_arguments(parser: argparse.ArgumentParser, several: bool = False) -> No
     action = "append" if several else "store"
     parser.add_argument("--in", dest="scan", type=scan_path, action=action, required=True, metavar="SCAN", help=text)
     parser.add_argument("--series", action=action, metavar="UID|NUMBER", help=which)
+    text = "read a folder of DICOM although files beside the slices are empty, no DICOM, or not there"
+    parser.add_argument("--allow-missing-files", action="store_true", help=text)
     parser.add_argument("--affine", choices=("sform", "qform"), default="auto", help="which one to believe")
     parser.add_argument("--force", action="store_true", help="overwrite existing outputs")
 
@@ -119,4 +121,5 @@ def reconstruction_arguments(parser: argparse.ArgumentParser, auto: bool = False
     search_arguments(parser, auto)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
-    parser.add_argument("--threads", type=positive_int, metavar="N")
+    text = "results repeat to the last bit for equal numbers of them"
+    parser.add_argument("--threads", type=positive_int, metavar="N", help=text)

@@ -26,8 +26,8 @@ from brgm_med.pipelines.cli.arguments import (
 from brgm_med.priors import population
 
 ONLY_VOLUMES = (
-    *("like", "series", "slice_thickness", "profile", "gap", "spacing", "noise"),
-    *("dtype", "affine", "perceptual", "lpips_weights"),
+    *("like", "series", "slice_thickness", "profile", "gap", "slice_axis", "spacing", "noise"),
+    *("dtype", "affine", "perceptual", "lpips_weights", "same_world", "max_memory", "allow_missing_files"),
 )
 """Options of `sr` that pictures have not."""
 EVERY = ("prior", "force", "steps", "seed", "device", "threads", "certificate")
@@ -40,12 +40,18 @@ def sr(parser: argparse.ArgumentParser) -> Handler:
     acquisition_arguments(parser)
     reconstruction_arguments(parser, auto=True)
     dicom_arguments(parser)
+    text = "slices lie along it (default: as DICOM or the JSON file say, else the coarsest)"
+    parser.add_argument("--slice-axis", choices=("R", "A", "S"), help=text)
     parser.add_argument("--spacing", type=positive_float, metavar="MM", help="of the result (default: the finest)")
     text = "standard deviation of the scan's noise, in its units (default: auto, from the scan); 0 keeps every value"
     parser.add_argument("--noise", type=noise, metavar="auto|SD|0", help=text)
     parser.add_argument(
         "--factor", type=positive_int, metavar="N", help="of a picture (default: up to the prior's size)"
     )
+    text = "scans of several frames of reference lie in one world all the same"
+    parser.add_argument("--same-world", action="store_true", help=text)
+    text = "refuse what would take more memory (default: most of what is free)"
+    parser.add_argument("--max-memory", type=positive_float, metavar="GB", help=text)
     parser.add_argument("--perceptual", choices=("discriminator", "alex", "vgg", "none"), default="none")
     parser.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet or VGG16 weights, for offline use")
     return _sr
@@ -60,7 +66,8 @@ def _sr(a: argparse.Namespace) -> None:
         return
     if a.factor is not None:
         raise UsageError(f"--factor: is for pictures; {a.scan} is a volume, whose spacing says it")
-    volume = options(a, *EVERY, "affine", "series", "profile", "gap", "spacing", "noise", "dtype", "like")
+    scan = ("affine", "series", "profile", "gap", "slice_axis", "noise", "same_world")
+    volume = options(a, *EVERY, *scan, "spacing", "dtype", "like", "max_memory", "allow_missing_files")
     features = options(a, "perceptual", "lpips_weights")
     super_resolve(scans, a.out, thickness=a.slice_thickness, choices=_choices(a), **volume, **features)
 
@@ -69,7 +76,10 @@ def inpaint(parser: argparse.ArgumentParser) -> Handler:
     """Fill a hole in a head scan (or a picture); every other voxel stays as it is."""
     scan_arguments(parser)
     parser.add_argument(
-        "--mask", type=Path, required=True, help="integer image, on any grid; voxels that are not 0 are unknown"
+        "--mask",
+        type=Path,
+        required=True,
+        help="integers or a DICOM SEG, on any grid; where it is not 0 is unknown",
     )
     parser.add_argument("--mask-known", action="store_true", help="voxels of the mask that are 0 are unknown instead")
     reconstruction_arguments(parser)
@@ -85,9 +95,9 @@ def _inpaint(a: argparse.Namespace) -> None:
     def one(scan: Path, out: Path | None, options: Any) -> object:
         return inpaint_picture(scan, mask_of(a.mask, scan), out, options, mask_known=a.mask_known)
 
-    if _on_pictures(a, ("like", "affine", "series"), one):
+    if _on_pictures(a, ("like", "affine", "series", "allow_missing_files"), one):
         return
-    volume = options(a, *EVERY, "mask_known", "affine", "series", "like")
+    volume = options(a, *EVERY, "mask_known", "affine", "series", "like", "allow_missing_files")
     inpaint(a.scan, a.mask, a.out, choices=_choices(a), **volume)
 
 
@@ -108,7 +118,8 @@ def _degrade(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.steps.degrade import degrade
 
     profile = {"thickness": a.slice_thickness, "profile": a.profile or "box", "gap": a.gap or 0.0}
-    scan = options(a, "axis", "factor", "turn", "dtype", "affine", "series", "force", "like")
+    names = ("axis", "factor", "turn", "dtype", "affine", "series", "force", "like", "allow_missing_files")
+    scan = options(a, *names)
     degrade(a.scan, a.out, choices=_choices(a), **profile, **scan)
 
 
@@ -135,13 +146,15 @@ def send(parser: argparse.ArgumentParser) -> Handler:
     parser.add_argument("--as", dest="calling", default="BRGM-MED", metavar="AET", help=text)
     text = "of what may succeed later, after 1, 4, 16 ... s (default: 3)"
     parser.add_argument("--retries", type=count, default=3, metavar="N", help=text)
+    text = "send although files beside those of DICOM are empty, damaged, or not there"
+    parser.add_argument("--allow-missing-files", action="store_true", help=text)
     return _send
 
 
 def _send(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.send.send import send
 
-    send(a.path, a.to, calling=a.calling, retries=a.retries)
+    send(a.path, a.to, **options(a, "calling", "retries", "allow_missing_files"))
 
 
 def _choices(a: argparse.Namespace) -> Any:
@@ -170,7 +183,8 @@ def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Calla
     if kind_of(a.scan) != "picture":
         return False
     for name in volumes_only:
-        if getattr(a, name) not in (None, "auto", "none", "float32"):
+        value = getattr(a, name)
+        if value is not False and value not in (None, "auto", "none", "float32"):
             raise UsageError(f"--{name.replace('_', '-')}: is for volumes, not for {a.scan}; leave it out")
     if folder and a.certificate is not None:
         raise UsageError(f"--certificate: {a.scan} is a folder, and every result has one of its own; leave it out")

@@ -62,9 +62,9 @@ def evaluate(parser: argparse.ArgumentParser) -> Handler:
     """Degrade, reconstruct and measure: methods side by side on images whose truth is known."""
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of heads, or of pictures")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="an interrupted evaluation goes on")
-    parser.add_argument("--task", choices=("sr", "slices", "inpaint", "shift", "volumes"), default="sr")
+    parser.add_argument("--task", choices=("sr", "slices", "inpaint", "shift", "volumes", "lesions"), default="sr")
     parser.add_argument("--prior", metavar="NAME|DIR")
-    text = "factors (sr), mm (slices, volumes), holes (inpaint) or shifts, by name (default: all of the task)"
+    text = "factors (sr), mm (slices, volumes, lesions), holes (inpaint) or shifts, by name (default: all of the task)"
     parser.add_argument("--levels", nargs="+", metavar="LEVEL", help=text)
     text = "by name, as the table has them (default: all that suit the level)"
     parser.add_argument("--methods", nargs="+", metavar="METHOD", help=text)

@@ -12,7 +12,6 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +20,14 @@ from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.files import read_json, replacing
 from brgm_med.pipelines.dataset.ignored import ignored
+from brgm_med.pipelines.dataset.patterns import matching
+from brgm_med.pipelines.reading import say_identical
 from brgm_med.pipelines.results.certificate import STATEMENT
 from brgm_med.transforms.formats import endings, nifti, stem
+from brgm_med.transforms.formats.absent import refuse_absent
 from brgm_med.transforms.formats.dicom import is_volume
 from brgm_med.transforms.formats.dicom.archive import is_zip
+from brgm_med.transforms.formats.visible import is_hidden, visible_files
 
 VERSION = "1.10.0"
 T1W = "T1w"
@@ -113,11 +116,7 @@ def masks_of(root: Path, scan: Path, pattern: str | None) -> list[Path]:
     """
     own = entities(scan.name) or {}
     if pattern is not None:
-        try:
-            wanted = pattern.format(**own, stem=stem(scan))
-        except (KeyError, IndexError, ValueError) as error:
-            raise UsageError(f"--mask-pattern {pattern}: {scan.name} has no {error}") from error
-        return sorted(p for p in root.glob(wanted) if p.is_file())
+        return matching(root, pattern, own | {"stem": stem(scan)}, scan.name)
     masks = []
     for folder in (root, *sorted(p for p in (root / "derivatives").glob("*") if p.is_dir())):
         for mask in sorted((folder / f"sub-{own.get('sub')}").rglob(f"*label-lesion*_{MASK}.nii*")):
@@ -179,7 +178,8 @@ def _scan(root: Path, file: Path, task: str, spacing: float | None, mask_pattern
     problem, mask, masks, metadata = None, None, [], {}
     sources = [relative]
     try:
-        check_there(file)
+        if not file.exists():  # others are refused when they are read
+            refuse_absent(file)
         if (entities(file.name) or {}).get("sub") != relative.parts[0].removeprefix("sub-"):
             raise InputRefusedError(
                 f"{file}: its name does not begin with {relative.parts[0]}_, its folder's; rename it"
@@ -199,12 +199,6 @@ def _scan(root: Path, file: Path, task: str, spacing: float | None, mask_pattern
     elif spacing is not None:
         sidecar["Resolution"] = f"{spacing:.3g} mm along every axis of the scan"
     return Scan(file, destination, relative.parts[0], sidecar, "", metadata, mask, problem, skipped)
-
-
-def check_there(file: Path) -> None:
-    """Refuse, with InputRefusedError, a link to nothing, such as git-annex and DataLad leave."""
-    if not file.exists():
-        raise InputRefusedError(f"{file}: is a link to what is not there; get its content (git-annex, DataLad)")
 
 
 def the_mask(root: Path, scan: Path, masks: Sequence[Path]) -> Path:
@@ -260,7 +254,8 @@ def _each_once(scans: Sequence[Scan]) -> list[Scan]:
 def find_plain(
     root: Path, *, task: str, series: str | None = None, mask_pattern: str | None = None, without: Sequence[Path] = ()
 ) -> list[Scan]:
-    """Every NIfTI file below `root`, and every folder or zip right in it that holds DICOM, by name; none in `without`.
+    """Every NIfTI file below `root`, and every folder or zip right in it that holds DICOM, by name; none in `without`,
+    and none that is hidden.
 
     A mask is what `mask_pattern` finds, a path from `root` in which {stem} is the scan's name without ending (default:
     {stem}_mask.nii.gz beside the scan); masks are no scans. Raises InputRefusedError where there is nothing.
@@ -272,18 +267,16 @@ def find_plain(
     def visible(path: Path) -> bool:
         return not any(Path(os.path.realpath(path)).is_relative_to(p) for p in hidden)
 
-    def there(path: Path) -> bool:
-        return path.is_file() or (path.is_symlink() and not path.exists())
-
-    files = sorted(p for p in root.rglob("*") if p.name.endswith(endings("volume")) and there(p) and visible(p))
-    others = sorted(p for p in root.iterdir() if (p.is_dir() or is_zip(p)) and visible(p) and is_volume(p))
+    files = [p for p in visible_files(root) if p.name.endswith(endings("volume")) and not p.is_dir() and visible(p)]
+    folders = (p for p in root.iterdir() if not is_hidden(p.name) and (p.is_dir() or is_zip(p)) and visible(p))
+    others = sorted(p for p in folders if is_volume(p))
+    say_identical([p for p in files if p.is_file()])
     masks: dict[Path, list[Path]] = {}
     for file in [*files, *others]:
-        relative = file.relative_to(root).parent / "{stem}_mask.nii.gz"
-        wanted = (mask_pattern or relative.as_posix()).replace("{stem}", stem(file))
-        masks[file] = []
-        with suppress(OSError):  # a name too long for a mask's
-            masks[file] = sorted(p for p in root.glob(wanted) if p.is_file())
+        if mask_pattern is None:
+            masks[file] = [p for p in [file.with_name(f"{stem(file)}_mask.nii.gz")] if os.path.isfile(p)]
+        else:
+            masks[file] = matching(root, mask_pattern, {"stem": stem(file)}, file.name)
     taken = {mask for several in masks.values() for mask in several}
     scans = []
     for file in [*files, *others]:
@@ -294,7 +287,8 @@ def find_plain(
         problem, mask, metadata = None, None, {}
         sources = [relative.as_posix()]
         try:
-            check_there(file)
+            if not file.exists():  # others are refused when they are read
+                refuse_absent(file)
             if task == "inpaint":
                 mask = the_mask(root, file, masks[file])
                 sources.append(mask.relative_to(root).as_posix())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from brgm_med.errors import InputRefusedError
 from brgm_med.pipelines.dataset.bids import Scan
@@ -17,6 +18,17 @@ from brgm_med.priors import AUTO, SELF
 from brgm_med.staging import NEW, private_folders
 
 
+def read_entry(path: Path, *keys: str) -> dict[str, Any] | None:
+    """The object in a JSON file, or under `keys` in it; None where that is damaged."""
+    try:
+        entry = json.loads(path.read_text())
+        for key in keys:
+            entry = entry[key]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
 def outcome_of(scan: Scan, out: Path, task: str) -> Outcome:
     """The outcome of a scan, read from the derivatives in `out`."""
     name = scan.sidecar["Sources"][0].rsplit(":", 1)[-1]
@@ -25,10 +37,15 @@ def outcome_of(scan: Scan, out: Path, task: str) -> Outcome:
     if log.is_file():
         return Outcome(name, "refused", reason_of(log))
     if about.is_file():
-        certificate = json.loads(about.read_text())[CERTIFICATE]
+        certificate = read_entry(about, CERTIFICATE)
+        if certificate is None:
+            return Outcome(name, "failed", f"{about.name} is damaged; remove it and run participant again")
         return Outcome(name, "done", "", certificate, report if report.is_file() else None)
     if task == "train" and pose.is_file():  # no derivative of its own
-        return Outcome(name, "done", "", {"registration": json.loads(pose.read_text())})
+        registration = read_entry(pose)
+        if registration is None:
+            return Outcome(name, "failed", f"{pose.name} is damaged; remove it and run participant again")
+        return Outcome(name, "done", "", {"registration": registration})
     return Outcome(name, "failed", "there is no result; it crashed, or was not run yet")
 
 

@@ -15,6 +15,8 @@ from brgm_med.pipelines.console import say
 from brgm_med.pipelines.evaluation import table
 from brgm_med.pipelines.evaluation.baselines import refuse_learnt, train_missing
 from brgm_med.pipelines.evaluation.figures import along_levels, grid, pyplot
+from brgm_med.pipelines.evaluation.lesion_rows import SCORED as SPHERES
+from brgm_med.pipelines.evaluation.lesion_rows import lesion_report, line_of, measure_lesions
 from brgm_med.pipelines.evaluation.markdown import report
 from brgm_med.pipelines.evaluation.measure import Evaluation, Job, measure, perceptual, problem_of
 from brgm_med.pipelines.evaluation.methods import default_methods, known, unavailable
@@ -28,6 +30,9 @@ from brgm_med.transforms.prepare import heads_in
 
 STATEMENT = "Derived images, for research, not for diagnosis."
 
+WHOLE = {"volumes": measure_volume, "lesions": measure_lesions}
+"""Tasks on whole volumes, by name."""
+
 
 def evaluate(asked: Evaluation) -> list[Row]:
     """Fill OUT/TASK.csv with a row for every image, level and method, and write OUT/TASK.md and OUT/TASK*.png.
@@ -37,7 +42,7 @@ def evaluate(asked: Evaluation) -> list[Row]:
     """
     pyplot()  # before long work, not after
     bundle = load(asked.prior)
-    volumes = asked.task == "volumes"
+    volumes = asked.task in WHOLE
     levels = asked.levels or (LEVELS if volumes else tuple(default_levels(asked.task, bundle.image_shape)))
     posed = [] if volumes else [problem_of(asked.task, level, bundle, asked.trained) for level in levels]
     models = perceptual(asked.lpips_weights)
@@ -47,7 +52,7 @@ def evaluate(asked: Evaluation) -> list[Row]:
         say("warning: no weights for LPIPS here, which is left out (brgm-med doctor tells how to get them)")
     methods = {p.level: _methods(asked, p, bundle, "LPIPS" in models) for p in posed}
     if volumes:
-        methods = {level: of_volumes(asked.methods) for level in levels if thickness_of(level)}
+        methods = {level: of_volumes(asked.task, asked.methods) for level in levels if thickness_of(level)}
     out = asked.out
     make_folder(out)
     _same_as_before(asked, bundle)
@@ -75,7 +80,7 @@ def evaluate(asked: Evaluation) -> list[Row]:
         method = order.index(row["method"]) if row["method"] in order else len(order)
         return ranked.get(row["level"], len(ranked)), row["level"], row["subject"], int(row["image"]), method
 
-    work = measure_volume if volumes else measure
+    work = WHOLE.get(asked.task, measure)
     rows = sorted(table.completed(file, jobs, work, rank, _summary, asked.workers), key=rank)
     now = {source.path.name for source in sources}
     rows = [r for r in rows if r["subject"] in now and r["method"] in methods.get(r["level"], ())]
@@ -104,7 +109,9 @@ def _methods(asked: Evaluation, problem: Problem, bundle: PriorBundle, perceptua
 
 
 def _summary(new: list[Row]) -> str:
-    """A line about the rows of one job: PSNR and LPIPS of each method."""
+    """A line about the rows of one job: PSNR and LPIPS of each method, or the contrast that it retains."""
+    if new[0]["task"] == "lesions":
+        return line_of(new)
     parts = []
     for method, rows in table.grouped(new, "method").items():
         psnr, lpips = (sum(float(r[s] or "nan") for r in rows) / len(rows) for s in ("PSNR", "LPIPS"))
@@ -131,10 +138,11 @@ def _write_report(asked: Evaluation, bundle: PriorBundle, rows: Sequence[Row], s
     levels, methods = (list(table.grouped(rows, column)) for column in ("level", "method"))
     titles = {level: f"{task} {level}" for level in levels}
     head = f"# brgm-med evaluate --task {task}\n\nPrior {bundle.name} ({bundle.sha256[:12]}), {asked.data}. {STATEMENT}"
-    if task == "volumes":
-        head += f"\n\n{SCORED}"
+    if task in WHOLE:
+        head += f"\n\n{SPHERES if task == 'lesions' else SCORED}"
+    tables = (lesion_report if task == "lesions" else report)(rows, titles)
     with replacing(out / f"{task}.md", force=True) as temporary:
-        temporary.write_text(f"{head}\n\n{report(rows, titles)}")
+        temporary.write_text(f"{head}\n\n{tables}")
     for level in levels:
         folder = images_folder(out, task, level)
         names = middle_pictures(folder, [source.path.name for source in sources[: asked.shown]])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from brgm_med.errors import InputRefusedError, PriorError, UsageError
+from brgm_med.pipelines.reading import say_identical
 from brgm_med.pipelines.training.pictures import framed, holds_pictures
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.transforms.cache import read_head
@@ -70,6 +71,7 @@ def find(data: Path, which: Range, out: Path, bundle: PriorBundle, workers: int)
             f"{data}: holds {content} and the prior {bundle.name} is of {wanted}; name another with --prior"
         )
     paths = chosen(pictures_in(data) if pictures else heads_in(data, out), which, data)
+    say_identical(paths)
     if pictures:
         return [Source(path) for path in paths]
     for name in ("template.nii.gz", "mask.nii.gz"):

@@ -108,11 +108,11 @@ METHODS: dict[str, VolumeMethod] = {
 }
 
 
-def known(names: Sequence[str] | None) -> tuple[str, ...]:
-    """The methods named, None: all. Raises UsageError for another."""
+def known(task: str, names: Sequence[str] | None) -> tuple[str, ...]:
+    """The methods named, of a task on whole volumes; None: all. Raises UsageError for another."""
     for name in names or ():
         if name not in METHODS:
-            raise UsageError(f"--methods {name}: --task volumes has {', '.join(METHODS)}")
+            raise UsageError(f"--methods {name}: --task {task} has {', '.join(METHODS)}")
     return tuple(names or METHODS)
 
 

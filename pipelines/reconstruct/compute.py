@@ -42,10 +42,14 @@ def set_up(device: str, seed: int, threads: int | None) -> torch.device:
     return torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))
 
 
-def computed_by(device: Any, image: Any) -> dict[str, str]:
-    """Entries of a certificate's parameters: the device, and the precision of the search whose `image` (a tensor) it
-    is."""
-    return {"device": str(device), "precision": str(image.dtype).removeprefix("torch.")}
+def computed_by(device: Any, image: Any) -> dict[str, Any]:
+    """Entries of a certificate's parameters: the device, the number of threads, and the precision of the search whose
+    `image` (a tensor) it is. Results repeat to the last bit for equal numbers of threads on one machine, as sums are
+    rounded in another order by other numbers."""
+    import torch
+
+    precision = str(image.dtype).removeprefix("torch.")
+    return {"device": str(device), "threads": torch.get_num_threads(), "precision": precision}
 
 
 def perceptual_features(

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from brgm_med.consistency import project
-from brgm_med.corruptions import Separable, Together
+from brgm_med.corruptions import Mask, Separable, SliceProfile, Together
 from brgm_med.measured_fraction import measured_fraction
 from brgm_med.noise_level import thinned
-from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, Reconstruction, Registration, Scan
-from brgm_med.pipelines.reconstruct.registration import from_box
+from brgm_med.pipelines.reconstruct.measurement import (
+    LinearMeasurement,
+    PosedScan,
+    Reconstruction,
+    Registration,
+    Scan,
+)
+from brgm_med.pipelines.reconstruct.phases import Phases, silent
+from brgm_med.pipelines.reconstruct.registration import NEGLIGIBLE, from_box
 from brgm_med.search import Search
 from brgm_med.separable import SeparableSystem
+from brgm_med.shifted import solve_shifted
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.oblique import oblique_profile
 from brgm_med.transforms.template import Pose
@@ -29,15 +38,19 @@ LOCAL_MM = 10.0
 """Over about this distance the prior's error is taken to be equally large, where it is weighed against noise."""
 
 RESIDUAL = (0.82, 1.0)
-MOST_TRIALS = 8
-"""The residual of one scan should be between so many standard deviations of its noise; so many attempts at that."""
+"""The residual of one scan should be between so many standard deviations of its noise."""
+
+SCALES = tuple(1.1**n for n in range(-16, 3))
+"""Sizes of the prior's error that are tried for that, relative to the first."""
+
+WEIGHED = 100
+"""Iterations, at most, of the one system that gives the images of all of them."""
 
 
 def measurements_of(registration: Registration) -> tuple[LinearMeasurement, ...]:
     """Every scan as a measurement of the result: the first, and the others in its units and with its bias field."""
     first, grid = registration.first, registration.grid
-    inside = registration.operator.inside(first.scan.grid.shape)
-    measurements = [LinearMeasurement(registration.operator, first.scan.values, inside, first.noise.deviation)]
+    measurements = [measurement_of(first.scan, registration.operator, first.noise.deviation)]
     back = np.linalg.inv(first.pose)
     for posed in registration.scans[1:]:
         scan = posed.scan
@@ -47,10 +60,18 @@ def measurements_of(registration: Registration) -> tuple[LinearMeasurement, ...]
     return tuple(measurements)
 
 
+def measurement_of(scan: Scan, operator: SliceProfile, deviation: float) -> LinearMeasurement:
+    """The first scan as a measurement of the result, by `operator`."""
+    inside = operator.inside(scan.grid.shape) & scan.measured
+    return LinearMeasurement(
+        operator, scan.values, inside, deviation, None if scan.surroundings is None else scan.measured
+    )
+
+
 def oblique(scan: Scan, grid: Grid, values: Tensor, deviation: float, pose: Pose | None = None) -> LinearMeasurement:
     """A scan at any angle as a measurement of an image on `grid`: its `values` [1, X', Y', Z'] and their noise in the
     image's units, where the grid covers its samples; `pose` maps the image's world to the scan's."""
-    profile = oblique_profile(scan.acquisition, scan.grid, grid, pose)
+    profile = oblique_profile(scan.acquisition, scan.grid, grid, pose, measured=scan.measured)
     used = profile.spread(torch.ones(1, len(profile.index)))
     return LinearMeasurement(profile, values * used, used[0] > 0, deviation)
 
@@ -64,12 +85,18 @@ def generated(registration: Registration, stack: Tensor, box: Grid) -> tuple[Ten
 
 
 def combine(
-    registration: Registration, stack: Tensor, box: Grid, refined: tuple[Refined, ...], search: Search
+    registration: Registration,
+    stack: Tensor,
+    box: Grid,
+    refined: tuple[Refined, ...],
+    search: Search,
+    phases: Phases = silent,
 ) -> Reconstruction:
     """The generator's slices made consistent with all scans.
 
     One scan without noise: exactly. With noise: as far as the prior's error, which is estimated from the residual
-    around each voxel, is larger than it (see `weighed`). Several scans: see `jointly`.
+    around each voxel, is larger than it (see `weighed`). Several scans: see `jointly`. The measured fraction is of the
+    prior's error, and 0 where the prior does not reach.
     """
     guess, weight = generated(registration, stack, box)
     measurements, covariance, grid = measurements_of(registration), registration.covariance, registration.grid
@@ -81,8 +108,10 @@ def combine(
         image, fraction = exactly(guess, first, covariance, system)
     else:
         residual = first.values.double() - registration.operator(guess.double())
-        image, size = weighed(guess, first, error_size(residual, system, registration), covariance)
-        fraction = local_fraction(system, deviation / size)
+        error_there = error_size(residual, system, registration)
+        image, size = weighed(guess, first, error_there, covariance, phases)
+        fraction = local_fraction(system, ratio_of(deviation, size, registration.first))
+    fraction = torch.where(weight > 0, fraction, 0.0)
     noise, slices = tuple(scan.noise for scan in registration.scans), (0, len(stack) - 1)
     return Reconstruction(
         *(grid, image, guess, weight, fraction.to(guess.dtype), error, measurements, noise),
@@ -113,8 +142,9 @@ def jointly(
     """
     first, deviation = measurements[0], measurements[0].deviation
     residual = first.values.double() - first.operator(image.double())
-    together = Together([m.operator for m in measurements])
-    values = together.join([m.values for m in measurements])
+    masks = [nn.Identity() if m.measured is None else Mask(m.measured) for m in measurements]
+    together = Together([nn.Sequential(m.operator, mask) for m, mask in zip(measurements, masks, strict=True)])
+    values = together.join([mask(m.values) for m, mask in zip(measurements, masks, strict=True)])
     typical = math.sqrt(max(float(residual.square().mean()) - deviation**2, 0.0) / float(system.spectrum.mean()))
     ratio = math.hypot(deviation / max(typical, 1e-3 * deviation) if deviation else 0.0, search.interpolation)
     projected = project(image, together, values, covariance, ratio, tol=5e-3)
@@ -123,35 +153,59 @@ def jointly(
 
 
 def weighed(
-    image: Tensor, measurement: LinearMeasurement, error: Tensor, covariance: Separable
+    image: Tensor,
+    measurement: LinearMeasurement,
+    error: Tensor,
+    covariance: Separable,
+    phases: Phases = silent,
 ) -> tuple[Tensor, Tensor]:
     """The most probable image given a scan with noise, and the size of the prior's error that it rests on.
 
     `error` [1, X, Y, Z] is scaled down, if need be, until the residual keeps `RESIDUAL` of the noise (the discrepancy
-    principle): a smaller one would mean that noise was taken for detail.
+    principle): a smaller one would mean that noise was taken for detail. Of the scales, which are shifts of one system
+    (see `solve_shifted`), that nearest to the first is taken.
     """
-    operator, values, deviation = measurement.operator, measurement.values, measurement.deviation
+    operator, deviation = copy.deepcopy(measurement.operator).float(), measurement.deviation
+    image, values = image.float(), measurement.values.float()
     # So large an error leaves a residual well below the noise, and the system is no worse conditioned than it must be.
     largest = max(float(torch.quantile(thinned(error.flatten()), 0.95)), deviation)
-    scale = min(1.0, 3 * math.sqrt(deviation / largest))
+    first = min(1.0, 3 * math.sqrt(deviation / largest))
+    scales = [first * factor for factor in SCALES if first * factor <= 1] or [first]
     spread = float((values - values.mean()).square().mean().sqrt())
-    tolerance = min(5e-4, 0.05 * deviation / spread)
-    for _ in range(MOST_TRIALS):
-        size = scale * error
-        projected = project(image, operator, values, around(size, covariance), deviation, tol=tolerance)
-        residual = float((values - operator(projected)).square().mean().sqrt()) / deviation
-        if residual < RESIDUAL[0]:
-            scale *= 0.8
-        elif residual > RESIDUAL[1] and scale < 1:
-            scale = min(1.0, 1.1 * scale)
-        else:
-            break
-    return projected, size
+    residual = values - operator(image)
+    size = float(residual.square().mean().sqrt())
+    if not size:
+        return image, first * error
+    tolerance = min(5e-4 * spread, 0.05 * deviation) / size
+    applied, size_of = copy.deepcopy(covariance).float(), error.float()
+    with torch.enable_grad():
+        origin = torch.zeros_like(image, requires_grad=True)
+        samples = operator(origin)
 
+    def spread_back(z: Tensor) -> Tensor:
+        (back,) = torch.autograd.grad(samples, origin, z, retain_graph=True)
+        return size_of * applied(size_of * back)
 
-def around(error: Tensor, covariance: Separable) -> Callable[[Tensor], Tensor]:
-    """The covariance of an error whose size, [1, X, Y, Z], differs between voxels: x -> D C D x."""
-    return lambda x: error.to(x) * covariance(error.to(x) * x)
+    shifts = [(deviation / scale) ** 2 for scale in scales]
+    with phases("weighing the scan against its noise", WEIGHED) as advance, torch.no_grad():
+
+        def progress(left: float) -> None:
+            advance(f"residual {left:.1e}")
+
+        def product(z: Tensor) -> Tensor:
+            with torch.enable_grad():
+                back = spread_back(z)
+            return operator(back)
+
+        solutions = solve_shifted(product, residual, shifts, tolerance=tolerance, iterations=WEIGHED, progress=progress)
+    left = [shift * float(u.square().mean().sqrt()) / deviation for shift, u in zip(shifts, solutions, strict=True)]
+
+    def unfit(number: int) -> tuple[float, float]:
+        beyond = max(RESIDUAL[0] - left[number], left[number] - RESIDUAL[1], 0.0)
+        return beyond, abs(math.log(scales[number] / first))
+
+    best = min(range(len(scales)), key=unfit)
+    return image + spread_back(solutions[best]), scales[best] * error
 
 
 def error_size(residual: Tensor, system: SeparableSystem, registration: Registration) -> Tensor:
@@ -164,6 +218,16 @@ def error_size(residual: Tensor, system: SeparableSystem, registration: Registra
     local = torch.nn.functional.avg_pool3d(residual.square()[None], width, 1, pad, count_include_pad=False)[0]
     misfit = (local - first.noise.deviation**2).clamp(min=0) / system.spectrum.mean()
     return resample(misfit, first.scan.grid, registration.grid, padding="border").sqrt()
+
+
+def ratio_of(deviation: float, size: Tensor, posed: PosedScan) -> Tensor:
+    """Noise over the prior's error of that `size` [1, X, Y, Z], for the measured fraction.
+
+    Noise counts from where it is no longer `NEGLIGIBLE`, and no error is smaller than that, so that the fraction does
+    not jump where noise begins to be told: it falls from that without noise.
+    """
+    least = NEGLIGIBLE * posed.normalisation.scale
+    return max(deviation - least, 0.0) / torch.hypot(size, torch.full_like(size, least))
 
 
 def local_fraction(system: SeparableSystem, ratio: Tensor) -> Tensor:

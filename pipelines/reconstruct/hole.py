@@ -11,13 +11,21 @@ from torch import Tensor, nn
 
 from brgm_med.corruptions import AxisBlur, Mask, profile_kernel
 from brgm_med.errors import InputRefusedError
-from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, Reconstruction, Registration, Scan
+from brgm_med.pipelines.reconstruct.decoy import decoy_of, explained
+from brgm_med.pipelines.reconstruct.measurement import (
+    LinearMeasurement,
+    PriorWeight,
+    Reconstruction,
+    Registration,
+    Scan,
+)
 from brgm_med.pipelines.reconstruct.registration import check_known, from_box, output_grid, register
 from brgm_med.posterior import whitened_posterior
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.reconstruction import Progress, solve
 from brgm_med.seams import blend_seamless
-from brgm_med.search import HOLE, Search
+from brgm_med.search import HOLE, KNOWN, Search
+from brgm_med.texture import texture
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.register import resample_cubic, scale_of
 from brgm_med.transforms.slices import coronal_stack
@@ -25,6 +33,11 @@ from brgm_med.transforms.template import load_template
 
 MARGIN = 4
 """So many slices on either side of a hole are searched with it: they tell what it most probably held."""
+
+FINER = 0.75
+"""Detail finer than a Gaussian of so many voxels of the prior is the scan's own texture. Two holes of a validation head
+of ds000011, 0.3, 0.5 and 0.75: LPIPS of one of 40 mm .216 without, .157, .121, .106; of 20 mm .120, .101, .089, .081,
+at 0.5 dB less."""
 
 INSIDE = 0.95
 """The least fraction of a mask's unknown voxels that must lie inside the scan."""
@@ -44,17 +57,26 @@ def inpaint_volume(
     Outside the hole the result is bit for bit the scan, whose noise therefore does not count. The scan's values inside
     the hole, NaN included, never enter: for registration and intensities the hole is interpolated from its rim, and the
     likelihood masks it. The slices of the prior's box through the hole and `MARGIN` on either side are searched
-    together. Where the prior does not reach, the interpolation stays. Deterministic. Raises InputRefusedError, which
-    names the scan, where that cannot be registered, and for a hole that lies wholly outside the box.
+    together. Where the prior does not reach, the interpolation stays.
+
+    The fill is rim + b (population - rim), b being 1 where the scan looks like the prior's template. Elsewhere (other
+    contrasts) b is measured: a second hole of the same shape, at the place where the first would lie in the mirror, is
+    filled with it, and b is the best weight there, in [0, 1]. Then the scan's own texture is added, where its voxels
+    are finer than the prior's (see `brgm_med.texture`). Deterministic. Raises InputRefusedError, which names the scan,
+    where that cannot be registered, for a hole that lies wholly outside the box, and for one that leaves no room for a
+    second one where the scan does not look like the template.
     """
     values, template = scan.values, load_template(prior)
     interpolated = blend_seamless(values, torch.zeros_like(values), hole, scan.grid.spacing)
-    filled = dataclasses.replace(scan, values=interpolated, noise=0.0)
-    registration = register([filled], output_grid([scan.grid], prior.spacing), template, search.correlation)
-    check_known(registration, prior.name)
+    blank = dataclasses.replace(scan, values=interpolated, noise=0.0)
+    registration = register([blank], output_grid([scan.grid], prior.spacing), template, search.correlation)
+    decoy = None if registration.correlation >= KNOWN else decoy_of(hole, scan.grid, registration.pose)
+    if decoy is None:
+        check_known(registration, prior.name)
+    unknown = hole if decoy is None else hole | decoy
     box = template.box
     stack, seen = registered_stack(registration, box)
-    known = coronal_stack(resample((~hole).float()[None], scan.grid, box, registration.pose)) > 0.999
+    known = coronal_stack(resample((~unknown).float()[None], scan.grid, box, registration.pose)) > 0.999
     through = (seen & ~known).flatten(1).any(1).nonzero()[:, 0].tolist()
     if not through:
         raise InputRefusedError(
@@ -69,16 +91,33 @@ def inpaint_volume(
     posterior = whitened_posterior(whitened, corruption, measured, None, search)
     start = torch.zeros(last + 1 - first, 1, whitened.w_dim, device=device)
     stack[searched] = solve(posterior, start, search, whitened.curvature, progress).image.cpu()
-    volume, weight = (registration.operator(v.double()) for v in from_box(registration, stack, box))
-    guess = interpolated.lerp(volume.to(interpolated.dtype), weight.to(interpolated.dtype))
+    volume, reach = (registration.operator(v.double()).to(values.dtype) for v in from_box(registration, stack, box))
+    used, reason = 1.0, f"it knows such scans (correlation with its template {registration.correlation:.2f})"
+    if decoy is not None:
+        rim = blend_seamless(values, torch.zeros_like(values), unknown, scan.grid.spacing)
+        filled = blend_seamless(values, rim.lerp(volume, reach), unknown, scan.grid.spacing)
+        used = explained(values[0], rim[0], filled[0], decoy)
+        reason = "measured at a hole of the same shape elsewhere in the scan"
+    guess, weight = interpolated.lerp(volume, used * reach), used * reach
     image = blend_seamless(values, guess, hole, scan.grid.spacing)
+    finest = finest_of(prior, scan.grid)
+    if finest is not None:
+        image = torch.where(hole, image + texture(image[0], hole, scan.grid.spacing, finest), image)
     measurement = LinearMeasurement(Mask(~hole), values, ~hole, 0.0)
     measured, noise = (~hole).float()[None], (registration.first.noise,)
     return Reconstruction(
         *(registration.grid, image, guess, weight, measured, 0.0, (measurement,), noise),
+        population=PriorWeight(prior.name, prior.sha256, prior.spacing, used, reason),
         registration=registration,
         slices=(first, last),
     )
+
+
+def finest_of(prior: PriorBundle, grid: Grid) -> float | None:
+    """Standard deviation (mm) of the Gaussian that parts the prior's detail from a scan's own texture; None for scans
+    whose voxels are not finer."""
+    finest = FINER * prior.spacing
+    return finest if min(grid.spacing) < finest else None
 
 
 def hole_on(mask: NDArray[np.generic], mask_grid: Grid, grid: Grid, known: bool = False) -> tuple[Tensor, bool]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from brgm_med.corruptions import Separable, SliceProfile
@@ -24,7 +25,9 @@ class Scan:
     """A measured volume: `values` [1, X, Y, Z], in any units, on `grid`, each sampled as `acquisition` says.
 
     `noise`: its standard deviation in these units; None: to be estimated from the scan itself. `name` stands in
-    messages. Raises ValueError where values and grid do not fit each other.
+    messages. `stripped`: it is said to be without its skull. `surroundings` [X, Y, Z]: the constant where nothing was
+    measured, NaN where it was (see `transforms.surroundings`); None: everything was. `padded`: that constant is no air,
+    and `values` are other ones there. Raises ValueError where values and grid do not fit each other.
     """
 
     values: Tensor
@@ -32,6 +35,16 @@ class Scan:
     acquisition: AcquisitionModel
     noise: float | None = None
     name: str = "the scan"
+    stripped: bool = False
+    surroundings: Tensor | None = None
+    padded: bool = False
+
+    @property
+    def measured(self) -> Tensor:
+        """The samples that were measured, [X, Y, Z] bool."""
+        if self.surroundings is None:
+            return torch.ones(self.grid.shape, dtype=torch.bool)
+        return self.surroundings.isnan()
 
     def __post_init__(self) -> None:
         if self.values.shape != (1, *self.grid.shape):
@@ -43,13 +56,14 @@ class Scan:
 @dataclass(frozen=True, eq=False)
 class PosedScan:
     """A scan registered to the template: `pose` maps the template's world to the scan's, `normalisation` its units to
-    air -1 and brain 0; `noise` as stated or estimated."""
+    air -1 and brain 0; `noise` as stated or estimated; `used` [X, Y, Z] bool: the samples that enter a likelihood."""
 
     scan: Scan
     pose: Pose
     normalisation: Normalisation
     noise: NoiseLevel
     bias_field: LogBiasField
+    used: Tensor
 
     def normalised(self) -> Tensor:
         """The scan as the prior's head would look to it: air -1, brain 0, without its bias field."""
@@ -97,13 +111,15 @@ class Registration:
 class LinearMeasurement:
     """`operator` image = `values`, up to noise of standard `deviation`, for images on the grid of a result.
 
-    `inside` (bool): samples that lie wholly on that grid.
+    `inside` (bool): samples that lie wholly on that grid, and were measured. `measured` [X, Y, Z] (bool): samples that
+    were measured, None: all.
     """
 
     operator: nn.Module
     values: Tensor
     inside: Tensor
     deviation: float
+    measured: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +143,8 @@ class Reconstruction:
 
     `image`: as consistent with the measurements as their noise asks; `unprojected`: before that; `prior_weight` in
     [0, 1]: how far a prior is trusted (0: interpolation alone); `measured` in [0, 1]: the measured fraction, which is
-    the part of the prior's error that the scans explain, with its standard error (0: exact). `noise`: of each scan.
+    the part of the prior's error that the scans explain (0 where there is no prior, and in constant surroundings), with
+    its standard error (0: exact). `noise`: of each scan.
 
     `own`: the prior that the scans taught, None where it was not asked; `population`: the other, likewise. Of the
     latter are `registration` (None where the scan was not registered), `slices`, the first and last coronal slice of

@@ -13,12 +13,14 @@ from torch import Tensor
 from brgm_med.errors import InputRefusedError
 from brgm_med.files import digest
 from brgm_med.noise_level import NoiseLevel, noise_of_scan, thinned
-from brgm_med.pipelines.reconstruct.consistent import oblique
+from brgm_med.pipelines.reconstruct.consistent import measurement_of, oblique
 from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, PriorWeight, Scan
 from brgm_med.pipelines.reconstruct.phases import Phases, counted, silent
+from brgm_med.pipelines.reconstruct.surroundings import nearest
 from brgm_med.priors import SELF
 from brgm_med.search import Search
 from brgm_med.self_prior import Acquisition, SelfPrior, ThickScan, learn
+from brgm_med.self_prior.acquisition import LEAST_STEP
 from brgm_med.self_prior.prior import BLURRED
 from brgm_med.self_prior.spectrum import true_pixels
 from brgm_med.self_prior.weights import FILE
@@ -28,6 +30,9 @@ from brgm_med.transforms.register import FEWEST_VOXELS, resample_cubic
 
 ALIKE = 0.6
 """Least correlation of two scans of one head where they overlap; scans of one contrast have more."""
+
+UNMEASURED = 1e-6
+"""Weight of the first scan where it measured nothing: others take its place."""
 
 EDGE_MM = 6.0
 """Over this distance from the edge of its field of view a further scan gives way to the first."""
@@ -71,9 +76,14 @@ def reason(prior: SelfPrior) -> str:
 
 
 def slice_axis(scan: Scan) -> int:
-    """The stated slice axis, else that along which a sample is longest."""
-    model = scan.acquisition
-    return max(range(3), key=lambda a: model.thickness[a]) if model.axis is None else model.axis
+    """The stated slice axis, else, and where a box's slices are no thicker than pixels, that along which a sample is
+    longest."""
+    model, spacing = scan.acquisition, scan.grid.spacing
+    if model.axis is not None:
+        pixel = min(s for a, s in enumerate(spacing) if a != model.axis)
+        if model.profile != "box" or spacing[model.axis] >= LEAST_STEP * pixel:
+            return model.axis
+    return max(range(3), key=lambda a: model.thickness[a])
 
 
 def acquisition(scan: Scan) -> Acquisition:
@@ -90,7 +100,7 @@ def noise_level(scan: Scan) -> NoiseLevel:
     """As stated, else estimated from the scan itself."""
     if scan.noise is not None:
         return NoiseLevel(scan.noise, "stated")
-    return noise_of_scan(scan.values[0], slice_axis(scan))
+    return noise_of_scan(scan.values[0], slice_axis(scan), scan.measured)
 
 
 def detail_of(scan: Scan) -> tuple[float, float]:
@@ -134,11 +144,11 @@ def teach(
     images = [_images(scan, of.get(number), grid, phases) for number, scan in enumerate(scans)]
     first, (base, image) = scans[0], images[0]
     operator = first.acquisition.corruption(grid, first.grid)
-    inside = operator.inside(first.grid.shape)
-    measurements = [LinearMeasurement(operator, first.values, inside, noise[0].deviation)]
-    totals, weights = [base, image], torch.ones_like(base)
+    measurements = [measurement_of(first, operator, noise[0].deviation)]
+    weights = torch.where(nearest(first.measured, first.grid, grid), 1.0, UNMEASURED).to(base)
+    totals = [weights * base, weights * image]
     for scan, level, pair in zip(scans[1:], noise[1:], images[1:], strict=True):
-        weight = field_of_view(scan.grid, grid)
+        weight = field_of_view(scan.grid, grid) * nearest(scan.measured, scan.grid, grid)
         slope, offset = match(scan, pair[1], image, weight)
         totals = [t + weight * (slope * x + offset) for t, x in zip(totals, pair, strict=True)]
         weights = weights + weight

@@ -144,7 +144,8 @@ def stack_posterior(
 ) -> Posterior:
     """Posterior of all slices of the prior's box together, given the scans where and as they were measured."""
     scans = registration.scans
-    profiles = [oblique_profile(s.scan.acquisition, s.scan.grid, stack_grid(box), s.pose) for s in scans]
+    source = stack_grid(box)
+    profiles = [oblique_profile(s.scan.acquisition, s.scan.grid, source, s.pose, measured=s.used) for s in scans]
     whole = Together(profiles, [1 / deviation_of(s, box, search.misfit) for s in scans])
     used = [p.spread(torch.ones(1, len(p.index))) for p in profiles]
     measured = whole.join([s.normalised() * u for s, u in zip(scans, used, strict=True)]).to(device)
@@ -165,4 +166,6 @@ def fit(posed: PosedScan, stack: Tensor, box: Grid, misfit: float) -> Refined:
     """Pose and bias field of one scan, see `refine`."""
     scan, deviation = posed.scan, deviation_of(posed, box, misfit)
     measured = posed.normalisation.forward(scan.values)
-    return refine(stack, box, measured, scan.grid, scan.acquisition, posed.pose, posed.bias_field, deviation)
+    return refine(
+        stack, box, measured, scan.grid, scan.acquisition, posed.pose, posed.bias_field, deviation, posed.used
+    )

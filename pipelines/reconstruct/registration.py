@@ -32,6 +32,9 @@ TAPER_MM = 6.0
 NEGLIGIBLE = 1e-3
 """Noise below this part of the brain's brightness is rounding, or what interpolation left of it: taken for none."""
 
+REMOVED = 0.3
+"""Part of the neighbourhood of the brain, up to 14 mm from it, that is constant in heads without their skull."""
+
 SMOOTH_MM = 10.0
 """Correlation length of a head's intensities where they are interpolated through noise."""
 
@@ -73,17 +76,32 @@ def register(scans: Sequence[Scan], grid: Grid, template: Template, correlation:
 
 
 def posed_scan(scan: Scan, pose: Pose, template: Template, normalisation: Normalisation) -> PosedScan:
-    """A scan in a pose. Its noise is as stated, or from its air (below `NEGLIGIBLE` of the brain none)."""
+    """A scan in a pose. Its noise is as stated, or from its air (below `NEGLIGIBLE` of the brain none).
+
+    Its surroundings enter no likelihood where they are padding, or where its skull was stripped.
+    """
+    used = scan.measured
+    if not (scan.padded or scan.stripped or skull_removed(scan, pose, template)):
+        used = torch.ones_like(used)
     if scan.noise is not None:
         level = NoiseLevel(scan.noise, "stated")
     else:
         air = torch.from_numpy(template.air.astype(np.float32))[None]
         back = np.linalg.inv(pose).astype(np.float64)
         outside = resample(air, template.grid, scan.grid, back, mode="nearest")[0] > 0.5
-        level = noise_in_air(scan.values[0][outside])
+        level = noise_in_air(scan.values[0][outside & scan.measured])
         if 0 < level.deviation < NEGLIGIBLE * normalisation.scale:
             level = NoiseLevel(0.0, "negligible")
-    return PosedScan(scan, pose, normalisation, level, LogBiasField.none())
+    return PosedScan(scan, pose, normalisation, level, LogBiasField.none(), used)
+
+
+def skull_removed(scan: Scan, pose: Pose, template: Template) -> bool:
+    """True where constant surroundings take up `REMOVED` of the neighbourhood of the brain."""
+    if scan.surroundings is None:
+        return False
+    around = torch.from_numpy(template.near) & (template.mask[0] <= 0)
+    seen = resample(scan.measured.float()[None], scan.grid, template.grid, pose, padding="border")[0] > 0.5
+    return float((~seen[around]).float().mean()) > REMOVED
 
 
 def check_known(registration: Registration, prior: str) -> None:

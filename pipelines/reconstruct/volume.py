@@ -13,14 +13,19 @@ from brgm_med.errors import InputRefusedError
 from brgm_med.perceptual import PerceptualFeatures
 from brgm_med.pipelines.reconstruct.consistent import combine, exactly, generated, jointly
 from brgm_med.pipelines.reconstruct.measurement import Reconstruction, Scan
+from brgm_med.pipelines.reconstruct.memory import check_memory
 from brgm_med.pipelines.reconstruct.own import Taught, teach
 from brgm_med.pipelines.reconstruct.phases import Phases, silent
 from brgm_med.pipelines.reconstruct.population import Population, Searched, most_probable, register_to
 from brgm_med.pipelines.reconstruct.registration import error_covariance, output_grid
+from brgm_med.pipelines.reconstruct.surroundings import put_back, taken_out
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.search import VOLUME, Search
 from brgm_med.separable import SeparableSystem
 from brgm_med.transforms.geometry import Grid
+
+SMALLEST, LARGEST = 1e-15, 1e15
+"""Least range and largest size of a scan's values."""
 
 Message = Callable[[str], object]
 
@@ -35,6 +40,7 @@ def reconstruct_volume(
     features: PerceptualFeatures | None = None,
     device: torch.device | str = "cpu",
     seed: int = 0,
+    max_memory: float | None = None,
     message: Message = lambda line: None,
     phases: Phases = silent,
 ) -> Reconstruction:
@@ -49,23 +55,34 @@ def reconstruct_volume(
     features: those that a perceptual term of that search compares, on `device`; None: no such term.
     device: of that search; all else is computed on the CPU.
     seed: of the learning.
+    max_memory: bytes, above which it is refused by an estimate (see `memory`); None: most of what is free.
     message: called with a line when something is settled: registration, noise, weights.
     phases: progress.
 
     The scans' own prior and the population prior each correct the base, which is cubic interpolation made consistent:
     result = base + a (own - base) + b (population - base). All three keep what was measured, so the result does.
+    Constant surroundings of the first scan (a stripped skull, padding) stay as they are; see `surroundings`.
     Deterministic. Raises InputRefusedError, which names the scan, where no prior can be used, and ValueError where
     none is asked for.
     """
+    if prior is None and not own:
+        raise ValueError("reconstruct_volume: neither the scan's own prior nor another is asked for")
     scans = [scans] if isinstance(scans, Scan) else scans
     grids = [scan.grid for scan in scans]
+    finest = output_grid(grids, math.inf if prior is None else prior.spacing, spacing)
+    check_memory(scans, finest, prior is not None, max_memory)
+    for scan in scans:
+        check_range(scan)
+    scans = [taken_out(scan, message) for scan in scans]
     population = None
+    if own:
+        check_coarser(scans, prior, spacing)
     if prior is not None:
-        population = register_to(prior, scans, output_grid(grids, prior.spacing, spacing), search, beside=own)
+        population = register_to(prior, scans, finest, search, beside=own)
         for line in population.lines():
             message(line)
-    elif not own:
-        raise ValueError("reconstruct_volume: neither the scan's own prior nor another is asked for")
+    if not own:
+        check_coarser(scans, prior, spacing)
 
     def searched(population: Population) -> Searched:
         return most_probable(population, search, device=device, features=features, phases=phases)
@@ -80,11 +97,37 @@ def reconstruct_volume(
                 raise InputRefusedError(f"{error}" + (f"; {population.why()}" if population else "")) from error
             message(f"{error}; {used.weight.name} reconstructs alone")
         else:
-            return join(taught, grid, search, population, None if used is None else searched(used))
+            return put_back(join(taught, grid, search, population, None if used is None else searched(used)), scans)
     assert used is not None
     alone = searched(used)
-    result = combine(alone.registration, alone.stack, alone.box, alone.refined, search)
+    result = put_back(combine(alone.registration, alone.stack, alone.box, alone.refined, search, phases), scans)
     return dataclasses.replace(result, population=dataclasses.replace(used.weight, weight=1.0))
+
+
+def check_range(scan: Scan) -> None:
+    """Raise InputRefusedError for values whose squares are no normal numbers of 32 bits."""
+    low, high = float(scan.values.min()), float(scan.values.max())
+    if high - low < SMALLEST or max(abs(low), abs(high)) > LARGEST:
+        raise InputRefusedError(
+            f"{scan.name}: its values go from {low:.3g} to {high:.3g}, too far from 1 to compute with (a range of at "
+            f"least {SMALLEST:g}, and at most {LARGEST:g}); give it in other units"
+        )
+
+
+def check_coarser(scans: Sequence[Scan], prior: PriorBundle | None, spacing: float | None) -> None:
+    """Raise InputRefusedError for one scan that measured every voxel of the finest result as it is, unless a person
+    states noise that is to be taken off it."""
+    scan = scans[0]
+    grid = output_grid([scan.grid], math.inf if prior is None else prior.spacing, spacing)
+    matrices = scan.acquisition.corruption(grid, scan.grid).matrices
+    if len(scans) > 1 or scan.noise or any(matrix is not None for matrix in matrices):
+        return
+    size = " x ".join(f"{s:.3g}" for s in grid.spacing)
+    unused = "" if prior is None else f"; {prior.name}: not used, its voxels of {prior.spacing:g} mm are no finer"
+    raise InputRefusedError(
+        f"{scan.name}: is measured on voxels of {size} mm as it is: no thick slices, nothing to learn, and the result "
+        f"would be the scan itself{unused}; state the --slice-thickness if it is thicker, or a finer --spacing"
+    )
 
 
 def join(

@@ -18,7 +18,7 @@ from brgm_med.pipelines.results.records import file_record, source_record
 from brgm_med.priors import AUTO, SELF
 from brgm_med.priors.bundle import find
 from brgm_med.transforms.acquire import AcquisitionModel
-from brgm_med.transforms.formats import for_reading
+from brgm_med.transforms.formats import for_reading, read_mask
 from brgm_med.transforms.formats.affine import RAS_LPS
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.register import head_centre, resample_cubic
@@ -113,7 +113,8 @@ def same(path: Path, sha256: str, certificate: dict[str, Any], key: str) -> None
 
 def _read(path: Path, form: Any, series: str | None = None) -> tuple[torch.Tensor, Grid, dict[str, Any]]:
     """[1, X, Y, Z] float32, its grid and its record; voxels that are no number (in a hole) as the lowest value."""
-    header, stored = for_reading(path, series=series).read_stored(path, form)
+    reader = for_reading(path, series=series, allow_missing_files=True)  # the reconstruction decided that
+    header, stored = reader.read_stored(path, form)
     values = header.decode(stored).astype(np.float32)
     finite = np.isfinite(values)
     if not finite.any():
@@ -152,7 +153,7 @@ def inferred_on(
     if mask is not None:
         from brgm_med.pipelines.reconstruct.hole import hole_on
 
-        header, stored = for_reading(mask).read_stored(mask, "auto")
+        header, stored = read_mask(mask)
         same(mask, source_record(mask, header)["sha256"], certificate, "mask")
         on = Grid(header.shape, header.affine)
         hole, _ = hole_on(header.decode(stored), on, grid, bool(at(certificate, "mask", "known")))

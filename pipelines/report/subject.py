@@ -80,7 +80,7 @@ def read_certificate(path: Path) -> dict[str, Any]:
     """A certificate's JSON object. Raises InputRefusedError for what is none."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputRefusedError(f"{path}: is no readable certificate ({error}); give the JSON of a result") from error
     if not isinstance(content, dict):
         raise InputRefusedError(f"{path}: is no certificate (a JSON object); give the JSON of a result")

@@ -46,14 +46,14 @@ NAMES = {
     "prior": "name sha256 finest_detail_mm finest_detail_pixels weight reason iterations extra_blur "
     "slice_spacing_in_pixels true_pixels_mm",
     "population_prior": "name sha256 finest_detail_mm weight reason",
-    "acquisition": "Thickness Spacing SliceAxis Profile Origin Stated",
-    "parameters": "factor steps noise seed perceptual weights covariance_mm spacing_mm device precision",
+    "acquisition": "Thickness Spacing SliceAxis Profile Offsets Origin Stated",
+    "parameters": "factor steps noise seed perceptual weights covariance_mm spacing_mm device threads precision",
     "registration": "correlation scale template_to_scan refined not_identified",
     "noise": "deviation kind",
     "coverage": "voxels_with_prior slice_axis interpolated_slices",
     "explained_by_the_scans": "mean standard_error_of_a_voxel",
     "hole": "voxels inferred_by_the_prior interpolated_from_its_rim clipped_to_the_voxel_type pixels "
-    "values_clipped_to_the_bits",
+    "values_clipped_to_the_bits weight_of_the_prior why texture_of_the_scan_finer_than_mm",
     **dict.fromkeys(INPUTS, "affine dicom_files acquisition known resampled"),
     **dict.fromkeys(("result", "measured_map"), "file sha256 dicom_files"),
     "consistency": "relative_residual max_abs_residual samples samples_inside bound within_bound residual_rms "
@@ -72,7 +72,8 @@ class Certificate:
     likewise of the one that stands beside the scan's own ("self"). `acquisition`: as in a scan's JSON file, with
     `Origin` and `Stated`.
     `parameters`: of the search, seed and device included. `noise`: standard deviation and kind, for each scan.
-    `explained_by_the_scans`: the measured fraction of the prior's variance. `hole`: counts of its voxels or pixels.
+    `explained_by_the_scans`: the measured fraction of the prior's variance. `hole`: counts of its voxels or pixels,
+    of a volume also the prior's weight, the reason for it, and the scale of the texture that was added.
     `source`, `further_scans`, `mask`, `result`, `measured_map`: records of files (see `records`). `consistency`:
     the result's residual at the scans. `outside_the_hole`: counts of values and of those that changed.
     """

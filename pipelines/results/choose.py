@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ def target_of(
     *,
     like: Path | None = None,
     series: str | None = None,
+    further: Sequence[Header] = (),
     dtype: OutputType = "float32",
     choices: Choices = NO_CHOICES,
     force: bool = False,
@@ -37,7 +39,8 @@ def target_of(
     MR in DICOM stays DICOM.
 
     A name without the ending of a format means a folder of DICOM files, with the patient and the study of `scan`, or,
-    for NIfTI, of the DICOM series at `like` (of several, that called `series`).
+    for NIfTI, of the DICOM series at `like` (of several, that called `series`). `further`: of scans that the result is
+    also made of.
 
     Raises UsageError where the name, `like` and the scan do not go together; InputRefusedError as `the_series` does.
     """
@@ -59,7 +62,7 @@ def target_of(
         own = the_series(like, series)
         check_same_place(scan, header, like, own)
     assert own is not None
-    target = SeriesTarget(out, choices, force, own, None if like is None else header)
+    target = SeriesTarget(out, choices, force, own, None if like is None else header, series_of(further))
     for source in (scan, *([] if like is None else [like])):
         for path in target.paths:
             a, b = source.resolve(), path.resolve()
@@ -68,6 +71,11 @@ def target_of(
                     f"{path}: the output's folder and {source} must not lie in one another; choose another"
                 )
     return target
+
+
+def series_of(headers: Sequence[Header]) -> tuple[Series, ...]:
+    """The series of those that are DICOM."""
+    return tuple(header.series for header in headers if header.series is not None)
 
 
 def check_same_place(scan: Path, header: Header, like: Path, series: Series) -> None:

@@ -28,10 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class SeriesTarget(Target):
-    """A folder of DICOM files, with patient and study of `like`: the scan itself, or another series than `scan`."""
+    """A folder of DICOM files, with patient and study of `like`: the scan itself, or another series than `scan`.
+
+    `further`: series of further scans that the result is made of.
+    """
 
     like: Series
     scan: Header | None = None
+    further: tuple[Series, ...] = ()
 
     @property
     def map_path(self) -> Path:
@@ -69,6 +73,7 @@ class SeriesTarget(Target):
             self.choices,
             thickness=thickness,
             made_here=scan is None,
+            further=self.further,
             scale=None if scan is None or scan.dtype.kind == "f" else Scale(scan.slope, scan.inter),
             force=self.force,
         )

@@ -67,9 +67,24 @@ def publish(
             write_map(staged, derivation)
         files: Entry = dict(zip(("result", "measured_map"), map(file_record, staged.paths), strict=False))
         certificate = replace(certificate, **read_back(image), **files)
+        warn_beyond(target, certificate)
         hidden = target.choices.transform is not None
         write_json(proof, certificate.deidentified() if hidden else certificate.to_json(), force=False)
     return certificate
+
+
+def warn_beyond(target: Destination, certificate: Certificate) -> None:
+    """A warning where a result differs from its scan by more than its rounding to integers explains."""
+    entry = certificate.consistency or {}
+    if entry.get("within_bound", True):
+        return
+    largest, bound = entry["max_abs_residual"], entry["bound"]
+    line = f"differs from the scan by up to {largest:.3g}, more than the {bound:.3g} of rounding"
+    if clipped := entry.get("clipped_to_the_bits"):
+        line += f": {clipped} values were clipped to what its bits can hold"
+    elif entry.get("further_scans") or entry.get("noise_deviation"):
+        line += ": scans with noise, or several, are not kept to the last bit"
+    say(f"warning: {target.path.name}: {line}")
 
 
 def announce(target: Destination, certificate: Path, note: str) -> None:
@@ -94,7 +109,7 @@ def check_certificate(path: Path, out: Path, force: bool) -> None:
     try:
         of = str(json.loads(path.read_text())["result"]["file"])
         other = of != out.name and os.path.lexists(path.with_name(of))
-    except (OSError, ValueError, LookupError, TypeError):  # there is none, or it is something else
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):  # there is none, or it is something else
         return
     if other:
         raise UsageError(f"{path}: is the certificate of {of}; name another one for {out.name} with --certificate")

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brgm_med.errors import InputRefusedError, refuse
+from brgm_med.transforms.formats.dicom.archive import walk
 from brgm_med.transforms.formats.dicom.file import MEDIA_DIRECTORY, UNDEFINED_LENGTH, is_dicom
+from brgm_med.transforms.formats.dicom.passed import Passed, refuse_missing
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -71,16 +73,19 @@ def seconds_for(instance: Instance, answering: float) -> float:
     return answering + instance.path.stat().st_size / SLOWEST
 
 
-def instances_in(path: Path) -> tuple[list[Instance], int]:
-    """The DICOM instances at `path` (a file, or a folder and all below) by name, and how many files are none.
+def instances_in(path: Path, allow_missing_files: bool = False) -> tuple[list[Instance], tuple[Passed, ...]]:
+    """The DICOM instances at `path` (a file, or a folder and all below) by name, and the files that are none.
 
-    Raises InputRefusedError where there is none, and for one that is truncated or damaged.
+    Raises InputRefusedError where there is none, for one that is truncated or damaged, and, unless
+    `allow_missing_files`, for a file that is none and may have been one.
     """
     if not path.exists():
         refuse(path, "no such file or folder", "check the name")
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    files, others = walk(path) if path.is_dir() else ((path,) if is_dicom(path) else (), ())
+    if not allow_missing_files:
+        refuse_missing(path, others)
     instances = []
-    for file in filter(is_dicom, files):
+    for file in files:
         try:
             meta = _meta_of_whole(file)
             names = ("MediaStorageSOPClassUID", "MediaStorageSOPInstanceUID", "TransferSyntaxUID")
@@ -91,7 +96,7 @@ def instances_in(path: Path) -> tuple[list[Instance], int]:
             instances.append(Instance(file, sop_class, uid, syntax))
     if not instances:
         refuse(path, "holds no DICOM file that can be sent", "give DICOM files (PS3.10)")
-    return instances, len(files) - len(instances)
+    return instances, others
 
 
 def _meta_of_whole(file: Path) -> Dataset:

@@ -15,6 +15,7 @@ from pathlib import Path
 from brgm_med.errors import CannotWriteError, UsageError
 from brgm_med.pipelines.console import progress, say, shown
 from brgm_med.pipelines.send.protocol import Sender, UnreachableError, instances_in
+from brgm_med.transforms.formats.dicom.passed import said
 
 RETRIES = 3
 
@@ -28,18 +29,29 @@ def sender_to(target: str, calling: str) -> Sender:
     return partial(c_store.send, c_store.Peer.of(target, calling))
 
 
-def send(path: Path, target: str, *, calling: str = "BRGM-MED", retries: int = RETRIES, pause: float = 1.0) -> int:
+def send(
+    path: Path,
+    target: str,
+    *,
+    calling: str = "BRGM-MED",
+    retries: int = RETRIES,
+    pause: float = 1.0,
+    allow_missing_files: bool = False,
+) -> int:
     """Store every DICOM file at `path` in the archive `target`; returns how many were stored.
 
     One line for each on stdout, once what became of it is settled. What may succeed later is tried `retries` times
-    more, after `pause` seconds, four times as many, and so on. Raises CannotWriteError unless all are stored.
+    more, after `pause` seconds, four times as many, and so on. Raises CannotWriteError unless all are stored, and as
+    `instances_in` does.
     """
     if retries < 0:
         raise UsageError("--retries: must not be negative")
     sender = sender_to(target, calling)
-    waiting, skipped = instances_in(path)
+    waiting, others = instances_in(path, allow_missing_files)
     count = len(waiting)
-    say(f"{count} to send to {target}" + (f", {skipped} skipped (no DICOM instances)" if skipped else ""))
+    say(f"{count} to send to {target}" + (f", {len(others)} skipped (no DICOM instances)" if others else ""))
+    if others:
+        say(said(others, withheld=True))
     lost: Counter[str] = Counter()
     with progress("sent", count) as advance:
         for attempt in range(retries + 1):

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
 from brgm_med.files import check_output, moved, write_json
-from brgm_med.pipelines.reading import say_tolerated, sidecar_of, stated_by
+from brgm_med.pipelines.console import say
+from brgm_med.pipelines.reading import placed, say_tolerated, sidecar_of, stated_acquisition
 from brgm_med.transforms.formats import for_reading, nifti, stem
 
 if TYPE_CHECKING:
-    from brgm_med.transforms.acquire import AcquisitionModel
     from brgm_med.transforms.formats.header import Header
 
 
@@ -30,8 +30,7 @@ def convert(
 
     NIfTI passes through as a symbolic link, once its voxels have been read; DICOM, of which `series` chooses one of
     several volumes, keeps its stored integers. The JSON file holds `metadata` (such as a BIDS sidecar's) and, where
-    these or the DICOM header state one, the acquisition that `reading.acquisition_of` reads: a
-    `BrgmMedAcquisition` as it is, else BIDS's or DICOM's Slice Thickness (mm) as a box profile across the slices.
+    these or the DICOM header state one, the acquisition, by the rule of `reading.stated_acquisition`.
     Raises InputRefusedError for whatever cannot be read, and CannotWriteError.
     """
     header, stored = for_reading(scan, series=series or None).read_stored(scan, "auto")
@@ -42,7 +41,7 @@ def convert(
         check_output(path, force)
     content = dict(metadata or {})
     if "BrgmMedAcquisition" not in content:
-        content |= stated_acquisition(header, content)
+        content |= stated_entry(scan, header, content)
     try:
         with moved([out, sidecar], force, [scan]) as (image, about):
             if header.series is None:
@@ -56,23 +55,18 @@ def convert(
     return out, sidecar
 
 
-def stated_acquisition(header: Header, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The sidecar's entry for the slices as the DICOM header, else BIDS metadata, state them; empty for nothing.
+def stated_entry(scan: Path, header: Header, metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The sidecar's entry for the acquisition that DICOM's header or BIDS metadata state; empty for none.
 
-    Raises InputRefusedError for a Slice Thickness that is no length.
+    Says where the metadata contradict the header. Raises InputRefusedError as `reading.stated_acquisition` does.
     """
-    thickness = metadata.get("SliceThickness")
-    if header.series is None and thickness is None:
-        return {}
-    from brgm_med.transforms.acquire import SAME, AcquisitionModel
+    from brgm_med.transforms.acquire import AcquisitionModel
     from brgm_med.transforms.geometry import Grid
+    from brgm_med.transforms.sidecar import contradictions
 
     grid = Grid(header.shape, header.affine)
-    model: AcquisitionModel | None = stated_by(header.series, grid)
-    if model is None and thickness is not None:
-        if not isinstance(thickness, int | float) or not 0 < thickness < float("inf"):
-            raise InputRefusedError(f"{header.path}: its sidecar's SliceThickness is {thickness!r}, no length; mend it")
-        spacing = sorted(grid.spacing)
-        if spacing[2] > spacing[1] * (1 + SAME):  # else nothing tells which axis the slices are along
-            model = AcquisitionModel.from_flags(grid, float(thickness))
-    return {} if model is None else model.to_sidecar(grid)
+    stated = stated_acquisition(scan, grid, header.series, metadata)
+    model = placed(AcquisitionModel.from_header(grid), header.series) if stated is None else stated[0]
+    for clause in contradictions(metadata, grid, model):
+        say(f"warning: {scan.name}: {clause}")
+    return model.to_sidecar(grid) if stated is not None or model.offsets else {}

@@ -34,15 +34,17 @@ def degrade(
     force: bool = False,
     like: Path | None = None,
     choices: Choices = NO_CHOICES,
+    allow_missing_files: bool = False,
 ) -> Path:
     """Simulate an acquisition of `scan` into `out`, with a JSON sidecar that states the acquisition model.
 
     Either slices of `thickness` mm (and `gap`) along world axis R, A or S, or `factor` in the coronal plane. `turn`:
     the simulated scanner's axes are those of the scan turned about its middle by so many degrees about R, then A, then
-    S (see `acquire_turned`).
+    S (see `acquire_turned`). `allow_missing_files`: of DICOM, see `the_series`.
     """
     scratch_beside(out)
-    source = for_reading(scan, series=series if like is None else None).read(scan, affine)
+    own_series = series if like is None else None
+    source = for_reading(scan, series=own_series, allow_missing_files=allow_missing_files).read(scan, affine)
     say_tolerated(source.header, called(scan, choices))
     target = target_of(scan, out, source.header, like=like, series=series, dtype=dtype, choices=choices, force=force)
     sidecar = sidecar_of(out, stem(out))

@@ -19,7 +19,7 @@ from brgm_med.pipelines.results.publish import announce, check, publish
 from brgm_med.pipelines.results.records import file_record, prior_record, registration_record, source_record
 from brgm_med.priors import DEFAULT
 from brgm_med.staging import scratch_beside
-from brgm_med.transforms.formats import for_reading
+from brgm_med.transforms.formats import for_reading, read_mask
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
 if TYPE_CHECKING:
@@ -47,25 +47,28 @@ def inpaint(
     certificate: Path | None = None,
     like: Path | None = None,
     choices: Choices = NO_CHOICES,
+    allow_missing_files: bool = False,
 ) -> Path:
     """Fill the voxels of the head scan at `scan` that `mask` marks, into `out` (default: its stem + `_brgm`).
 
     The mask is any integer image, on the scan's grid or another: not 0 is unknown (0 is, if `mask_known`). Outside the
     hole the stored voxels, their type and scaling are those of the scan, to the last bit; the scan may hold NaN inside
     it. Beside the output goes a map, `_measured` after its name: 0 in the hole, 1 elsewhere. The certificate (JSON)
-    goes to `certificate`, by default beside the output. Raises as the exit codes of `brgm_med.errors` say; nothing is
-    left behind when it does.
+    goes to `certificate`, by default beside the output. `allow_missing_files`: of DICOM, see `the_series`. Raises as
+    the exit codes of `brgm_med.errors` say; nothing is left behind when it does.
     """
     scratch_beside(out or scan)
-    header, stored = for_reading(scan, series=series if like is None else None).read_stored(scan, affine)
+    own_series = series if like is None else None
+    reader = for_reading(scan, series=own_series, allow_missing_files=allow_missing_files)
+    header, stored = reader.read_stored(scan, affine)
     say_tolerated(header, called(scan, choices))
-    mask_header, mask_stored = for_reading(mask).read_stored(mask, "auto")
+    mask_header, mask_stored = read_mask(mask)
     target = target_of(scan, out, header, like=like, series=series, choices=choices, force=force)
     certificate = check(target, (scan, mask), certificate, (like, prior))
 
     import torch
 
-    from brgm_med.pipelines.reconstruct.hole import inpaint_volume
+    from brgm_med.pipelines.reconstruct.hole import finest_of, inpaint_volume
     from brgm_med.pipelines.reconstruct.measurement import Scan
     from brgm_med.priors.bundle import load
     from brgm_med.search import HOLE
@@ -88,6 +91,7 @@ def inpaint(
 
     assert result.registration is not None
     assert result.slices is not None
+    assert result.population is not None
     new, clipped = stored_like(result.image[0].numpy(), stored, hole.numpy(), header, stored_type)
     weight = result.prior_weight[0][hole]
     parameters = {"steps": search.iterations, "noise": search.misfit, "seed": seed}
@@ -99,6 +103,9 @@ def inpaint(
             "voxels": weight.numel(),
             "inferred_by_the_prior": float((weight > 0).float().mean()),
             "interpolated_from_its_rim": float((weight == 0).float().mean()),
+            "weight_of_the_prior": round(result.population.weight, 3),
+            "why": result.population.reason,
+            "texture_of_the_scan_finer_than_mm": finest_of(bundle, grid),
             "clipped_to_the_voxel_type": clipped,
         },
         source=source_record(scan, header),
@@ -117,7 +124,8 @@ def inpaint(
         like=(scan, mask),
     )
     beyond = f"; {clipped} clipped to {stored_type.name}" if clipped else ""
-    announce(target, certificate, f"{weight.numel()} voxels filled, all others as they were{beyond}")
+    used = f"{bundle.name} with weight {result.population.weight:.2g}: {result.population.reason}"
+    announce(target, certificate, f"{weight.numel()} voxels filled, all others as they were{beyond}; {used}")
     return target.path
 
 

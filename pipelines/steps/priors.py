@@ -26,8 +26,12 @@ def list_priors(priors: Sequence[str] = ()) -> None:
 
 
 def show_prior(prior: str) -> None:
-    """A prior's model card."""
-    print((bundle.find(prior) / "docs" / "README.md").read_text())
+    """A prior's model card. Raises PriorError."""
+    card = bundle.find(prior) / "docs" / "README.md"
+    try:
+        print(card.read_text())
+    except (OSError, ValueError) as error:
+        raise PriorError(f"{card}: cannot be read; reinstall the prior") from error
 
 
 def verify_prior(prior: str) -> None:
@@ -44,8 +48,16 @@ def doctor() -> None:
             print(f"  {package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             print(f"  {package} MISSING: pip install {package}")
-    import torch
-
+    for name in bundle.names() or [bundle.DEFAULT]:
+        try:
+            verify_prior(name)
+        except PriorError as error:
+            print(f"prior: {error}")
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a library that it needs
+        print(f"torch: MISSING or broken ({error}), so nothing can be computed: pip install torch")
+        return
     if torch.cuda.is_available():
         print(f"device: {torch.cuda.get_device_name()} (CUDA {torch.version.cuda})")
     else:
@@ -53,11 +65,6 @@ def doctor() -> None:
     print(f"operations: {_operations()}")
     from brgm_med.weights import HOW_TO, locate_lpips_features
 
-    for name in bundle.names() or [bundle.DEFAULT]:
-        try:
-            verify_prior(name)
-        except PriorError as error:
-            print(f"prior: {error}")
     for net in ("alex", "vgg"):
         try:
             path = locate_lpips_features(net)  # type: ignore[arg-type]

@@ -10,6 +10,8 @@ import numpy as np
 
 from brgm_med.errors import InputRefusedError
 from brgm_med.transforms.formats.dicom.archive import named_by_zip
+from brgm_med.transforms.formats.dicom.elements import whole
+from brgm_med.transforms.formats.dicom.passed import said
 from brgm_med.transforms.formats.dicom.series import find_series
 
 if TYPE_CHECKING:
@@ -25,7 +27,12 @@ def list_series(path: Path, as_json: bool = False) -> None:
     with named_by_zip():
         volumes = [describe(stack, path) for stack in files.stacks]
     if as_json:
-        content = {"volumes": volumes, "dicom_files_without_a_place": files.others, "files_not_dicom": files.skipped}
+        content = {
+            "volumes": volumes,
+            "dicom_files_without_a_place": files.others,
+            "files_not_dicom": files.skipped,
+            "files_passed_over": [vars(one) for one in files.no_dicom],
+        }
         print(json.dumps(content, indent=2))
         return
     rows: list[tuple[str, ...]] = [("series", "modality", "description", "voxels", "mm", "slices are", "")]
@@ -36,12 +43,21 @@ def list_series(path: Path, as_json: bool = False) -> None:
             f"cannot be used: {v['problem']}" if v["problem"] else "; ".join(filter(None, (v["part"], *v["tolerated"])))
         )
         cells = (v["series"], v["modality"], v["description"], size, spacing, v["orientation"] or "", note)
-        rows.append(tuple("".join(c for c in cell if c.isprintable()) for cell in cells))  # nothing may move the cursor
+        rows.append(tuple(printable(cell) for cell in cells))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)] + [0]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
-    if files.others or files.skipped:
+    if files.others or files.no_dicom:
         print(f"Beside these: {files.others} DICOM files that are no slices, {files.skipped} files that are no DICOM.")
+    if files.no_dicom:
+        print(printable(said(files.no_dicom)) + ".")
+    if any(one.missing for one in files.no_dicom):
+        print("A part of a volume may be missing: read only with --allow-missing-files.")
+
+
+def printable(text: str) -> str:
+    """A text without what moves the cursor."""
+    return "".join(c for c in text if c.isprintable())
 
 
 def describe(stack: Stack, source: Path) -> dict[str, Any]:
@@ -58,11 +74,11 @@ def describe(stack: Stack, source: Path) -> dict[str, Any]:
     return {
         "series": stack.name,
         "uid": str(header.get("SeriesInstanceUID", "")),
-        "number": header.get("SeriesNumber"),
+        "number": whole(header.get("SeriesNumber")),
         "modality": str(header.get("Modality") or ""),
         "description": str(header.get("SeriesDescription") or ""),
         "part": stack.part,
-        "shape": [int(header.get(k) or 0) for k in ("Columns", "Rows")] + [len(stack.slices)],
+        "shape": [whole(header.get(k)) or 0 for k in ("Columns", "Rows")] + [len(stack.slices)],
         "spacing": spacing,
         "orientation": _orientation(stack),
         "files": len({s.file for s in stack.slices}),

@@ -9,9 +9,10 @@ from typing import Literal
 
 from brgm_med.errors import UsageError
 from brgm_med.pipelines.console import progress, say
-from brgm_med.pipelines.reading import Profile, called, doubtful, read_scan
+from brgm_med.pipelines.reading import Flags, Profile, called, check_together, doubtful, read_scan
 from brgm_med.pipelines.reconstruct.compute import Network, computed_by, perceptual_features, set_up
 from brgm_med.pipelines.results.choose import target_of
+from brgm_med.pipelines.results.dicom import SeriesTarget
 from brgm_med.pipelines.results.publish import announce, check, publish
 from brgm_med.priors import AUTO, SELF, population
 from brgm_med.staging import scratch_beside
@@ -36,11 +37,15 @@ def super_resolve(
     thickness: float | None = None,
     profile: Profile | None = None,
     gap: float | None = None,
+    slice_axis: str | None = None,
     spacing: float | None = None,
     noise: float | None = None,
     dtype: Literal["float32", "source"] = "float32",
     like: Path | None = None,
+    same_world: bool = False,
+    max_memory: float | None = None,
     choices: Choices = NO_CHOICES,
+    allow_missing_files: bool = False,
 ) -> Path:
     """Super-resolve the scan at `scan` into `out` (default: its name + `_brgm` beside it); returns `out`.
 
@@ -48,9 +53,11 @@ def super_resolve(
     reconstructs alone; "auto", the scan's own, and beside it the shipped population prior where it knows such scans.
     `scan` is NIfTI, or DICOM, of which `series` chooses one of several volumes (see `dicom.series.the_series`). Several
     scans of one head, in one world, give one result, which has the axes, the units and the format of the first;
-    `series` then is one for each. `thickness`, `profile` and `gap` describe them all. `spacing`: of the result, mm, by
-    default the finest of the scans and the prior. `noise`: its standard deviation in the scans' units; None: estimated
-    from the scan itself. For `out`, `like` and `choices` see `results.choose.target_of`.
+    `series` then is one for each. `thickness`, `profile`, `gap` and `slice_axis` (R, A, S) describe them all. DICOM of
+    several patients is refused, and of several frames of reference unless `same_world`. `spacing`: of the result, mm,
+    by default the finest of the scans and the prior. `noise`: its standard deviation in the scans' units; None:
+    estimated from the scan itself. `max_memory`: GB, above which it is refused; None: most of what is free. For `out`,
+    `like` and `choices` see `results.choose.target_of`, for `allow_missing_files` (of DICOM) `the_series`.
 
     The certificate (JSON) goes to `certificate`, by default beside the output, and so does the map of what was
     measured. Raises as the exit codes of `brgm_med.errors` say; nothing is left behind when it does.
@@ -62,15 +69,28 @@ def super_resolve(
     if len(named) != len(paths):
         raise UsageError(f"{len(paths)} scans, but {len(named)} series; name one for each scan, in their order")
     sources = zip(paths, named if like is None else [None] * len(paths), strict=True)
-    files = [read_scan(p, s, affine, (thickness, gap, profile), choices, noise) for p, s in sources]
+    flags = Flags(thickness, gap, profile, slice_axis)
+    files = [read_scan(p, s, affine, flags, choices, noise, allow_missing_files) for p, s in sources]
     header, grid = files[0].header, files[0].scan.grid
-    target = target_of(paths[0], out, header, like=like, series=named[0], dtype=dtype, choices=choices, force=force)
+    further = [file.header for file in files[1:]]
+    target = target_of(
+        paths[0],
+        out,
+        header,
+        like=like,
+        series=named[0],
+        further=further,
+        dtype=dtype,
+        choices=choices,
+        force=force,
+    )
+    check_together(files, None if like is None or not isinstance(target, SeriesTarget) else target.like, same_world)
     certificate = check(target, paths, certificate, (like, lpips_weights, prior))
     if spacing is not None and spacing > (finest := min(grid.spacing)) * 1.001:
         raise UsageError(f"--spacing {spacing:g}: the scan's own is {finest:g} mm, which a coarser grid cannot keep")
 
     from brgm_med.pipelines.reconstruct.volume import reconstruct_volume
-    from brgm_med.pipelines.results.consistency import residuals, super_resolved
+    from brgm_med.pipelines.results.consistency import contradictions, residuals, super_resolved
     from brgm_med.priors.bundle import load
     from brgm_med.search import VOLUME
 
@@ -93,6 +113,7 @@ def super_resolve(
         features=features,
         device=where,
         seed=seed,
+        max_memory=None if max_memory is None else 1e9 * max_memory,
         message=say,
         phases=progress,
     )
@@ -113,5 +134,7 @@ def super_resolve(
         like=paths,
     )
     assert written.consistency is not None
+    for clause in contradictions(written.consistency, [called(path, choices) for path in paths]):
+        say(f"warning: {clause}")
     announce(target, certificate, f"relative residual {written.consistency['relative_residual']:.1e}")
     return target.path

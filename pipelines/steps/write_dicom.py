@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
-from brgm_med.files import moved
+from brgm_med.errors import InputRefusedError
+from brgm_med.files import moved, read_json
 from brgm_med.pipelines.results.certificate import Certificate, Task
 from brgm_med.pipelines.results.dicom import SeriesTarget
 from brgm_med.pipelines.results.nifti import measured_beside
 from brgm_med.transforms.formats import nifti
-from brgm_med.transforms.formats.dicom.derived import Choices
+from brgm_med.transforms.formats.dicom.derived import Choices, Derivation
 from brgm_med.transforms.formats.dicom.mr import is_mr
 from brgm_med.transforms.formats.dicom.series import the_series
+
+
+def read_certificate(path: Path, task: Task) -> Derivation:
+    """The description of a result by its certificate. Raises InputRefusedError for a damaged one."""
+    content = read_json(path)
+    try:
+        return Certificate.from_json(content).derivation(task)
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise InputRefusedError(f"{path}: is no certificate of this software; give the one of the result") from error
 
 
 def write_dicom(
@@ -37,7 +46,7 @@ def write_dicom(
     own = the_series(source, series or None)
     if not is_mr(own):
         return None
-    text = Certificate.from_json(json.loads(certificate.read_text())).derivation(task)
+    text = read_certificate(certificate, task)
     target = SeriesTarget(out, Choices(uid_seed=uid_seed), force, own)
     target.check()
     with moved(target.paths, force, [result, source]) as (image, _):

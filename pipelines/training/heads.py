@@ -14,6 +14,7 @@ from brgm_med._version import __version__
 from brgm_med.errors import CannotWriteError
 from brgm_med.files import digest, write_json
 from brgm_med.pipelines.console import announce
+from brgm_med.pipelines.reading import say_identical
 from brgm_med.pipelines.training.run import LICENCE, TrainingSet, finished_state, prepared, refuse_others, split
 from brgm_med.priors.writing import describe
 from brgm_med.staging import together
@@ -66,6 +67,7 @@ def prepare(data: Path, out: Path, count: int | None, held_out: int | None) -> N
     paths = heads_in(data, without=out)
     first, after = split(len(paths), count, held_out)
     paths = paths[: first + after]
+    say_identical(paths, paths[:first])
     hashes = [digest(path) for path in paths]
     refuse_others(out, "heads", hashes[:first], hashes[first:])
     find_template(paths[:first], out)

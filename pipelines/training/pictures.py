@@ -14,6 +14,7 @@ from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError, PriorError
 from brgm_med.files import digest, overwriting, write_json
 from brgm_med.pipelines.console import announce
+from brgm_med.pipelines.reading import say_identical
 from brgm_med.pipelines.training.run import LICENCE, TrainingSet, finished_state, prepared, refuse_others, split
 from brgm_med.priors.writing import describe_pictures
 from brgm_med.training.export import export_bundle
@@ -21,6 +22,7 @@ from brgm_med.training.loop import Recipe
 from brgm_med.training.state import Architecture
 from brgm_med.transforms.formats import endings, for_reading, pictures_in
 from brgm_med.transforms.formats.picture import Picture
+from brgm_med.transforms.formats.visible import visible_files
 from brgm_med.transforms.frame import Frame
 from brgm_med.transforms.intensity import Normalisation
 
@@ -39,7 +41,8 @@ def holds_pictures(data: Path, without: Path) -> bool:
     if not data.is_dir():
         return False
     run = without.resolve()
-    names = [p.name.lower() for p in data.rglob("*") if p.is_file() and not p.resolve().is_relative_to(run)]
+    files = [p for p in visible_files(data) if not p.is_dir()]
+    names = [p.name.lower() for p in files if not p.resolve().is_relative_to(run)]
     volumes = any(name.endswith(endings("volume")) for name in names)
     try:
         pictures = bool(_paths(data, without))
@@ -60,6 +63,7 @@ def prepare(data: Path, out: Path, count: int | None, held_out: int | None) -> N
     paths = _paths(data, out)
     first, after = split(len(paths), count, held_out, "pictures")
     paths = paths[: first + after]
+    say_identical(paths, paths[:first])
     entries = [{"name": path.name, "sha256": digest(path)} for path in paths]
     record = {"frame": list(SIZE), "pictures": entries[:first], "held_out": entries[first:]}
     hashes = [entry["sha256"] for entry in entries]

@@ -92,7 +92,7 @@ def _stack(path: Path, bundle: PriorBundle) -> Tensor:
     x, y, z = bundle.grid_shape
     try:
         stack = load_file(path)["stack"]
-    except (OSError, KeyError, SafetensorError) as error:
+    except (OSError, KeyError, ValueError, SafetensorError) as error:
         raise InputRefusedError(f"{path}: holds no slices ({error}); cut them again") from error
     if stack.shape != (y, 1, z, x):
         shape = " x ".join(str(n) for n in stack.shape)

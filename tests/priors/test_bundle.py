@@ -14,11 +14,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from brgm_med.errors import PriorError
 from brgm_med.files import digest
 from brgm_med.networks.condition import position_code
+from brgm_med.pipelines.cli import main
 from brgm_med.priors import bundle
 from brgm_med.training.export import encode, inference_config, neighbours, wplus_statistics
 from brgm_med.training.loop import train_iteration
@@ -128,6 +129,81 @@ def test_damaged_metadata_is_named(folder: Path, content: bytes) -> None:
     (folder / "configs" / "metadata.json").write_bytes(content)
     with pytest.raises(PriorError, match=r"metadata\.json"):
         bundle.load(str(folder))
+
+
+ODD: dict[str, tuple[tuple[str, ...], object]] = {
+    "a name that is a number": (("name",), 3),
+    "no version": (("version",), None),
+    "a grid of nothing": (("grid",), []),
+    "a grid of two sides": (("grid", "shape"), [12, 5]),
+    "a grid of text": (("grid", "shape"), ["a", "b", "c"]),
+    "a grid of exabytes": (("grid", "shape"), [1 << 60, 1, 1]),
+    "an affine of text": (("grid", "affine"), "eye"),
+    "an affine of NaN": (("grid", "affine"), [[float("nan")] * 4] * 4),
+    "an affine of three rows": (("grid", "affine"), [[1, 0, 0, 0]] * 3),
+    "no format": (("network_data_format",), []),
+    "no picture": (("network_data_format", "outputs"), {"pred": 3}),
+    "sides of text": (("network_data_format", "outputs", "pred", "spatial_shape"), ["12", "12"]),
+    "no channels": (("network_data_format", "outputs", "pred", "num_channels"), None),
+    "a file elsewhere": (("sha256", "../../secret"), "0" * 64),
+    "a file at the root": (("sha256", "/etc/hostname"), "0" * 64),
+    "a hash that is a list": (("sha256", "mask.nii.gz"), []),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_metadata_is_named(folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    keys, value = ODD[name]
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    at = metadata
+    for key in keys[:-1]:
+        at = at[key]
+    at[keys[-1]] = value
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(PriorError, match=r"metadata\.json cannot be read"):
+        bundle.load(str(folder))
+    assert main(["prior", "list", str(folder)]) == 5
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_metadata_nested_ten_thousand_deep_are_named(folder: Path) -> None:
+    (folder / "configs" / "metadata.json").write_text('{"a":' + "[" * 10_000 + "]" * 10_000 + "}")
+    with pytest.raises(PriorError, match=r"metadata\.json cannot be read"):
+        bundle.load(str(folder))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{}, [], {"network_def": 3}, {"network_def": {"w_dim": "a"}}, {"network_def": {"channels": [1 << 30] * 9}}],
+)
+def test_odd_networks_are_named(folder: Path, config: object) -> None:
+    """Their hash is right; the last would take terabytes."""
+    path = folder / "configs" / "inference.json"
+    path.write_text(json.dumps(config))
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    metadata["sha256"]["configs/inference.json"] = digest(path)
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    with pytest.raises(PriorError, match=r"model\.safetensors: is not what this version"):
+        _ = bundle.load(str(folder)).generator
+
+
+@pytest.mark.parametrize("file", ["w_statistics", "linear"])
+def test_statistics_of_other_shapes_are_named(folder: Path, file: str) -> None:
+    path = folder / "models" / f"{file}.safetensors"
+    tensors = {name: tensor.flatten()[:2].clone() for name, tensor in load_file(path).items()}
+    save_file(tensors, path)
+    metadata = json.loads((folder / "configs" / "metadata.json").read_text())
+    metadata["sha256"][f"models/{file}.safetensors"] = digest(path)
+    (folder / "configs" / "metadata.json").write_text(json.dumps(metadata))
+    prior = bundle.load(str(folder))
+    with pytest.raises(PriorError, match=rf"{file}\.safetensors: is not what this version"):
+        _ = prior.statistics, prior.linear
+
+
+def test_a_prior_without_its_card_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "docs" / "README.md").unlink()
+    assert main(["prior", "show", str(folder)]) == 5
+    assert "README.md: cannot be read" in capsys.readouterr().err
 
 
 def test_what_has_no_hash_is_not_read(folder: Path) -> None:

@@ -674,6 +674,30 @@ def test_what_is_no_safetensors_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert "no StyleGAN2" in outcome(whole, tmp_path, capsys, "net.safetensors")
 
 
+ODD_TENSORS = {
+    "no blocks": {"synthesis.b4.const": torch.zeros(8, 4, 4)},
+    "a constant of another base": {
+        "synthesis.b5.const": torch.zeros(8, 4, 4),
+        "synthesis.b4.conv1.weight": torch.zeros(1),
+    },
+    "no axes": {"synthesis.b4.const": torch.zeros(())},
+    "no conv1": {
+        "synthesis.b4.const": torch.zeros(8, 4, 4),
+        "synthesis.b4.torgb.weight": torch.zeros(1, 8, 1, 1),
+        "synthesis.b4.conv1.affine.weight": torch.zeros(8, 8),
+        "mapping.fc0.weight": torch.zeros(8, 8),
+    },
+}
+
+
+@pytest.mark.parametrize("name", ODD_TENSORS)
+def test_tensors_of_no_network_are_refused(name: str, tmp_path: Path) -> None:
+    save_file(ODD_TENSORS[name], tmp_path / "net.safetensors")
+    (tmp_path / "net.json").write_text("{}")
+    with pytest.raises(PriorError, match=r"net\.safetensors: "):
+        foreign.load(tmp_path / "net.safetensors")
+
+
 @pytest.mark.parametrize("name", ["net.pkl", "net.pt", "net.safetensors"])
 def test_what_is_no_file_is_refused(tmp_path: Path, name: str) -> None:
     for make in (lambda _: None, Path.mkdir):

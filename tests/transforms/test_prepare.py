@@ -205,6 +205,21 @@ def test_heads_are_sorted_by_name_and_the_run_is_not_among_them(tmp_path: Path) 
         heads_in(tmp_path / "participants.tsv")
 
 
+@pytest.mark.parametrize("name", [".git/annex/objects/MD5E-a.nii.gz", "t1/._a.nii.gz", ".trash/t1/a.nii.gz"])
+def test_hidden_copies_are_no_heads(tmp_path: Path, name: str) -> None:
+    for file in ("t1/a.nii.gz", name):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("head")
+    assert heads_in(tmp_path) == [tmp_path / "t1/a.nii.gz"]
+
+
+def test_a_head_whose_content_is_not_here_is_not_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.nii.gz").write_text("head")
+    (tmp_path / "b.nii.gz").symlink_to(".git/annex/objects/aa/MD5E-b.nii.gz")
+    with pytest.raises(InputRefusedError, match=r"b\.nii\.gz: is a pointer of git-annex.*git annex get"):
+        heads_in(tmp_path)
+
+
 CHILD = """
 import sys
 from pathlib import Path

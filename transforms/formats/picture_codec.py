@@ -126,7 +126,7 @@ def _png_or_jpeg(path: Path, codec: Codec) -> tuple[Pixels, int, bytes | None, D
 
 def _tiff(path: Path) -> tuple[Pixels, int, bytes | None, Dpi | None]:
     import tifffile
-    from tifffile import COMPRESSION, PHOTOMETRIC, SAMPLEFORMAT
+    from tifffile import COMPRESSION, PHOTOMETRIC, PREDICTOR, SAMPLEFORMAT
 
     with tifffile.TiffFile(path) as file:
         pages = max(len(file.pages), int((file.imagej_metadata or {}).get("images", 1)))
@@ -142,6 +142,8 @@ def _tiff(path: Path) -> tuple[Pixels, int, bytes | None, Dpi | None]:
             refuse(path, f"has pixels of type {kind}, {bits} bits", "save it as unsigned integers of 8 or 16 bits")
         if bits not in ((4, 8) if space == PHOTOMETRIC.PALETTE else (8, 10, 12, 14, 16)):
             refuse(path, f"has {bits} bits per pixel", "save it as unsigned integers of 8 or 16 bits")
+        if page.predictor != PREDICTOR.NONE and page.compression == COMPRESSION.NONE:
+            refuse(path, "has a predictor and no compression, so its pixels can be read in two ways", "save it again")
         grey = space in (PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.PALETTE)
         # tifffile gives RGB for YCbCr where it is the JPEG inside that is so coded.
         colour = space == PHOTOMETRIC.RGB or (space == PHOTOMETRIC.YCBCR and jpeg)

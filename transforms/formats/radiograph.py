@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import numpy as np
 
 from brgm_med.errors import refuse
+from brgm_med.transforms.formats.dicom.classic import rescale
 from brgm_med.transforms.formats.dicom.file import (
     MAGIC,
     PREAMBLE,
@@ -102,12 +103,12 @@ class Layout(NamedTuple):
 
 def layout(header: Dataset) -> Layout:
     """The storage of the pixels by `header`; where it has a Modality LUT, that of its output."""
-    bits, slope, intercept = int(header.BitsStored), header.get("RescaleSlope", 1), header.get("RescaleIntercept", 0)
+    bits, (slope, intercept) = int(header.BitsStored), rescale(header)
     low = -(1 << bits - 1) if header.PixelRepresentation else 0
     if header.get("ModalityLUTSequence"):
-        bits, low, slope, intercept = int(header.ModalityLUTSequence[0].LUTDescriptor[2]), 0, 1, 0
-    turned = (header.PhotometricInterpretation == "MONOCHROME1") != (float(slope) < 0)
-    return Layout(bits, low, float(slope), float(intercept), turned)
+        bits, low, slope, intercept = int(header.ModalityLUTSequence[0].LUTDescriptor[2]), 0, 1.0, 0.0
+    turned = (header.PhotometricInterpretation == "MONOCHROME1") != (slope < 0)
+    return Layout(bits, low, slope, intercept, turned)
 
 
 def _check(path: Path, header: Dataset) -> None:

@@ -16,7 +16,8 @@ from brgm_med.files import reading_back, replacing
 from brgm_med.transforms.formats import radiograph
 from brgm_med.transforms.formats.dicom import derived
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices, Derivation
-from brgm_med.transforms.formats.dicom.elements import ds
+from brgm_med.transforms.formats.dicom.elements import derivable, ds
+from brgm_med.transforms.formats.dicom.file import read_header
 from brgm_med.transforms.formats.dicom.repeated import shared
 from brgm_med.transforms.formats.picture import Picture, Written
 
@@ -42,19 +43,18 @@ def write(
     there: it is written beside `path`, read back, compared, and renamed. Raises InputRefusedError where `path` exists
     and not `force`; CannotWriteError where it cannot be written; ValueError for values that are not finite or not grey.
     """
-    from pydicom import dcmread
-
     path = Path(path)
-    source = dcmread(like.path, stop_before_pixels=True)
+    source = read_header(like.path)
     layout = radiograph.layout(source)
     highest = (1 << layout.bits) - 1
     rising, clipped = like.stored_of(values, highest)
     integers = (highest - rising[0] if layout.turned else rising[0]).astype(np.int32) + layout.low
-    with derived.quiet():
+    with derived.quiet(), derivable(like.path):
         dataset = _image(source, integers, layout, like, derivation, choices)
         dataset = derived.last_word(choices, derivation)(dataset)
     with replacing(path, force) as temporary:
-        derived.save(dataset, temporary)
+        with derivable(like.path):
+            derived.save(dataset, temporary)
         with reading_back(path) as check:
             written = radiograph.read(temporary)
             check(np.array_equal(written.stored, rising) and np.array_equal(written.array, like.values_of(rising)))

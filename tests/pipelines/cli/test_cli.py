@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from brgm_med.pipelines.cli import main
 from brgm_med.priors import bundle
 from tests.bad_scans import LYING, make_bad_scans, nifti, voxels
 from tests.commands import refused, run
@@ -206,3 +208,39 @@ def test_doctor_tells_what_is_there() -> None:
     assert done.returncode == 0
     for word in ("torch", "device:", "operations: ", "NVRTC", "LPIPS alex", bundle.DEFAULT):
         assert word in done.stdout
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        (["series", LONG], 3),
+        (["sr", "--in", f"{LONG}.nii.gz"], 3),
+        (["degrade", "--in", "{scan}", "--out", f"{LONG}.nii.gz", "--axis", "S", "--slice-thickness", "6"], 4),
+        (["inpaint", "--in", "{scan}", "--mask", f"{LONG}.nii.gz"], 3),
+        (["train", "--data", LONG, "--out", "{out}"], 3),
+        (["run", LONG, "{out}", "participant"], 3),
+        (["prior", "show", LONG], 5),
+        (["send", LONG, "--to", "A@localhost:1"], 3),
+    ],
+)
+def test_names_that_no_file_can_have(
+    command: list[str], code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scan = tmp_path / "scan.nii"
+    scan.write_bytes(nifti(voxels()).to_bytes())
+    assert main([part.format(scan=scan, out=tmp_path / "out") for part in command]) == code
+    assert "unexpected" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("missing", ["torch"])
+def test_doctor_without_torch(
+    missing: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    assert "torch: MISSING or broken" in out
+    assert "files as they should be" in out

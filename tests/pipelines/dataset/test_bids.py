@@ -200,6 +200,21 @@ def test_a_hole_needs_one_mask(root: Path) -> None:
         find_scans(root, task="inpaint", spacing=2.0, mask_pattern="{run}.nii.gz")
 
 
+def test_a_scan_of_a_plain_folder_counts_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Hidden files and folders do not count; the same bytes under two names are said; a dangling link has a reason."""
+    for name in ("a/one.nii.gz", ".git/annex/objects/one.nii.gz", "a/._one.nii.gz", "b/two.nii.gz", "c.nii"):
+        touch(tmp_path / name)
+        (tmp_path / name).write_text("other" if name == "c.nii" else "scan")
+    mr_series(tmp_path / "study")
+    (tmp_path / "study").rename(tmp_path / ".study")
+    (tmp_path / "gone.nii").symlink_to(".git/annex/objects/MD5E-gone.nii")
+    scans = {s.destination: s.problem for s in find_plain(tmp_path, task="sr")}
+    assert list(scans) == ["a/one_sr", "b/two_sr", "c_sr", "gone_sr"]
+    assert [problem is None for problem in scans.values()] == [True, True, True, False]
+    assert "is a pointer of git-annex" in str(scans["gone_sr"])
+    assert "warning: one.nii.gz and two.nii.gz hold the same, byte for byte" in capsys.readouterr().err
+
+
 def test_plain_folders_hold_nifti_and_dicom(tmp_path: Path) -> None:
     root = tmp_path / "in"
     touch(root / "a/one.nii.gz")
@@ -241,8 +256,8 @@ def test_one_bad_name_hides_no_other(root: Path) -> None:
         "begin with sub-02_",
         "begin with sub-03_",
         "no readable JSON",
-        "link to what",
-        "link to what",
+        "link to a file",
+        "link to a file",
         "longer than",
     )
     for problem, reason in zip(bad, reasons, strict=True):
@@ -258,9 +273,7 @@ def test_one_bad_file_of_a_folder_hides_no_other(tmp_path: Path) -> None:
     touch(tmp_path / f"{'d' * 245}.nii.gz")
     scans = find_plain(tmp_path, task="sr")
     assert [scan.path.name[0] for scan in scans] == ["a", "b", "c", "d"]
-    for scan, reason in zip(
-        scans, ("None", "link to what is not there", "no readable JSON", "longer than"), strict=True
-    ):
+    for scan, reason in zip(scans, ("None", "link to a file", "no readable JSON", "longer than"), strict=True):
         assert reason in str(scan.problem)
 
 

@@ -142,7 +142,7 @@ def test_the_command_fills_a_table_and_goes_on(head: Path, tmp_path: Path, capfd
 
 
 def test_names_and_levels() -> None:
-    assert known(None) == tuple(METHODS)
+    assert known("volumes", None) == tuple(METHODS)
     assert thickness_of("6.5") == 6.5
     for level in ("0", "-3", "inf", "nan", "thick"):
         with pytest.raises(UsageError, match="--levels"):

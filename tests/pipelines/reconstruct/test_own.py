@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from functools import cache
 from pathlib import Path
+from typing import NoReturn
 
 import nibabel as nib
 import numpy as np
@@ -24,32 +26,7 @@ from brgm_med.self_prior.weights import FILE
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.geometry import Grid
 from tests.heads import template_head
-
-SIZE, STEP = 40, 4
-QUICK = VOLUME.limited_to(3)
-
-
-@cache
-def spheres() -> Tensor:
-    """Random spheres, as sharp along every axis: [1, SIZE, SIZE, SIZE], air 0."""
-    random = np.random.default_rng(0)
-    index = np.stack(np.meshgrid(*[np.arange(SIZE)] * 3, indexing="ij"), -1)
-    volume = np.full((SIZE,) * 3, 40.0)
-    for _ in range(60):
-        centre, radius, level = random.uniform(0, SIZE, 3), random.uniform(3, 9), random.uniform(30, 150)
-        volume += (level - volume) * np.clip(radius - np.linalg.norm(index - centre, axis=-1) + 0.5, 0, 1)
-    return torch.from_numpy(volume[None].astype(np.float32))
-
-
-def scan_of(volume: Tensor, axis: int, name: str = "the scan") -> Scan:
-    """Slices of `STEP` mm along `axis` of a volume with voxels of 1 mm."""
-    shape, spacing = list(volume.shape[1:]), [1.0, 1.0, 1.0]
-    shape[axis], spacing[axis] = shape[axis] // STEP, float(STEP)
-    affine = np.diag([*spacing, 1.0])
-    affine[axis, 3] = (STEP - 1) / 2
-    values = volume.unflatten(axis + 1, (shape[axis], STEP)).mean(axis + 2)
-    x, y, z = spacing
-    return Scan(values, Grid((shape[0], shape[1], shape[2]), affine), AcquisitionModel((x, y, z), "box", axis), 0, name)
+from tests.spheres import QUICK, SIZE, STEP, scan_of, spheres
 
 
 @cache
@@ -103,6 +80,43 @@ def test_a_scan_of_something_else_is_refused_by_name() -> None:
     away = Grid(other.grid.shape, other.grid.affine + np.array([[0, 0, 0, 500.0], [0] * 4, [0] * 4, [0] * 4]))
     with pytest.raises(InputRefusedError, match="does not overlap"):
         match(other, spheres(), spheres(), field_of_view(away, reconstructed().grid))
+
+
+def test_a_scan_that_would_be_its_own_result_is_refused_at_once() -> None:
+    """Before any registration or search: of isotropic voxels, finer than the prior's or not; but not if it is thick."""
+    grid = Grid((SIZE, SIZE, SIZE), np.eye(4))
+
+    def unreachable(name: str, steps: int) -> NoReturn:
+        raise AssertionError(name)
+
+    for size, prior in ((1.0, None), (1.0, load()), (2.0, load())):
+        coarse = Grid(grid.shape, np.diag([size, size, size, 1.0]))
+        scan = Scan(spheres(), coarse, AcquisitionModel(coarse.spacing), name="even")
+        with pytest.raises(InputRefusedError, match=r"even: is measured on voxels of . x . x . mm as it is"):
+            reconstruct_volume(scan, prior, phases=unreachable)
+    thick = Scan(spheres(), grid, AcquisitionModel((1.0, 1.0, 2.0), "box", 2), name="overlapping")
+    with pytest.raises(InputRefusedError, match=r"^overlapping: slices every 1 mm"):
+        reconstruct_volume(thick, phases=unreachable)
+
+
+@pytest.mark.parametrize("factor", [1e-41, 1e-30, 1e28, 1e34])
+def test_values_too_far_from_1_are_refused(factor: float) -> None:
+    """Denormal numbers, and such as have no square: their statistics would be 0 or infinite."""
+    scan = scan_of(spheres(), 2, "far")
+    strange = dataclasses.replace(scan, values=(scan.values.double() * factor).float())
+    with pytest.raises(InputRefusedError, match=r"far: its values go from .* too far from 1"):
+        reconstruct_volume(strange, search=QUICK)
+
+
+@pytest.mark.parametrize(("slices", "factor"), [(1, 1.0), (2, 1e-9), (3, 1e9)])
+def test_few_slices_and_units_far_from_1_are_reconstructed(slices: int, factor: float) -> None:
+    scan = scan_of(spheres(), 2)
+    few = Scan(factor * scan.values[..., :slices], Grid((SIZE, SIZE, slices), scan.grid.affine), scan.acquisition)
+    result = reconstruct_volume(few, search=VOLUME.limited_to(1))
+    assert result.image.shape == (1, SIZE, SIZE, slices * STEP)
+    (measurement,) = result.measurements
+    error = measurement.operator(result.image) - measurement.values
+    assert error.abs().max() < 1e-5 * factor * 150
 
 
 def test_what_is_resampled_goes_on_at_its_edges() -> None:

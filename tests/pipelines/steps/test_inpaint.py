@@ -17,6 +17,7 @@ from brgm_med.pipelines.cli import main
 from brgm_med.pipelines.reconstruct.hole import hole_on
 from brgm_med.pipelines.steps.inpaint import inpaint
 from brgm_med.priors.bundle import load
+from brgm_med.seams import blend_seamless
 from brgm_med.search import HOLE
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.geometry import Grid
@@ -118,6 +119,25 @@ def test_the_library_gives_the_arrays_of_the_command(head: Path, filled: Path) -
     assert torch.equal(result.measured[0] == 0, hole)
 
 
+def test_of_another_contrast_the_weight_is_measured_and_the_rim_is_never_spoilt(head: Path) -> None:
+    """Cerebrospinal fluid bright, white matter dark: the prior has never seen such a head."""
+    stored, image = raw(head / "head.nii.gz")
+    grid = Grid(image.shape, np.asarray(image.affine))  # type: ignore[arg-type]
+    values = torch.from_numpy(stored.astype(np.float32))
+    inside = values > 0.1 * values.max()
+    values = torch.where(inside, 1.2 * values.max() - values, values)
+    hole = torch.from_numpy(np.roll(box(stored.shape), 15, axis=0))
+    scan = Scan(values[None], grid, AcquisitionModel.from_header(grid))
+    result = inpaint_volume(scan, hole, load(), search=HOLE.limited_to(10))
+    assert result.population is not None
+    assert 0 <= result.population.weight < 1
+    assert "measured at a hole" in result.population.reason
+    assert torch.equal(result.image[0][~hole], values[~hole])
+    rim = blend_seamless(values, torch.zeros_like(values), hole, grid.spacing)
+    error, least = ((x - values)[hole].square().mean() for x in (result.image[0], rim))
+    assert float(error) < 1.1 * float(least)
+
+
 def test_the_certificate_counts(head: Path, filled: Path) -> None:
     content = json.loads((head / "hidden_brgm_certificate.json").read_text())
     assert "not for diagnosis" in content["statement"]
@@ -125,6 +145,9 @@ def test_the_certificate_counts(head: Path, filled: Path) -> None:
     assert hole["voxels"] == 12 * 10 * 12
     assert hole["inferred_by_the_prior"] == 1
     assert hole["clipped_to_the_voxel_type"] == 0
+    assert hole["weight_of_the_prior"] == 1
+    assert "knows such scans" in hole["why"]
+    assert hole["texture_of_the_scan_finer_than_mm"] is None  # its voxels are those of the prior
     assert content["outside_the_hole"]["changed"] == 0
     assert content["measured_map"]["file"] == "hidden_brgm_measured.nii.gz"
     assert len(content["mask"]["sha256"]) == len(content["source"]["sha256"]) == 64

@@ -108,6 +108,7 @@ def test_the_certificate_says_what_was_done(folder: Path) -> None:
     assert content["prior"]["finest_detail_mm"] == 2
     assert content["parameters"]["steps"] == 2
     assert content["parameters"]["precision"] == "float32"
+    assert content["parameters"]["threads"] == 1
     assert len(content["prior"]["sha256"]) == len(content["source"]["sha256"]) == 64
     # The template's nose lies in front of the prior's box.
     values, _, _ = opened(folder / "float_brgm.nii.gz")

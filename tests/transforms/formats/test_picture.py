@@ -431,3 +431,19 @@ def test_the_first_chest_x_rays_and_portraits_survive_a_round_trip(tmp_path: Pat
             held = picture.write(tmp_path / f"{folder}.png", source.array, source, force=True)
             np.testing.assert_array_equal(held.array, source.stored)
             np.testing.assert_array_equal(interleaved(source.stored), np.asarray(opened(path)))
+
+
+@pytest.mark.parametrize("predictor", [2, 3])
+def test_a_predictor_without_compression_can_be_read_in_two_ways(tmp_path: Path, predictor: int) -> None:
+    """Tag 317; tifffile writes it beside a compression only, so its neighbour 316 is written and renamed."""
+    path, pixels = tmp_path / "a.tif", np.arange(20 * 30, dtype=np.uint8).reshape(20, 30)
+    tifffile.imwrite(path, pixels, extratags=[(316, "H", 1, predictor, True)])
+    np.testing.assert_array_equal(picture.read(path).stored[0], pixels)
+    entry = struct.pack("<HHIH", 316, 3, 1, predictor)
+    content = path.read_bytes()
+    assert content.count(entry) == 1
+    path.write_bytes(content.replace(entry, struct.pack("<HHIH", 317, 3, 1, predictor)))
+    with pytest.raises(InputRefusedError, match="a predictor and no compression"):
+        picture.read(path)
+    tifffile.imwrite(path, pixels, compression="zlib", predictor=True)
+    np.testing.assert_array_equal(picture.read(path).stored[0], pixels)

@@ -12,10 +12,10 @@ from pathlib import Path, PurePosixPath
 
 from brgm_med.errors import InputRefusedError, refuse
 from brgm_med.staging import scratch_folder
+from brgm_med.transforms.formats.absent import LONGEST
 from brgm_med.transforms.formats.dicom.file import MAGIC, MEDIA_DIRECTORY, PREAMBLE, is_dicom, read_whole, strict
-
-NAMES = (".dcm", ".ima")
-"""Files of such names are not passed over: a slice that was not copied well would be missed."""
+from brgm_med.transforms.formats.dicom.passed import Passed, passed, passed_content, refuse_missing, with_missing
+from brgm_med.transforms.formats.visible import is_hidden, visible_files
 
 MAX_MEMBERS = 100_000
 MAX_BYTES = 2**33
@@ -25,12 +25,12 @@ MAX_RATIO = 200
 
 @dataclass(frozen=True)
 class Files:
-    """The DICOM files of `source`, sorted, and how many others were skipped. `root` is where they lie unpacked."""
+    """The DICOM files of `source`, sorted, and the others. `root` is where they lie unpacked."""
 
     source: Path
     root: Path
     dicom: tuple[Path, ...]
-    skipped: int
+    others: tuple[Passed, ...] = ()
 
 
 _unpacked: dict[tuple[str, int, int], Files] = {}
@@ -45,12 +45,13 @@ def is_zip(path: Path) -> bool:
 def files_in(path: Path) -> Files:
     """The DICOM files (PS3.10) that `path` is, or holds. Raises InputRefusedError where there is none.
 
+    Files and folders in it whose names begin with a dot do not count: copies by git-annex, notes by macOS.
     A DICOMDIR names files beside or below it, and a zip's members are below the zip's own root: `..`, absolute names
     and links that lead elsewhere are refused. So are zips that unpack to more than 8 GiB, and members beyond 1 MiB that
     unpack to more than 200 times their size.
     """
     if path.is_dir():
-        files = Files(path, path, *_walk(path))
+        files = Files(path, path, *walk(path))
     elif not path.exists():
         refuse(path, "no such file or folder", "check the name")
     elif is_zip(path):
@@ -58,11 +59,14 @@ def files_in(path: Path) -> Files:
     elif not is_dicom(path):
         refuse(path, "is no DICOM file (PS3.10)", "export it again")
     elif is_directory(path):
-        files = Files(path, path.parent, _referenced(path), 0)
+        files = Files(path, path.parent, _referenced(path))
     else:
-        files = Files(path, path.parent, (path,), 0)
+        files = Files(path, path.parent, (path,))
     if not files.dicom:
-        refuse(path, f"holds no DICOM file ({files.skipped} others)", "give a folder, zip or DICOMDIR of DICOM files")
+        refuse_missing(path, files.others)
+        refuse(
+            path, f"holds no DICOM file ({len(files.others)} others)", "give a folder, zip or DICOMDIR of DICOM files"
+        )
     return files
 
 
@@ -86,19 +90,12 @@ def named_by_zip() -> Iterator[None]:
         raise InputRefusedError(text) from error
 
 
-def _walk(folder: Path) -> tuple[tuple[Path, ...], int]:
-    """The DICOM files in `folder` and below, by name, and the number of all other files."""
-
-    def unreadable(error: OSError) -> None:
-        refuse(error.filename or folder, f"cannot be read ({error.strerror})", "check the permissions")
-
-    files = (Path(at, name) for at, _, names in os.walk(folder, onerror=unreadable) for name in names)
-    every = sorted(p for p in files if p.is_file())
-    dicom = tuple(p for p in every if is_dicom(p))
-    for other in sorted(set(every) - set(dicom)):
-        if other.suffix.lower() in NAMES and not other.name.startswith("."):
-            refuse(other, "is named like DICOM and is none (PS3.10)", "copy it again, convert it, or remove it")
-    return dicom, len(every) - len(dicom)
+def walk(folder: Path) -> tuple[tuple[Path, ...], tuple[Passed, ...]]:
+    """The DICOM files in `folder` and below, by name, and the others."""
+    every = visible_files(folder)
+    dicom = tuple(p for p in every if p.is_file() and is_dicom(p))
+    others = [passed(p, p.relative_to(folder)) for p in sorted(set(every) - set(dicom))]
+    return dicom, with_missing(others, [p.relative_to(folder).as_posix() for p in dicom])
 
 
 def _referenced(directory: Path) -> tuple[Path, ...]:
@@ -135,8 +132,8 @@ def _zipped(path: Path) -> Files:
     return _unpacked[key]
 
 
-def _unpack(path: Path, archive: zipfile.ZipFile, root: Path) -> tuple[tuple[Path, ...], int]:
-    """Unpack the DICOM files of a zip; gives them, and the number of other files. Checks before it writes."""
+def _unpack(path: Path, archive: zipfile.ZipFile, root: Path) -> tuple[tuple[Path, ...], tuple[Passed, ...]]:
+    """Unpack the DICOM files of a zip; gives them, and the other files. Checks before it writes."""
     members = [m for m in archive.infolist() if not m.is_dir()]
     if len(members) > MAX_MEMBERS or sum(m.file_size for m in members) > MAX_BYTES:
         size = sum(m.file_size for m in members) / 2**30
@@ -149,15 +146,16 @@ def _unpack(path: Path, archive: zipfile.ZipFile, root: Path) -> tuple[tuple[Pat
             refuse(path, f"has a member packed {MAX_RATIO} times or more ({member.filename})", "do not trust it")
         if member.flag_bits & 1:
             refuse(path, "is encrypted", "unpack it and give the folder")
-    unpacked, skipped = [], 0
+    unpacked: list[Path] = []
+    others: list[Passed] = []
     for number, member in enumerate(members):
+        name = PurePosixPath(member.filename.replace("\\", "/"))
+        if any(is_hidden(part) for part in name.parts):
+            continue
         with archive.open(member) as source:
-            start = source.read(PREAMBLE + len(MAGIC))
-            name = PurePosixPath(member.filename.replace("\\", "/"))
-            if start[PREAMBLE:] != MAGIC:
-                if name.suffix.lower() in NAMES and not name.name.startswith("."):
-                    refuse(root / name, "is named like DICOM and is none (PS3.10)", "copy it again, or remove it")
-                skipped += 1
+            start = source.read(LONGEST)
+            if start[PREAMBLE:][: len(MAGIC)] != MAGIC:
+                others.append(passed_content(start, name))
                 continue
             target = root / name
             if os.path.lexists(target):  # two members of one name: keep both, so that duplicates are seen
@@ -167,4 +165,4 @@ def _unpack(path: Path, archive: zipfile.ZipFile, root: Path) -> tuple[tuple[Pat
                 file.write(start)
                 shutil.copyfileobj(source, file)  # at most file_size bytes: zipfile stops there
             unpacked.append(target)
-    return tuple(sorted(unpacked)), skipped
+    return tuple(sorted(unpacked)), with_missing(others, [p.relative_to(root).as_posix() for p in unpacked])

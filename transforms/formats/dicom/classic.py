@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from brgm_med.transforms.formats.dicom.elements import remove
+from brgm_med.transforms.formats.dicom.file import numbers
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -66,10 +67,16 @@ def functional_group(header: Dataset, macro: str, frame: int) -> Dataset:
 
 
 def rescale(header: Dataset, frame: int = 0) -> tuple[float, float]:
-    """Slope and intercept of one frame; (1, 0) where nothing is stated."""
+    """Slope and intercept of one frame; (1, 0) where nothing is stated, NaN where there are several."""
     stated = functional_group(header, "PixelValueTransformationSequence", frame) if SHARED in header else header
     stated = stated or header
-    return float(stated.get("RescaleSlope", 1)), float(stated.get("RescaleIntercept", 0))
+    return _one(stated.get("RescaleSlope"), 1.0), _one(stated.get("RescaleIntercept"), 0.0)
+
+
+def _one(value: Any, default: float) -> float:
+    """The number in an element; `default` in an empty one, or in none; NaN of several."""
+    values = numbers(value)
+    return default if not len(values) else float(values[0]) if len(values) == 1 else float("nan")
 
 
 def _scanning(header: Dataset, modifier: Dataset) -> list[str]:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from brgm_med._version import __version__
 from brgm_med.transforms.formats.dicom.deidentify import Deidentifier
-from brgm_med.transforms.formats.dicom.elements import appended, item
+from brgm_med.transforms.formats.dicom.elements import appended, item, whole
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -102,8 +102,8 @@ def mark_derived(
     third = (image_type[2] if not isinstance(image_type, str) and len(image_type) > 2 else "") or kind
     dataset.ImageType = ["DERIVED", "SECONDARY", third] if third else ["DERIVED", "SECONDARY"]
     dataset.SeriesInstanceUID = series_uid
-    number = source.get("SeriesNumber")
-    dataset.SeriesNumber = SERIES_STEP + int(number) if number is not None and 0 <= number < 1 << 30 else None
+    number = whole(source.get("SeriesNumber"))
+    dataset.SeriesNumber = SERIES_STEP + number if number is not None and 0 <= number < 1 << 30 else None
     dataset.SeriesDescription = appended(source.get("SeriesDescription"), derivation.title, 64)  # LO
     dataset.ImageComments = derivation.comments
     earlier = dataset.get("DerivationDescription")

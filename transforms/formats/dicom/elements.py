@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from brgm_med.errors import BrgmError, refuse
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -28,6 +32,28 @@ def remove(dataset: Dataset, keywords: Iterable[str]) -> None:
     """Remove those attributes that are there."""
     for name in keywords:
         dataset.pop(name, None)
+
+
+def whole(value: Any) -> int | None:
+    """The whole number in an element; None of several, of none, and of a text that is no number."""
+    try:
+        return int(str(value))
+    except ValueError:
+        return None
+
+
+@contextmanager
+def derivable(source: Path) -> Iterator[None]:
+    """Turn errors of pydicom over odd values of the header of `source` into InputRefusedError, without the values."""
+    try:
+        yield
+    except BrgmError:
+        raise
+    except Exception as error:  # pydicom has many, and an OSError without a number for what it cannot encode
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        problem = f"holds values in its header that no derived image can repeat ({type(error).__name__})"
+        refuse(source, problem, "let the output's name end in .nii.gz")
 
 
 def appended(value: str | None, text: str, length: int) -> str:

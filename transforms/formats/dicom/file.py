@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,8 @@ from brgm_med.errors import InputRefusedError, refuse
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+Header = TypeVar("Header", bound="Dataset")
 
 PREAMBLE, MAGIC = 128, b"DICM"
 MEDIA_DIRECTORY = "1.2.840.10008.1.3.10"
@@ -35,6 +37,14 @@ PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)
 """Double Float, Float and (all other) Pixel Data."""
 
 UNDEFINED_LENGTH = 0xFFFFFFFF
+KINDS = (
+    *({"US", "SS", "UL", "SL", "UV", "SV"}, {"FL", "FD"}, {"SQ"}, {"AT"}),
+    {"AE", "AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UC", "UI", "UR", "UT"},
+)
+"""Value representations (PS3.5, 6.2) that hold integers, floats, sequences, tags, text."""
+
+STARTS = (b"\xff\xd8", b"\xff\x4f\xff\x51")
+"""SOI of JPEG and JPEG-LS, SOC and SIZ of JPEG 2000."""
 END = b"\xff\xd9"
 """EOI of JPEG and JPEG-LS, EOC of JPEG 2000; nowhere else in the data of any of them."""
 
@@ -64,20 +74,48 @@ def strict(path: Path) -> Iterator[None]:
 
 
 def check_not_deflated(path: Path) -> None:
-    """Raise InputRefusedError for a file that is deflated as a whole: pydicom would unpack any amount of it."""
+    """Raise InputRefusedError for a file that is deflated as a whole: pydicom would unpack any amount of it; and for
+    one without a transfer syntax."""
     from pydicom.filereader import read_file_meta_info
     from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-    if read_file_meta_info(path).TransferSyntaxUID == DeflatedExplicitVRLittleEndian:
+    syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+    if not syntax or not isinstance(syntax, str):
+        refuse(path, "does not state its transfer syntax (0002,0010)", "export it again")
+    if syntax == DeflatedExplicitVRLittleEndian:
         refuse(path, "is deflated as a whole", "convert it to Explicit VR Little Endian (dcmconv)")
 
 
 def read_whole(path: Path) -> Dataset:
-    """The data set of the file at `path`, pixels included. Raises as `check_not_deflated`, and what pydicom raises."""
+    """The data set of the file at `path`, pixels included, as `sound`. Raises as `check_not_deflated`, and what pydicom
+    raises."""
     from pydicom import dcmread
 
     check_not_deflated(path)
-    return dcmread(path)
+    return sound(dcmread(path))
+
+
+def sound(header: Header) -> Header:
+    """`header` without elements whose value representation is of another kind than DICOM's dictionary says, such as a
+    number for a text or a sequence for a UID: nothing here could use them."""
+    from pydicom.datadict import dictionary_VR
+
+    for tag in list(header.keys()):
+        stated = header.get_item(tag).VR
+        if stated is None or stated == "UN" or tag.is_private:
+            continue
+        try:
+            known = dictionary_VR(tag).split(" or ")
+        except KeyError:
+            continue
+        if _kind(stated) not in {_kind(one) for one in known}:
+            del header[tag]
+    return header
+
+
+def _kind(representation: str) -> int:
+    """The kind of a value representation: its place in `KINDS`, or none of them (bytes)."""
+    return next((n for n, kind in enumerate(KINDS) if representation in kind), -1)
 
 
 def is_slice(header: Dataset) -> bool:
@@ -86,7 +124,7 @@ def is_slice(header: Dataset) -> bool:
     return bool(classes & VOLUMES) or "ImagePositionPatient" in header
 
 
-def read_header(path: Path, tags: Sequence[str] | None = None, with_pixels: bool = True) -> Dataset:
+def read_header(path: Path, tags: Sequence[str | tuple[int, int]] | None = None, with_pixels: bool = True) -> Dataset:
     """The header of the file at `path`, without pixels: all of it, or `tags` only, which are then decoded and sound.
 
     Raises InputRefusedError; `with_pixels`, also for a slice whose pixels are not there or not all there.
@@ -109,6 +147,7 @@ def read_header(path: Path, tags: Sequence[str] | None = None, with_pixels: bool
                 refuse(path, "holds no pixels", "copy it again if it is truncated, or remove it")
             if ends[0] > path.stat().st_size:
                 refuse(path, "is truncated: it ends before its pixels do", "copy or export it again")
+        sound(header)
         if tags is not None:
             list(header.iterall())  # pydicom decodes an element, and warns or raises, when it is first looked at
         return header
@@ -135,21 +174,66 @@ def stored_pixels(path: Path, image: Dataset) -> NDArray[Any]:
     """The integers of `image`, read from `path`: [rows, columns], or [frames, rows, columns] of several.
 
     Native, RLE, or by GDCM always: lossy codecs differ in their rounding, and what else is installed must not decide.
+    Raises InputRefusedError for more or fewer of them than `image` declares, and for integers beyond its Bits Stored.
     """
     from pydicom.pixels import get_decoder, pixel_array
-    from pydicom.uid import RLELossless
+    from pydicom.uid import JPEGExtended12Bit, RLELossless
 
     plugin, syntax = "", image.file_meta.TransferSyntaxUID
-    if syntax.is_compressed and syntax != RLELossless:
+    if not syntax.is_compressed:
+        _check_length(path, image)
+    elif syntax != RLELossless:
         plugin = "gdcm"
         try:
             known = plugin in get_decoder(syntax).available_plugins
         except NotImplementedError:
             known = False
-        if not known:
+        if not known or (syntax == JPEGExtended12Bit and int(image.BitsStored) != 8):
             refuse(path, f"is compressed in a way that is not known here ({syntax.name})", "decompress it (gdcmconv)")
         _check_codestreams(path, image)
-    return pixel_array(image, raw=True, decoding_plugin=plugin)
+    if syntax.is_compressed:
+        _check_frames(path, image)
+    options: dict[str, Any] = {"correct_unused_bits": False, "allow_excess_frames": False}
+    return _within_bits(path, image, pixel_array(image, raw=True, decoding_plugin=plugin, **options))
+
+
+def _check_length(path: Path, image: Dataset) -> None:
+    """Refuse more uncompressed pixels than declared, but for zeros of at most a row. (pydicom refuses fewer.)"""
+    row = int(image.Columns) * int(image.SamplesPerPixel) * int(image.BitsAllocated) // 8
+    expected = row * int(image.Rows) * int(image.get("NumberOfFrames") or 1)
+    excess = image.PixelData[expected:]
+    if len(excess) > max(row, 2) or any(excess):
+        stated = f"holds {len(image.PixelData)} bytes of pixels and declares {expected}"
+        refuse(path, stated, "it is damaged: copy or export it again")
+
+
+def _check_frames(path: Path, image: Dataset) -> None:
+    """Refuse compressed pixels of another number of frames than declared; a frame may be in several fragments."""
+    from pydicom.encaps import generate_fragments
+    from pydicom.uid import RLELossless
+
+    every = image.file_meta.TransferSyntaxUID == RLELossless  # one fragment a frame, PS3.5 A.4.2
+    fragments = list(generate_fragments(image.PixelData, endianness="<"))[1:]
+    count = sum(every or fragment.startswith(STARTS) or fragment[4:8] == b"jP  " for fragment in fragments)
+    frames = int(image.get("NumberOfFrames") or 1)
+    if count != frames:
+        refuse(path, f"holds {count} frames and declares {frames}", "export it again")
+
+
+def _within_bits(path: Path, image: Dataset, pixels: NDArray[Any]) -> NDArray[Any]:
+    """`pixels`, within Bits Stored. The bits above may be the same in all (a sign without its extension, too), or of an
+    overlay where one says so (retired, PS3.3-2004 C.9.2): they are not the image's."""
+    stored, signed = int(image.BitsStored), bool(image.PixelRepresentation)
+    low = -(1 << stored - 1) if signed else 0
+    high = low + (1 << stored) - 1
+    if pixels.size == 0 or (pixels.min() >= low and pixels.max() <= high):
+        return pixels
+    overlaid = any((group, 0x0102) in image and image[group, 0x0102].value for group in range(0x6000, 0x6020, 2))
+    above = pixels >> stored
+    if overlaid or above.min() == above.max():
+        shift = 8 * pixels.dtype.itemsize - stored
+        return pixels << shift >> shift
+    return refuse(path, f"has pixels beyond the {stored} bits that it declares", "correct its header")
 
 
 def _check_codestreams(path: Path, image: Dataset) -> None:

@@ -53,11 +53,13 @@ def one_value(slices: Sequence[Slice], keyword: str, noun: str) -> None:
 @dataclass(frozen=True, eq=False)
 class Placement:
     """`slices` in order along their normal; the `affine` [4, 4], (column, row, slice) -> RAS mm; in a clause each, what
-    was `tolerated` in their headers."""
+    was `tolerated` in their headers; `offsets`: of each slice along the normal from its even place, mm; empty where all
+    are even."""
 
     slices: list[Slice]
     affine: NDArray[np.float64]
     tolerated: tuple[str, ...]
+    offsets: tuple[float, ...] = ()
 
 
 def placement_of(slices: Sequence[Slice]) -> Placement:
@@ -79,7 +81,7 @@ def placement_of(slices: Sequence[Slice]) -> Placement:
     places = np.array([s.position for s in slices], np.float64)
     order = np.argsort(places @ normal, kind="stable")
     ordered, places = [slices[i] for i in order], places[order]
-    tolerated = _turned(slices, directions)
+    tolerated, offsets = _turned(slices, directions), tuple[float, ...]()
     if len(ordered) > 1:
         index = np.arange(len(ordered)) - (len(ordered) - 1) / 2
         step = index @ places / (index @ index)
@@ -87,6 +89,9 @@ def placement_of(slices: Sequence[Slice]) -> Placement:
         _check_spacing(ordered, places @ normal, line @ normal)
         _check_tilt(ordered, places, step, normal)
         tolerated += _uneven(places, line, normal)
+        off = (places - line) @ normal
+        if np.abs(off).max() > ROUNDING:
+            offsets = tuple(float(o) for o in off)
         tolerated += _contradicted(first, float(np.linalg.norm(step)))
     else:
         if first.thickness is None:
@@ -99,7 +104,7 @@ def placement_of(slices: Sequence[Slice]) -> Placement:
         affines.check(affine, shape)
     except affines.AffineProblem as problem:
         refuse(first.where, f"has a geometry that {problem}", "export the series again")
-    return Placement(ordered, affine, tuple(tolerated))
+    return Placement(ordered, affine, tuple(tolerated), offsets)
 
 
 def _turned(slices: Sequence[Slice], directions: NDArray[np.float64]) -> list[str]:

@@ -19,7 +19,7 @@ from brgm_med._version import __version__
 from brgm_med.files import new_folder, reading_back
 from brgm_med.transforms.formats.affine import TOLERANCE_MM, Affine
 from brgm_med.transforms.formats.dicom.derived import MAKER, Choices, Derivation, new_uids, quiet, save
-from brgm_med.transforms.formats.dicom.elements import appended, item, names, remove
+from brgm_med.transforms.formats.dicom.elements import appended, derivable, item, names, remove, whole
 from brgm_med.transforms.formats.dicom.geometry import along_normal
 from brgm_med.transforms.formats.dicom.series import Series, the_series
 
@@ -85,7 +85,8 @@ def write(
     frames = np.ascontiguousarray(array.transpose(2, 1, 0))
     with quiet(), new_folder(path, ENDING if force else None) as folder:
         file = folder / f"0001{ENDING}"
-        save(_map(series, frames, quantity, derivation, choices), file)
+        with derivable(series.files[0]):
+            save(_map(series, frames, quantity, derivation, choices), file)
         with reading_back(path) as check:
             check(_holds(file, series, frames))
 
@@ -124,12 +125,12 @@ def _map(
         intercept=0.0,
         quantity_definition=CodedConcept(quantity.name, SCHEME, quantity.text),
     )
-    number = first.get("SeriesNumber")
+    number = whole(first.get("SeriesNumber"))
     dataset: Dataset = ParametricMap(
         [_lean(header) for header in series.headers],
         frames,
         series_uid,
-        1 if number is None else int(number) + 1,
+        1 if number is None else number + 1,
         uid,
         1,
         MAKER,

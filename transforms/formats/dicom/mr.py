@@ -71,8 +71,10 @@ def check_source(like: Series) -> None:
         problem = f"is {like.headers[0].get('Modality') or 'of no modality'}, not MR"
         refuse(like.files[0], problem, "let the output's name end in .nii.gz")
     for file, header in zip(like.files, like.headers, strict=True):
-        if not header.get("StudyInstanceUID") or not header.get("SOPInstanceUID"):
-            refuse(file, "has no UID of its own or of its study", "let the output's name end in .nii.gz")
+        uids = [header.get(name) for name in ("StudyInstanceUID", "SOPInstanceUID", "SOPClassUID")]
+        if not all(isinstance(uid, str) and uid for uid in uids):
+            problem = "has no UID, or several, of its own, of its class or of its study"
+            refuse(file, problem, "let the output's name end in .nii.gz")
 
 
 def common_of(like: Series, voxels: Voxels, keep_private: bool, made_here: bool) -> Dataset:
@@ -114,14 +116,23 @@ def common_of(like: Series, voxels: Voxels, keep_private: bool, made_here: bool)
 
 def _set_window(dataset: Dataset, headers: Sequence[Dataset]) -> None:
     """One window for all slices (C.11.2): that of `headers`, or the middle one of their first where they differ."""
-    if headers and "WindowCenter" in dataset and "WindowWidth" in dataset:
+    ends = ("WindowCenter", "WindowWidth")
+    values = [[_first_number(header, name) for header in headers] for name in ends]
+    sane = bool(headers) and bool(np.isfinite(values).all())
+    if sane and all(name in dataset for name in ends):
         return
-    remove(dataset, ("WindowCenter", "WindowWidth", "WindowCenterWidthExplanation"))
-    for name in ("WindowCenter", "WindowWidth"):
-        values = [np.atleast_1d(h[name].value)[0] for h in headers if h.get(name) is not None]
-        if not values or len(values) != len(headers):
-            return
-        setattr(dataset, name, ds(float(np.median(np.asarray(values, np.float64)))))
+    remove(dataset, (*ends, "WindowCenterWidthExplanation"))
+    if sane:
+        for name, each in zip(ends, values, strict=True):
+            setattr(dataset, name, ds(float(np.median(each))))
+
+
+def _first_number(header: Dataset, name: str) -> float:
+    """The first number in an element; NaN where there is none."""
+    try:
+        return float(np.atleast_1d(header.get(name))[0])
+    except (TypeError, ValueError, IndexError):
+        return float("nan")
 
 
 def axes(affine: Affine) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

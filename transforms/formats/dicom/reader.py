@@ -7,7 +7,7 @@ not applied, and MONOCHROME1 is turned within the range that Bits Stored declare
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -28,6 +28,7 @@ from brgm_med.transforms.formats.dicom.file import (
 )
 from brgm_med.transforms.formats.dicom.series import Series, the_series
 from brgm_med.transforms.formats.header import Header, Volume
+from brgm_med.transforms.formats.visible import visible_files
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -38,9 +39,10 @@ FORM = "DICOM"
 
 @dataclass(frozen=True)
 class Reader:
-    """The format of the DICOM volume called `choice` (see `the_series`)."""
+    """The format of the DICOM volume called `choice`, of files that may be missing or not (see `the_series`)."""
 
     choice: str | None = None
+    allow_missing_files: bool = False
     KIND: ClassVar[Literal["volume"]] = "volume"
     ENDINGS: ClassVar[tuple[str, ...]] = ()
 
@@ -59,7 +61,7 @@ class Reader:
         """
         if affine not in ("auto", FORM):
             raise UsageError(f"--affine {affine}: is for NIfTI, and {path} is DICOM; leave it out")
-        return _read(Path(path), the_series(path, self.choice))
+        return _read(Path(path), the_series(path, self.choice, self.allow_missing_files))
 
     def read_header(self, path: Path | str, affine: str = "auto") -> Header:
         return self.read_stored(path, affine)[0]
@@ -74,7 +76,7 @@ def is_volume(path: Path) -> bool:
         return True
     if not path.is_dir():
         return is_directory(path) or _is_slice(path)
-    for file in sorted(path.rglob("*")):
+    for file in visible_files(path):
         if file.is_file() and is_dicom(file):
             with suppress(InputRefusedError):
                 if _is_slice(file):
@@ -102,6 +104,9 @@ def _read(path: Path, series: Series) -> tuple[Header, NDArray[np.generic]]:
     if len(set(scales)) > 1 or len({p.dtype for p in planes}) > 1:
         planes = [(p * s + i).astype(np.float32) for p, (s, i) in zip(planes, scales, strict=True)]
         slope, inter = 1.0, 0.0
+    if any(header.get("RescaleSlope", 1) is None for header in series.headers):
+        clause = "the Rescale Slope in some of its headers is empty; taken as 1"
+        series = replace(series, tolerated=(*series.tolerated, clause))
     stored = np.stack(planes).transpose(2, 1, 0)
     return Header(path, series.shape, series.affine, FORM, stored.dtype, slope, inter, series=series), stored
 
@@ -115,8 +120,6 @@ def _pixels(file: Path) -> NDArray[Any]:
     if image.get("ModalityLUTSequence"):
         refuse(file, "has a modality look-up table", "export it with a rescale slope and intercept")
     pixels = stored_pixels(file, image).reshape(-1, int(image.Rows), int(image.Columns))
-    if pixels.min() < low or pixels.max() > high:
-        refuse(file, f"has pixels beyond the {image.BitsStored} bits that it declares", "correct its header")
     turned = image.PhotometricInterpretation == "MONOCHROME1"
     dtype = f"{'i' if image.PixelRepresentation else 'u'}{int(image.BitsAllocated) // 8}"
     return (low + high - pixels.astype(np.int64) if turned else pixels).astype(dtype)

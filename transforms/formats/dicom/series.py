@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,18 +15,20 @@ from brgm_med.transforms.formats.affine import TOLERANCE_MM, Affine, corner_dist
 from brgm_med.transforms.formats.dicom.archive import files_in, named_by_zip
 from brgm_med.transforms.formats.dicom.classic import SHARED
 from brgm_med.transforms.formats.dicom.file import is_slice, read_header, strict
-from brgm_med.transforms.formats.dicom.slice import MARKS, Slice, slices_of
+from brgm_med.transforms.formats.dicom.passed import Passed, refuse_missing
+from brgm_med.transforms.formats.dicom.slice import GRIDS, MARKS, Slice, slices_of
 from brgm_med.transforms.formats.dicom.stack import IDENTITY, Stack, divided, identity
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-TAGS = [
+TAGS: list[str | tuple[int, int]] = [
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "Modality"),
     *(*IDENTITY, "FrameOfReferenceUID", "Rows", "Columns", "NumberOfFrames", "ImagePositionPatient"),
     *("ImageOrientationPatient", "PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
     *("ConcatenationUID", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *(classic for classic, _, _ in MARKS.values()),
+    *(tag for group, element in GRIDS for tag in ((group, 0x0010), (group, element))),
 ]
 """Read before one series is chosen."""
 
@@ -44,6 +46,8 @@ class Series:
     is enhanced. `frames` says, for every slice, which frame of its file it is, counted from 0. `shape` is (columns,
     rows, slices); `affine` [4, 4], float64, index -> world RAS mm. `thickness` is the Slice Thickness, mm, where all
     slices state one and the same. `tolerated`: oddities of the headers that were passed over, a clause each.
+    `offsets`: of each slice along the normal from its place on the affine's even grid, mm; empty where all are even.
+    `others`: the files beside those of DICOM.
     """
 
     files: tuple[Path, ...]
@@ -53,6 +57,8 @@ class Series:
     affine: Affine
     thickness: float | None
     tolerated: tuple[str, ...] = ()
+    offsets: tuple[float, ...] = ()
+    others: tuple[Passed, ...] = ()
 
     @property
     def enhanced(self) -> bool:
@@ -71,11 +77,16 @@ class Series:
 
 @dataclass(frozen=True, eq=False)
 class Found:
-    """The volumes of a place, how many DICOM files are no slices (`others`) and how many files no DICOM (`skipped`)."""
+    """The volumes of a place, how many DICOM files are no slices (`others`), and the files that are no DICOM."""
 
     stacks: tuple[Stack, ...]
     others: int
-    skipped: int
+    no_dicom: tuple[Passed, ...]
+
+    @property
+    def skipped(self) -> int:
+        """The number of files that are no DICOM."""
+        return len(self.no_dicom)
 
 
 def find_series(path: Path) -> Found:
@@ -102,8 +113,8 @@ def find_series(path: Path) -> Found:
         name = number if number and numbers.count(number) == 1 else uid or "-"
         parts = list(divided(slices))
         stacks += [Stack(name if len(parts) == 1 else f"{name}/{i}", *part) for i, part in enumerate(parts, 1)]
-    stacks.sort(key=lambda s: (_order(_number(s.slices[0])), s.header.get("SeriesInstanceUID", "")))
-    return Found(tuple(stacks), others, files.skipped)
+    stacks.sort(key=lambda s: (_order(_number(s.slices[0])), str(s.header.get("SeriesInstanceUID", ""))))
+    return Found(tuple(stacks), others, files.others)
 
 
 def _number(one: Slice) -> str:
@@ -130,23 +141,25 @@ def series_of(stack: Stack) -> Series:
         thickness = None
     headers = tuple(read_header(f) for f in files)
     frames = tuple(s.frame for s in ordered)
-    return Series(files, headers, frames, shape, placement.affine, thickness, placement.tolerated)
+    return Series(files, headers, frames, shape, placement.affine, thickness, placement.tolerated, placement.offsets)
 
 
-def the_series(path: Path | str, choice: str | None = None) -> Series:
+def the_series(path: Path | str, choice: str | None = None, allow_missing_files: bool = False) -> Series:
     """The one volume of DICOM slices at `path`, or, of several, the one called `choice`.
 
     `choice` is the number or UID of a series, and /1, /2 ... after it for one of several volumes in it, as `brgm-med
-    series` lists them. Raises InputRefusedError where nothing, or not one alone, is chosen, and for slices that are not
-    one volume.
+    series` lists them. Raises InputRefusedError where nothing, or not one alone, is chosen, for slices that are not one
+    volume, and, unless `allow_missing_files`, where a file that is passed over may be one of its slices (see `passed`).
     """
     path = Path(path)
     volumes = find_series(path)
+    if not allow_missing_files:
+        refuse_missing(path, volumes.no_dicom)
     if not volumes.stacks:
         problem = f"{volumes.others} DICOM files without a place in space (such as secondary captures), and no slices"
         refuse(path, f"holds {problem}", "give slices of MR or CT")
     with named_by_zip():
-        return series_of(chosen(path, volumes.stacks, choice))
+        return replace(series_of(chosen(path, volumes.stacks, choice)), others=volumes.no_dicom)
 
 
 def chosen(path: Path, stacks: Sequence[Stack], choice: str | None) -> Stack:

@@ -29,6 +29,10 @@ MARKS: dict[str, tuple[str, str, str]] = {
 """The differences between volumes of one series: the element of a classic image; group and element of a frame."""
 
 
+GRIDS = {(0x0019, 0x100A): "SIEMENS MR HEADER", (0x0065, 0x1050): ""}
+"""Private elements: the number of slices in one image, Siemens' mosaic or UIH's grid; their creators ("": any)."""
+
+
 @dataclass(frozen=True, eq=False)
 class Slice:
     """A classic image, or one frame of an enhanced one (PS3.3 C.7.6.16), and where it is; None where it is not said.
@@ -58,10 +62,30 @@ class Slice:
         return f"{self.file}, frame {self.frame + 1}" if enhanced else str(self.file)
 
     @property
+    def grid(self) -> str | None:
+        """The name of an image of many slices, whose places are not in DICOM's elements; None for one slice."""
+        if "MOSAIC" in self.marks.get("image type", ""):
+            return "a Siemens mosaic"
+        for (group, element), creator in GRIDS.items():
+            owner = _text(self.header, group, 0x0010)
+            count = _text(self.header, group, element)
+            if (not creator or owner == creator) and count.isdecimal() and int(count) > 1:
+                return "a Siemens mosaic" if creator else "a UIH grid"
+        return None
+
+    @property
     def normal(self) -> NDArray[np.float64]:
         """Rows' direction x columns' direction: with increasing place along it, slices make a right-handed grid."""
         assert self.directions is not None
         return np.cross(*self.directions)
+
+
+def _text(header: Dataset, group: int, element: int) -> str:
+    """A private element as text; "" without it. Of unknown representation it is bytes, a number of 16 bits perhaps."""
+    value = header[group, element].value if (group, element) in header else None
+    if isinstance(value, bytes):
+        value = int.from_bytes(value, "little") if len(value) == 2 and value[1] == 0 else value.decode("latin-1")
+    return str("" if value is None else value).strip(" \0")
 
 
 def slices_of(file: Path, header: Dataset) -> list[Slice]:

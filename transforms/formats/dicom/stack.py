@@ -43,18 +43,16 @@ class Stack:
 
     def _check(self) -> None:
         for one in self.slices:
-            if "MOSAIC" in one.marks.get("image type", ""):
-                problem = "is a Siemens mosaic: many slices in one image, at places that DICOM does not tell"
+            if one.grid is not None:
+                problem = f"is {one.grid}: many slices in one image, at places that DICOM does not tell"
                 refuse(one.file, problem, "convert it with dcm2niix")
             if one.header.get("ConcatenationUID"):
                 refuse(one.file, "is a part of a concatenation (PS3.3 C.7.6.16)", "export it as one file")
             if "SharedFunctionalGroupsSequence" not in one.header and int(one.header.get("NumberOfFrames") or 1) > 1:
                 refuse(one.file, "holds several frames and nothing that says where they are", "export single slices")
         known = next((s for s in self.slices if s.header.get("PatientBirthDate")), self.slices[0])
-        number, name, born = identity(known.header)
         for one in self.slices:
-            other = identity(one.header)
-            if other[:2] != (number, name) or other[2] not in ("", born):
+            if not one_patient(one.header, known.header):
                 refuse(one.where, f"has another patient than {known.name}", "separate them")
         one_value(self.slices, "FrameOfReferenceUID", "frame of reference")
         rows, columns = int(self.header.get("Rows") or 0), int(self.header.get("Columns") or 0)
@@ -78,6 +76,12 @@ def identity(header: Dataset) -> tuple[str, str, str]:
     """A patient's ID, name without carets and blanks at its end, and birth date; empty where they are not stated."""
     number, name, born = (str(header.get(keyword) or "") for keyword in IDENTITY)
     return number, name.rstrip("^ "), born
+
+
+def one_patient(a: Dataset, b: Dataset) -> bool:
+    """True if the headers of two images say one patient; a birth date may be missing."""
+    (*named, born), (*other, other_born) = identity(a), identity(b)
+    return named == other and (born == other_born or "" in (born, other_born))
 
 
 def divided(slices: Sequence[Slice]) -> Iterable[tuple[str, tuple[Slice, ...]]]:
@@ -119,7 +123,7 @@ def _repeats(slices: Sequence[Slice]) -> int:
 
 def _by_marks(slices: list[Slice]) -> Iterable[tuple[str, tuple[Slice, ...]]]:
     most = _repeats(slices)
-    if most == 1 or any("MOSAIC" in s.marks.get("image type", "") for s in slices):
+    if most == 1 or any(s.grid is not None for s in slices):
         return [("", tuple(slices))]
     for names in (c for count in (1, 2, 3) for c in combinations(MARKS, count)):
         groups: dict[tuple[str, ...], list[Slice]] = defaultdict(list)

@@ -9,6 +9,7 @@ point, get a rescale of their own, one for the whole series. pydicom is imported
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from brgm_med.transforms.formats.affine import Affine
 from brgm_med.transforms.formats.dicom import derived
 from brgm_med.transforms.formats.dicom.classic import rescale
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices, Derivation
-from brgm_med.transforms.formats.dicom.elements import ds
+from brgm_med.transforms.formats.dicom.elements import derivable, ds
 from brgm_med.transforms.formats.dicom.geometry import along_normal
 from brgm_med.transforms.formats.dicom.mr import Scale, Voxels, common_of, slices_of, sources_of
 from brgm_med.transforms.formats.dicom.series import Series, the_series
@@ -39,6 +40,7 @@ def write(
     *,
     thickness: float | None = None,
     made_here: bool = True,
+    further: Sequence[Series] = (),
     scale: Scale | None = None,
     force: bool = False,
 ) -> ReadBack:
@@ -46,7 +48,8 @@ def write(
 
     Patient, study, frame of reference and what stays true of the acquisition are those of `like`. `thickness` of the
     slices is their spacing if it is not given. `made_here`: the voxels were made from `like`; its images are named as
-    sources and its scale is kept. Else they were made from something of `scale` (None: of floats).
+    sources and its scale is kept. Else they were made from something of `scale` (None: of floats). `further` series
+    that they were made from are named as sources as well.
 
     The folder is written beside `path`, read back, compared, and renamed; `force` replaces a folder of DICOM files.
     Raises InputRefusedError where `path` exists and not `force`, and where `like` is no MR; CannotWriteError where it
@@ -56,7 +59,7 @@ def write(
         raise ValueError(f"a finite array [X, Y, Z] is needed, not one of shape {array.shape}")
     scale, stored = quantise(array, finest(like) if made_here else scale)
     voxels = Voxels(stored, scale, affine, thickness)
-    write_stored(path, voxels, like, derivation, choices, made_here=made_here, force=force)
+    write_stored(path, voxels, like, derivation, choices, made_here=made_here, further=further, force=force)
     return ReadBack(stored.astype(np.float64) * scale.slope + scale.intercept, scale.slope)
 
 
@@ -68,6 +71,7 @@ def write_stored(
     choices: Choices = NO_CHOICES,
     *,
     made_here: bool = True,
+    further: Sequence[Series] = (),
     force: bool = False,
 ) -> None:
     """Write integers as they are. `made_here`: they were made from `like`. As `write` in everything else."""
@@ -75,20 +79,23 @@ def write_stored(
         raise ValueError(f"integers of 16 bits are needed, not {voxels.stored.dtype}")
     stored, affine = along_normal(voxels.stored, voxels.affine)
     voxels = voxels._replace(stored=stored, affine=affine)
-    with derived.quiet():
+    with derived.quiet(), derivable(like.files[0]):
         common = common_of(like, voxels, choices.keep_private, made_here)
-        sources = [str(header.SOPInstanceUID) for header in like.headers]
+        origins = [*([like] if made_here else []), *further]
+        sources = [str(header.SOPInstanceUID) for series in (like, *further) for header in series.headers]
         known = repr([affine.tolist(), voxels.scale, voxels.thickness, derivation, sources, stored.shape])
         content = known.encode(), stored.tobytes(order="F")
         series_uid, uids = derived.new_uids(choices.uid_seed, content, stored.shape[2])
         derived.mark_derived(common, like.headers[0], derivation, choices, series_uid, kind="OTHER")
     with derived.quiet(), new_folder(path, ENDING if force else None) as folder:
         for k, dataset in enumerate(slices_of(common, voxels, uids)):
-            if made_here:
-                dataset.SourceImageSequence = sources_of(like, affine, stored.shape, k)
-            if choices.transform is not None:
-                dataset = derived.last_word(choices, derivation)(deepcopy(dataset))  # the slices share elements
-            derived.save(dataset, folder / f"{k + 1:04d}{ENDING}")
+            with derivable(like.files[0]):
+                if origins:
+                    cited = [one for series in origins for one in sources_of(series, affine, stored.shape, k)]
+                    dataset.SourceImageSequence = cited
+                if choices.transform is not None:
+                    dataset = derived.last_word(choices, derivation)(deepcopy(dataset))  # the slices share elements
+                derived.save(dataset, folder / f"{k + 1:04d}{ENDING}")
         _check(path, folder, stored, affine)
 
 
@@ -99,7 +106,8 @@ def quantise(array: NDArray[np.floating], source: Scale | None) -> tuple[Scale, 
     """
     if source is not None:
         source = Scale(_written(source.slope), _written(source.intercept))
-        levels = np.rint((array.astype(np.float64) - source.intercept) / source.slope)
+        with np.errstate(over="ignore", invalid="ignore"):  # of a slope next to nothing, which then does not fit
+            levels = np.rint((array.astype(np.float64) - source.intercept) / source.slope)
         for kind in (np.uint16, np.int16):
             limits = np.iinfo(kind)
             if limits.min <= levels.min() and levels.max() <= limits.max:

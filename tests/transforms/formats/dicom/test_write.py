@@ -351,3 +351,19 @@ def test_a_source_that_is_no_mr_is_refused(tmp_path: Path) -> None:
     like = the_series(mr_series(tmp_path / "in", Modality="CT"))
     with pytest.raises(InputRefusedError, match="is CT, not MR"):
         dicom_write.write(tmp_path / "out", blob() * 1.0, like.affine, like, HOW)
+
+
+def test_all_scans_of_a_result_are_cited(tmp_path: Path) -> None:
+    first, second = (the_series(mr_series(tmp_path / name)) for name in ("first", "second"))
+    for number, header in enumerate(second.headers):
+        header.SOPInstanceUID = f"1.2.3.{number + 1}"
+    dicom_write.write(tmp_path / "out", blob().astype(np.float32), first.affine, first, HOW, further=(second,))
+    for dataset in files(tmp_path / "out"):
+        cited = {str(one.ReferencedSOPInstanceUID) for one in dataset.SourceImageSequence}
+        assert cited & {str(h.SOPInstanceUID) for h in first.headers}
+        assert cited & {str(h.SOPInstanceUID) for h in second.headers}
+    other = dicom_write.write(
+        tmp_path / "of nifti", blob().astype(np.float32), first.affine, first, HOW, made_here=False
+    )
+    assert other.step is not None
+    assert not any("SourceImageSequence" in dataset for dataset in files(tmp_path / "of nifti"))
