@@ -256,7 +256,7 @@ def test_one_bad_name_hides_no_other(root: Path) -> None:
         "begin with sub-02_",
         "begin with sub-03_",
         "no readable JSON",
-        "link to a file",
+        "git annex get",
         "link to a file",
         "longer than",
     )
