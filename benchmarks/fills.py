@@ -47,9 +47,10 @@ PER_SLICE = ("biharmonic", "telea", "navier-stokes")
 
 def paths(data: Path, which: str) -> Iterator[Path]:
     other, brains = (("05", "06"), (36, 37)) if which == "validation" else (("07", "08", "09"), (40, 41))
+    thick = ("01", "05") if which == "validation" else other
     yield from (data / "heads-ds000011" / f"sub-{s}_T1w.nii.gz" for s in other)
     yield from sorted((data / "brains-ds002748").glob("*_T1w.nii.gz"))[brains[0] : brains[1]]
-    yield from (data / "heads-ds000011" / f"sub-{s}_T2w.nii.gz" for s in other)
+    yield from (data / "heads-ds000011" / f"sub-{s}_T2w.nii.gz" for s in thick)
     if which == "test":
         yield from sorted((data / "brain-4contrast").glob("*.nii.gz"))
 

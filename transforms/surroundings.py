@@ -41,6 +41,8 @@ class Surroundings:
 def surroundings(values: NDArray[np.float32], stripped: bool = False) -> Surroundings | None:
     """Constants of a scan [X, Y, Z] that reach its border, voxel by neighbouring voxel; None: there are none.
 
+    Of magnitudes that are 0 there, every 0: what was taken away with a skull is not all in one piece.
+
     `stripped`: the scan is said to be without its skull; then a small part of the border is enough.
     """
     faces = [values.take(end, axis).ravel() for axis in range(3) for end in (0, -1)]
@@ -61,7 +63,7 @@ def surroundings(values: NDArray[np.float32], stripped: bool = False) -> Surroun
         air = lowest and (level == 0 or low - level <= FAR * (high - low))
         if not air and abs(level - low) <= FAR * (high - low):
             continue  # as dark as what is around it: part of the image
-        result[region] = level
+        result[values == 0 if air and level == 0 else region] = level  # a mean of magnitudes that is 0 holds nothing
         if not air:
             odd, strange = odd + float(region.mean()), level
     return None if np.isnan(result).all() else Surroundings(result, odd, strange)

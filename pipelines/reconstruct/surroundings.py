@@ -14,6 +14,9 @@ from brgm_med.pipelines.reconstruct.measurement import Reconstruction, Scan
 from brgm_med.transforms.geometry import Grid, resample
 from brgm_med.transforms.surroundings import surroundings, without_padding
 
+PART = 1e-5
+"""Least weight with which a sample reaches a voxel; less comes of spacings that headers round to 32 bits."""
+
 
 def taken_out(scan: Scan, message: Callable[[str], object]) -> Scan:
     """The scan with its constant `surroundings`, and padding replaced by the nearest value that was measured."""
@@ -43,7 +46,7 @@ def put_back(result: Reconstruction, scans: Sequence[Scan]) -> Reconstruction:
         return result
     operator = first.acquisition.corruption(grid, first.grid)
     measured = first.measured[None].double()
-    reached = along_axes(measured, [None if m is None else m.T for m in operator.matrices]) > 1e-9
+    reached = along_axes(measured, [None if m is None else m.T for m in operator.matrices]) > PART
     constant = resample(first.surroundings.nan_to_num(0)[None], first.grid, grid, mode="nearest", padding="border")
     outside = ~nearest(first.measured, first.grid, grid) & ~reached
     for scan in scans[1:]:

@@ -14,6 +14,7 @@ from brgm_med.pipelines import Reconstruction, Scan, reconstruct_volume
 from brgm_med.pipelines.reconstruct.registration import skull_removed
 from brgm_med.pipelines.reconstruct.surroundings import taken_out
 from brgm_med.transforms.acquire import AcquisitionModel
+from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.surroundings import surroundings
 from tests.phantom import head, inside_brain, template
 from tests.spheres import QUICK, SIZE, STEP, scan_of, spheres
@@ -61,6 +62,24 @@ def test_padding_does_not_ring_into_the_scan(level: float) -> None:
     assert image.max() < truth.max() + 40
     whole = reconstruct_volume(scan_of(spheres(), 2), search=QUICK).image[0][~outside()]
     assert (image - truth).square().mean() < 1.6 * (whole - truth).square().mean()
+
+
+def test_holes_of_a_stripped_head_are_surroundings_too() -> None:
+    scan = set_to(0.0, scan_of(spheres(), 2)).values[0]
+    scan[18:22, 18:22, 4:6] = 0
+    found = surroundings(scan.numpy())
+    assert found is not None
+    assert not found.measured[18:22, 18:22, 4:6].any()
+    scan[0, 0, 0] = -1  # no magnitudes
+    found = surroundings(scan.numpy())
+    assert found is None or found.measured[18:22, 18:22, 4:6].all()
+
+
+def test_spacings_that_a_header_rounded_reach_no_further() -> None:
+    scan = set_to(0.0, scan_of(spheres(), 2))
+    rounded = scan.grid.affine @ np.diag([1.0, 1.0, 1 - 3e-8, 1.0])
+    result = reconstruct_volume(dataclasses.replace(scan, grid=Grid(scan.grid.shape, rounded)), search=QUICK)
+    assert (result.image[0][outside()] == 0).all()
 
 
 def test_it_is_said() -> None:
