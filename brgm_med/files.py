@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 import secrets
-import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from brgm_med.errors import CannotWriteError, InputRefusedError, refuse
+from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError, refuse
+from brgm_med.staging import settle, sync, together
 
 
 def digest(path: Path) -> str:
@@ -43,10 +43,13 @@ def start_of(path: Path, length: int, advice: str) -> tuple[bytes, int]:
 def check_output(path: Path, force: bool = False) -> None:
     """Find out, before any work is done, whether `path` can be written. Leaves nothing behind.
 
+    What killed runs left half done in its folder is undone first (`staging.settle`).
+
     Raises InputRefusedError where `path` exists and `force` is False, CannotWriteError where it is a folder
     or its folder is missing or unwritable.
     """
     try:
+        settle(path.parent)
         if path.is_dir():
             raise CannotWriteError(f"{path}: is a folder; give the name of a file")
         if os.path.lexists(path) and not force:
@@ -59,6 +62,28 @@ def check_output(path: Path, force: bool = False) -> None:
         raise CannotWriteError(f"{path}: cannot be written ({error.strerror}); choose another folder") from error
 
 
+def check_apart(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Refuse to write where something is read: an output that is an input, or a file in a folder that is one.
+
+    Links count, symbolic and hard ones. Raises UsageError.
+    """
+    read, inputs = {}, list(inputs)
+    for path in inputs:
+        for one in (path, *(path.rglob("*") if path.is_dir() else ())):
+            with suppress(OSError):
+                state = one.stat()
+                read[state.st_dev, state.st_ino] = one
+    for out in outputs:
+        with suppress(OSError):
+            state = out.stat()
+            same = read.get((state.st_dev, state.st_ino))
+            if same is None and out.is_dir():
+                same = next((p for p in inputs if p.resolve().is_relative_to(out.resolve())), None)
+            if same is not None:
+                also = "" if same == out else f" ({same})"
+                raise UsageError(f"{out}: would be written where the command reads{also}; choose another output")
+
+
 def make_folder(path: Path) -> None:
     """Make a folder, and those above it, unless it is there. Raises CannotWriteError."""
     try:
@@ -68,32 +93,30 @@ def make_folder(path: Path) -> None:
 
 
 @contextmanager
-def replacing(path: Path, force: bool = False) -> Iterator[Path]:
-    """Give a new, empty file beside `path` to fill; on leaving, flush it to the disk and rename it to `path`.
+def replacing(path: Path, force: bool = False, like: Sequence[Path] = ()) -> Iterator[Path]:
+    """Give a new, empty file in a private folder to fill; on leaving, flush it to the disk and move it to `path`.
 
-    On any error, interruption included, the new file is removed and `path` is as it was. Raises as
+    On any error, interruption included, the new file is removed and `path` is as it was. What appears at `path`
+    meanwhile is not replaced without `force`. Nobody may read the file who may not read all of `like`. Raises as
     `check_output` does, and CannotWriteError for an OSError inside (such as a full disk).
     """
     check_output(path, force)
-    with _beside(path) as temporary:
-        try:
-            temporary.open("xb").close()
-            yield temporary
-            _sync(temporary)
-            os.replace(temporary, path)
-            _sync(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+    with moved([path], force, like) as (temporary,):
+        temporary.open("xb").close()
+        yield temporary
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """Give a name beside `path`. An OSError inside becomes CannotWriteError for `path`."""
+def moved(paths: Sequence[Path], force: bool = False, like: Sequence[Path] = ()) -> Iterator[list[Path]]:
+    """`staging.together`, where an OSError becomes CannotWriteError for the first of `paths`."""
     try:
-        yield path.with_name(f".brgm-{secrets.token_hex(8)}.part")
+        with together(paths, force, like) as staged:
+            yield staged
     except OSError as error:
         reason = error.strerror or str(error)
-        raise CannotWriteError(f"{path}: cannot be written ({reason}); free space or choose another folder") from error
+        raise CannotWriteError(
+            f"{paths[0]}: cannot be written ({reason}); free space or choose another folder"
+        ) from error
 
 
 @contextmanager
@@ -122,9 +145,9 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def write_json(path: Path, content: dict[str, Any], force: bool) -> None:
-    """Atomically; raises as `replacing` does."""
-    with replacing(path, force) as temporary:
+def write_json(path: Path, content: dict[str, Any], force: bool, like: Sequence[Path] = ()) -> None:
+    """Atomically; raises as `replacing` does, and like it takes `like`."""
+    with replacing(path, force, like) as temporary:
         temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -137,7 +160,7 @@ def overwriting(path: Path) -> Iterator[Path]:
     """
     partial = path.with_name(path.name + ".partial")
     yield partial
-    _sync(partial)
+    sync(partial)
     os.replace(partial, path)
 
 
@@ -146,6 +169,7 @@ def check_new_folder(path: Path, replaced: str | None = None) -> None:
 
     `replaced`: a folder of nothing but files whose names end so may exist, and will be replaced.
     """
+    settle(path.parent)
     if os.path.lexists(path):
         if replaced is None:
             raise InputRefusedError(f"{path}: exists already; choose another name")
@@ -164,43 +188,13 @@ def _named(path: Path, ending: str) -> bool:
 
 
 @contextmanager
-def new_folder(path: Path, replaced: str | None = None) -> Iterator[Path]:
-    """Give a new, empty folder beside `path` to fill; on leaving, flush its files to the disk and rename it to `path`.
+def new_folder(path: Path, replaced: str | None = None, like: Sequence[Path] = ()) -> Iterator[Path]:
+    """Give a new, empty, private folder to fill; on leaving, flush its files to the disk and move it to `path`.
 
-    On any error, interruption included, nothing is left, and a folder that was to be replaced is as it was. Raises as
-    `check_new_folder` does, and CannotWriteError for an OSError inside.
+    On any error, interruption included, nothing is left, and a folder that was to be replaced is as it was; else it
+    goes after. `like` as of `replacing`. Raises as `check_new_folder` does, and CannotWriteError for an OSError inside.
     """
     check_new_folder(path, replaced)
-    with _beside(path) as temporary:
-        try:
-            temporary.mkdir()
-            yield temporary
-            for inside in temporary.rglob("*"):
-                _sync(inside)
-            _put_in_place(temporary, path)
-            _sync(path.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _put_in_place(new: Path, path: Path) -> None:
-    """Rename the folder `new` to `path`; what stood there steps aside, and back again if that fails."""
-    if not os.path.lexists(path):
-        os.rename(new, path)
-        return
-    aside = path.with_name(f".brgm-{secrets.token_hex(8)}.old")
-    os.rename(path, aside)
-    try:
-        os.rename(new, path)
-    except BaseException:
-        os.rename(aside, path)
-        raise
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with moved([path], replaced is not None, like) as (temporary,):
+        temporary.mkdir()
+        yield temporary

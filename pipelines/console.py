@@ -2,27 +2,65 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+WITHHELD = "withheld (de-identified)"
+"""Stands for the name of an input where the output is de-identified."""
+
+
+LONGEST = 1000
+"""Characters of a message; of a longer one the middle is left out."""
+
+_withheld: list[str] = []
+"""Names that are not printed, the longest first."""
+
+
+def withhold(paths: Iterable[Path] = ()) -> None:
+    """Print from now on, in this process, no name of `paths` nor of any file below them, and all others."""
+    names = set()
+    for path in paths:
+        names |= {str(path), os.path.abspath(path), str(path.resolve()), path.name, path.name.split(".")[0]}
+        for inside in path.rglob("*") if path.is_dir() else ():
+            names |= {inside.name, str(inside.relative_to(path))}
+    _withheld[:] = sorted(names - {"", ".", "/"}, key=len, reverse=True)
+
+
+def shown(text: object) -> str:
+    """A text with names of files or words of others in it, as it may be printed: one line, not long, harmless.
+
+    Control characters, and what no encoding has, are escaped; names that are withheld are withheld.
+    """
+    line = str(text)
+    for name in (name for name in _withheld if name in line):
+        line = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", WITHHELD, line)
+    line = " ".join(line.split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
+    if len(line) > LONGEST:
+        line = f"{line[: LONGEST * 3 // 4]} [...] {line[-LONGEST // 5 :]}"
+    return line
+
 
 def say(line: str) -> None:
-    """Print a message on standard error."""
-    print(line, file=sys.stderr, flush=True)
+    """Print a message on standard error, as `shown`."""
+    print(shown(line), file=sys.stderr, flush=True)
 
 
 def announce(line: str) -> None:
-    """Print a line on standard output; of processes that train together only the first does."""
+    """Print a line on standard output, as `shown`; of processes that train together only the first does."""
     from brgm_med.training import distributed
 
     if distributed.rank() == 0:
-        print(line, flush=True)
+        print(shown(line), flush=True)
 
 
 @contextmanager

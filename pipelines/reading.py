@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from brgm_med.errors import InputRefusedError
 from brgm_med.files import read_json
-from brgm_med.pipelines.console import say
+from brgm_med.pipelines.console import WITHHELD, say
 from brgm_med.transforms.formats import for_reading, stem
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 from brgm_med.transforms.formats.dicom.passed import said
@@ -107,9 +107,6 @@ def metadata_beside(scan: Path) -> dict[str, Any]:
 def sidecar_of(path: Path, stem: str) -> Path:
     """The JSON file beside a scan: same name, `.json`."""
     return path.with_name(f"{stem}.json")
-
-
-WITHHELD = "withheld (de-identified)"
 
 
 def called(path: Path, choices: Choices) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from brgm_med.errors import refuse
 from brgm_med.processes import die_with_parent, share
+from brgm_med.staging import settle
 from brgm_med.transforms.cache import PreparedHeads
 from brgm_med.transforms.formats import endings, for_reading
 from brgm_med.transforms.formats.absent import refuse_absent
@@ -63,8 +64,10 @@ def prepare_heads(
     """
     cache = run / "cache"
     heads = PreparedHeads(paths, Template.load(run, box), cache, report)
-    for stray in cache.glob(".brgm-*.part"):
-        stray.unlink()
+    settle(cache)
+    for stray in cache.glob(".brgm-*.part"):  # a file, of an older version
+        if stray.is_file():
+            stray.unlink()
     missing = heads.missing()
     if len(missing) < len(paths):
         report(f"{len(paths) - len(missing)} of {len(paths)} heads were registered before")

@@ -11,7 +11,6 @@ import argparse
 import errno
 import os
 import signal
-import sys
 import warnings
 from collections.abc import Sequence
 
@@ -19,6 +18,8 @@ from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError
 from brgm_med.pipelines.cli import priors, scans, studies
 from brgm_med.pipelines.cli.completion import Install
+from brgm_med.pipelines.console import say, withhold
+from brgm_med.staging import clear_scratch
 
 COMMANDS = (
     *(scans.sr, scans.inpaint, scans.degrade, scans.series, priors.train),
@@ -52,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not debug:
         warnings.simplefilter("ignore")
     options = parser().parse_args(arguments)
+    named = [getattr(options, name, None) or () for name in ("scan", "mask", "like")]
+    hidden = [path for one in named for path in (one if isinstance(one, list | tuple) else [one])]
+    withhold(hidden if getattr(options, "deidentify", False) else [])
     # Ended from outside is like Ctrl-C: whatever was being written is cleared away.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -59,20 +63,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrgmError as error:
         if debug:
             raise
-        print(f"brgm-med: {' '.join(str(error).split())}", file=sys.stderr)
+        say(f"brgm-med: {error}")
         return error.exit_code
     except KeyboardInterrupt:
-        print("brgm-med: interrupted", file=sys.stderr)
+        say("brgm-med: interrupted")
         return 130
     except BrokenPipeError:
         return 1
     except OSError as error:
         if debug or error.errno != errno.ENAMETOOLONG:
             return unexpected(error, debug)
-        print(f"brgm-med: {error.filename}: no file can have so long a name; check the name", file=sys.stderr)
+        say(f"brgm-med: {error.filename}: no file can have so long a name; check the name")
         return InputRefusedError.exit_code
     except Exception as error:
         return unexpected(error, debug)
+    finally:
+        clear_scratch()
     return 0
 
 
@@ -80,6 +86,5 @@ def unexpected(error: Exception, debug: bool) -> int:
     """One line on stderr for a defect of ours, or the error itself to `debug` it."""
     if debug:
         raise error
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    print(f"brgm-med: unexpected error, {text} (BRGM_MED_DEBUG=1 shows where)", file=sys.stderr)
+    say(f"brgm-med: unexpected error, {type(error).__name__}: {error} (BRGM_MED_DEBUG=1 shows where)")
     return 1

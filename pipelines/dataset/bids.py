@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ SUFFIXES = (T1W, "T2w", "FLAIR", "PDw")
 NO_MAGNITUDE = ("phase", "real", "imag")
 """Values of `part-` whose intensities are not a contrast."""
 MASK = "mask"
+ONE_MASK = "one mask of its hole is needed"
 NATIVE = "native"
 RAW = "raw"
 """Name, in BIDS URIs, of the data set that is reconstructed."""
@@ -47,7 +49,8 @@ IGNORED = ("*_measured.nii.gz", "*.html", "*.csv", "figures/", "logs/", "/prior/
 class Scan:
     """A scan to work on. `path` is where it is, `series` which of several DICOM volumes, `metadata` its JSON files'
     content. Its derivative is `destination`, a name in the output folder without an ending, and `sidecar` what the JSON
-    file beside that says. `group` are the scans of one subject. `problem` says why it cannot be worked on."""
+    file beside that says. `group` are the scans of one subject. `problem` says why it cannot be worked on; if it is
+    that no mask says where its hole is, there is nothing to be done, and it is `skipped`."""
 
     path: Path
     destination: str
@@ -57,6 +60,11 @@ class Scan:
     metadata: dict[str, Any] = field(default_factory=dict)
     mask: Path | None = None
     problem: str | None = None
+    skipped: bool = False
+
+
+LONGEST_NAME = 255 - len("_certificate.json")
+"""Bytes of a derivative's name without an ending."""
 
 
 def entities(name: str) -> dict[str, str] | None:
@@ -167,22 +175,30 @@ def _scan(root: Path, file: Path, task: str, spacing: float | None, mask_pattern
     relative = file.relative_to(root)
     resolution = resolution_label(task, spacing)
     destination = (relative.parent / derived_name(file.name, resolution, task)).as_posix()
-    problem, mask, metadata = None, None, {}
+    problem, mask, masks, metadata = None, None, [], {}
     sources = [relative]
     try:
+        if not file.exists():  # others are refused when they are read
+            refuse_absent(file)
+        if (entities(file.name) or {}).get("sub") != relative.parts[0].removeprefix("sub-"):
+            raise InputRefusedError(
+                f"{file}: its name does not begin with {relative.parts[0]}_, its folder's; rename it"
+            )
         metadata = metadata_of(root, file)
         if task == "inpaint":
-            mask = the_mask(root, file, masks_of(root, file, mask_pattern))
+            masks = masks_of(root, file, mask_pattern)
+            mask = the_mask(root, file, masks)
             sources.append(mask.relative_to(root))
     except InputRefusedError as error:
         problem = str(error).replace(f"{root}/", "")
+    skipped = not masks and problem is not None and ONE_MASK in problem
     sidecar: dict[str, Any] = {"Description": STATEMENT, "Sources": [f"bids:{RAW}:{s.as_posix()}" for s in sources]}
     sidecar["SkullStripped"] = bool(metadata.get("SkullStripped", False))
     if resolution == NATIVE:
         sidecar["Resolution"] = "the scan's own voxels"
     elif spacing is not None:
         sidecar["Resolution"] = f"{spacing:.3g} mm along every axis of the scan"
-    return Scan(file, destination, f"sub-{(entities(file.name) or {})['sub']}", sidecar, "", metadata, mask, problem)
+    return Scan(file, destination, relative.parts[0], sidecar, "", metadata, mask, problem, skipped)
 
 
 def the_mask(root: Path, scan: Path, masks: Sequence[Path]) -> Path:
@@ -190,7 +206,7 @@ def the_mask(root: Path, scan: Path, masks: Sequence[Path]) -> Path:
     if len(masks) == 1:
         return masks[0]
     names = ", ".join(m.relative_to(root).as_posix() for m in masks) or "none"
-    raise InputRefusedError(f"{scan.name}: one mask of its hole is needed, found: {names}; see --mask-pattern")
+    raise InputRefusedError(f"{scan.name}: {ONE_MASK}, found: {names}; see --mask-pattern")
 
 
 def resolution_label(task: str, spacing: float | None) -> str | None:
@@ -220,13 +236,19 @@ def result_spacing(scan: Path, prior: float | None, own: bool) -> float | None:
 
 
 def _each_once(scans: Sequence[Scan]) -> list[Scan]:
-    """The scans; those that would have one derivative (.nii and .nii.gz of one name) are a problem: which is meant?"""
-    names = [scan.destination for scan in scans]
+    """The scans; those that would have one derivative (.nii and .nii.gz of one name) are a problem: which is meant?
+
+    So is a name that is too long for what is to be written.
+    """
+    names = Counter(scan.destination for scan in scans)
     text = "another scan has this name too, with another ending; rename one"
-    return [
-        scan if names.count(scan.destination) == 1 else replace(scan, problem=f"{scan.path.name}: {text}")
-        for scan in scans
-    ]
+    long = f"its derivative's name would be longer than {LONGEST_NAME} bytes; rename it"
+    checked = []
+    for scan in scans:
+        problem = long if len(os.fsencode(scan.destination.rsplit("/", 1)[-1])) > LONGEST_NAME else None
+        problem = problem if names[scan.destination] == 1 else text
+        checked.append(scan if problem is None else replace(scan, problem=f"{scan.path.name}: {problem}"))
+    return checked
 
 
 def find_plain(
@@ -243,7 +265,7 @@ def find_plain(
     hidden = [p.resolve() for p in without]
 
     def visible(path: Path) -> bool:
-        return not any(path.resolve().is_relative_to(p) for p in hidden)
+        return not any(Path(os.path.realpath(path)).is_relative_to(p) for p in hidden)
 
     files = [p for p in visible_files(root) if p.name.endswith(endings("volume")) and not p.is_dir() and visible(p)]
     folders = (p for p in root.iterdir() if not is_hidden(p.name) and (p.is_dir() or is_zip(p)) and visible(p))
@@ -252,7 +274,7 @@ def find_plain(
     masks: dict[Path, list[Path]] = {}
     for file in [*files, *others]:
         if mask_pattern is None:
-            masks[file] = [p for p in [file.with_name(f"{stem(file)}_mask.nii.gz")] if p.is_file()]
+            masks[file] = [p for p in [file.with_name(f"{stem(file)}_mask.nii.gz")] if os.path.isfile(p)]
         else:
             masks[file] = matching(root, mask_pattern, {"stem": stem(file)}, file.name)
     taken = {mask for several in masks.values() for mask in several}
@@ -276,7 +298,8 @@ def find_plain(
             problem = str(error).replace(f"{root}/", "")
         sidecar: dict[str, Any] = {"Description": STATEMENT, "Sources": sources}
         chosen = (series or "") if file in others else ""
-        scans.append(Scan(file, destination, destination, sidecar, chosen, metadata, mask, problem))
+        skipped = task == "inpaint" and file.exists() and not masks[file]
+        scans.append(Scan(file, destination, destination, sidecar, chosen, metadata, mask, problem, skipped))
     if not scans:
         raise InputRefusedError(f"{root}: holds no scan, neither NIfTI nor folders of DICOM; check the name")
     return _each_once(scans)

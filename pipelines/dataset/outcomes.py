@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from brgm_med.pipelines.steps.convert import convert
 from brgm_med.pipelines.workflow.refusals import reason_of
 from brgm_med.pipelines.workflow.write_back import CERTIFICATE, POSE, log_of
 from brgm_med.priors import AUTO, SELF
+from brgm_med.staging import NEW, private_folders
 
 
 def read_entry(path: Path, *keys: str) -> dict[str, Any] | None:
@@ -56,10 +56,11 @@ def renew_report(scan: Scan, outcome: Outcome, out: Path, settings: Settings) ->
     if not images:
         raise InputRefusedError(f"{derivative}: its image is gone; run participant again")
     measured = measured_beside(images[0])
-    with tempfile.TemporaryDirectory() as folder:
-        certificate = Path(folder) / f"{derivative.name}_certificate.json"
+    with private_folders([out]) as folders:
+        folder = folders[out] / NEW
+        certificate = folder / f"{derivative.name}_certificate.json"
         certificate.write_text(json.dumps(outcome.certificate))
-        source, _ = convert(scan.path, Path(folder), series=scan.series, metadata=scan.metadata)
+        source, _ = convert(scan.path, folder, series=scan.series, metadata=scan.metadata)
         return subject_report(
             derivative.with_name(derivative.name + ".html"),
             scan=source,

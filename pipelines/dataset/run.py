@@ -5,16 +5,14 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brgm_med.errors import BrgmError, CannotWriteError, UsageError
+from brgm_med.errors import BrgmError, CannotWriteError, InputRefusedError, UsageError
 from brgm_med.files import make_folder
-from brgm_med.pipelines.console import say
+from brgm_med.pipelines.console import say, shown
 from brgm_med.pipelines.dataset import bids
 from brgm_med.pipelines.dataset.bids import Scan
 from brgm_med.pipelines.dataset.citation import cite
@@ -25,6 +23,7 @@ from brgm_med.pipelines.workflow import engines
 from brgm_med.pipelines.workflow.refusals import write_refusal
 from brgm_med.pipelines.workflow.write_back import note
 from brgm_med.priors.bundle import load
+from brgm_med.staging import NEW, private_folders, settle_below
 
 if TYPE_CHECKING:
     from nipype import Workflow
@@ -54,13 +53,22 @@ def run(
     """
     engines.limit_threads(settings.threads)
     root, out = root.resolve(), out.resolve()
-    work = (work or out.with_name(f"{out.name}_work")).resolve()
+    work = work or out.with_name(f"{out.name}_work")
+    if work.is_symlink():
+        raise CannotWriteError(f"{work}: is a link, and the folder that it names would become private; name that")
+    work = work.resolve()
     check_places(root, out, work)
     scans = find(root, settings, selection, without=(out, work))
+    skipped = [scan.path.relative_to(root) for scan in scans if scan.skipped]
+    if len(skipped) == len(scans):
+        raise InputRefusedError(f"{root}: no scan has a mask, so there is nothing to fill; see --mask-pattern")
     if dry_run:
         for scan in scans:
-            print(f"{scan.path.relative_to(root)}: {scan.problem or scan.destination}")
+            print(shown(f"{scan.path.relative_to(root)}: {scan.problem or scan.destination}"))
         return
+    for name in skipped:
+        say(f"{name}: skipped: has no mask, nothing to fill")
+    scans = [scan for scan in scans if not scan.skipped]
     chosen = engines.engine(nprocs, mem_gb, plugin)
     make_folder(out)
     crashed: list[str] = []
@@ -84,7 +92,8 @@ def run(
                     say(f"{renew_report(scan, outcome, out, settings).relative_to(out)}: written")
             outcomes = [outcome_of(scan, out, settings.task) for scan in scans]
         if level == "group":
-            study_report(out / "study.html", outcomes, title=title, force=True)
+            like = [scan.path for scan in scans if scan.path.exists()]
+            study_report(out / "study.html", outcomes, title=title, force=True, like=like)
     bad = [outcome for outcome in outcomes if outcome.status != "done"]
     for outcome in bad:
         say(f"{outcome.name}: {outcome.status}: {outcome.reason}")
@@ -93,7 +102,7 @@ def run(
         raise BrgmError(f"{root}: {done}, {len(crashed)} nodes crashed ({crashed[0]} first): see {work / 'crash'}")
     if bad:
         raise BrgmError(f"{root}: {done}; why the others are not is said above and in {out / 'logs'}")
-    say(f"{done}; derivatives are in {out}")
+    say(f"{done}{f', {len(skipped)} skipped' * bool(skipped)}; derivatives are in {out}")
 
 
 def check_places(root: Path, out: Path, work: Path) -> None:
@@ -133,8 +142,8 @@ def find(root: Path, settings: Settings, selection: Selection, *, without: Seque
 
 def refuse(scan: Scan, out: Path) -> None:
     """Note in `out`/logs a scan that is refused before any step."""
-    with tempfile.TemporaryDirectory() as folder:
-        note(write_refusal(Path(folder), scan.path, "find", BrgmError(scan.problem)), out, scan.destination)
+    with private_folders([out]) as folders:
+        note(write_refusal(folders[out] / NEW, scan.path, "find", BrgmError(scan.problem)), out, scan.destination)
 
 
 def graph(scans: Sequence[Scan], settings: Settings, level: Level, out: Path) -> Workflow | None:
@@ -208,8 +217,11 @@ def alone(work: Path, out: Path) -> Iterator[None]:
                 raise CannotWriteError(f"{work}: another run is at it; wait for that, or give another -w") from error
             with suppress(OSError):  # others are at work there, or the file system has no locks
                 fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                for left in [*out.rglob(".brgm-*.part"), *out.rglob(".brgm-*.old")]:
-                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+                for left in out.rglob(".brgm-*.part"):  # a file, of an older version
+                    if left.is_file():
+                        left.unlink()
+            for at in (work, out):
+                settle_below(at)
             with suppress(OSError):
                 fcntl.flock(folder, fcntl.LOCK_SH)
             yield

@@ -15,7 +15,7 @@ import numpy as np
 
 from brgm_med._version import __version__
 from brgm_med.errors import UsageError, refuse
-from brgm_med.files import check_output, replacing
+from brgm_med.files import check_apart, check_output, moved
 from brgm_med.pipelines.console import say
 from brgm_med.pipelines.forced_choice.key import LETTERS, key_of
 from brgm_med.pipelines.report.images import bytes_of
@@ -60,6 +60,7 @@ def make(
         raise UsageError(f"--method: {len(methods)} given; a study compares 2 to {len(LETTERS)} methods")
     if out.suffix.lower() not in (".html", ".htm"):
         raise UsageError(f"{out}: the page's name must end in .html")
+    check_apart((out, key_of(out)), [truth, *methods.values()])
     for path in (out, key_of(out)):
         check_output(path, force)
     files = pictures_in(truth)
@@ -99,7 +100,7 @@ def make(
         "methods": list(methods),
         "images": [{"image": n.as_posix(), "methods": order} for n, order in zip(names, orders, strict=True)],
     }
-    with replacing(out, force) as new_page, replacing(key_of(out), force) as new_key:
+    with moved([out, key_of(out)], force) as (new_page, new_key):
         new_page.write_text(page, encoding="utf-8")
         new_key.write_text(json.dumps(key, indent=1) + "\n", encoding="utf-8")
     say(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
-from brgm_med.files import replacing
+from brgm_med.files import check_apart, replacing
 from brgm_med.pipelines.forced_choice.key import LETTERS, Ballot, Key, read_ballots, read_key
 from brgm_med.pipelines.forced_choice.votes import Share, against_equal_choice, fleiss_kappa, shares
 
@@ -27,7 +27,10 @@ def tally(results: list[Path], *, key: Path | None = None, out: Path | None = No
     `key`: of the study, by default forced_choice_key.json beside the first of `results`. Raises InputRefusedError as
     `read_key` and `read_ballots` do, and where nobody chose anything; and as `replacing` does.
     """
-    study = read_key(key or results[0].with_name("forced_choice_key.json"))
+    key = key or results[0].with_name("forced_choice_key.json")
+    if out is not None:
+        check_apart([out], [*results, key])
+    study = read_key(key)
     ballots = read_ballots(results, study)
     votes = counted(ballots, study)
     if not votes.any():

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from brgm_med._version import __version__
-from brgm_med.files import replacing
+from brgm_med.files import check_output, moved
 from brgm_med.pipelines.report.entries import at, number, own_prior, population_prior
 from brgm_med.pipelines.report.page import asset, banner, document, e, table
 from brgm_med.pipelines.results.certificate import STATEMENT
@@ -75,17 +75,21 @@ Cell = tuple[float | None, float]
 Row = tuple[Outcome, list[Cell]]
 
 
-def study_report(out: Path, subjects: Sequence[Outcome], *, title: str = "Study", force: bool = False) -> Path:
+def study_report(
+    out: Path, subjects: Sequence[Outcome], *, title: str = "Study", force: bool = False, like: Sequence[Path] = ()
+) -> Path:
     """Write the table of `subjects`, in their order, to `out` (HTML) and beside it, ending in .csv, as CSV.
 
-    Columns that no certificate fills are left out. Links to the subjects' reports are relative to `out`. Raises as
-    `files.replacing` does.
+    Columns that no certificate fills are left out. Links to the subjects' reports are relative to `out`. Nobody may
+    read either who may not read all of `like`. Raises as `files.replacing` does.
     """
     sheet = out.with_suffix(".csv")
     cells = {column: _cells(column, subjects) for column in COLUMNS}
     columns = [column for column in COLUMNS if any(value is not None for value, _ in cells[column])]
     rows = [(subject, [cells[column][i] for column in columns]) for i, subject in enumerate(subjects)]
-    with replacing(out, force) as new_page, replacing(sheet, force) as new_sheet:
+    for path in (out, sheet):
+        check_output(path, force)
+    with moved([out, sheet], force, like) as (new_page, new_sheet):
         new_page.write_text(_page(title, out, sheet, columns, rows), encoding="utf-8")
         new_sheet.write_text(_csv(columns, rows), encoding="utf-8")
     return out

@@ -71,7 +71,7 @@ def subject_report(
     used = sum(len(part.encode()) for part in (*parts, *scripts))
     parts.insert(-2, sections.view(evidence, MAX_BYTES - used - SPARE))
     page = document(f"{name}: {kind} report", "\n".join(parts), scripts)
-    with replacing(out, force) as temporary:
+    with replacing(out, force, inputs) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return out
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from brgm_med._version import __version__
-from brgm_med.pipelines.reading import WITHHELD
+from brgm_med.pipelines.console import WITHHELD
 from brgm_med.transforms.formats.dicom.derived import MASKING, RESAMPLING, Derivation
 
 Task = Literal["sr", "inpaint"]

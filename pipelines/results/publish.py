@@ -1,4 +1,4 @@
-"""The choreography of every result: check, then write, read back, map, certificate; taken back on error."""
+"""The choreography of every result: check, then write, read back, map, certificate, which appear together."""
 
 from __future__ import annotations
 
@@ -10,55 +10,66 @@ from pathlib import Path
 from typing import TypeVar
 
 from brgm_med.errors import UsageError
-from brgm_med.files import check_output, write_json
+from brgm_med.files import check_apart, check_output, write_json
 from brgm_med.pipelines.console import say
+from brgm_med.pipelines.reading import sidecar_of
 from brgm_med.pipelines.results.certificate import Certificate, Entry, Task
 from brgm_med.pipelines.results.records import file_record
-from brgm_med.pipelines.results.target import Destination, taken_back
+from brgm_med.pipelines.results.target import Destination
 from brgm_med.transforms.formats import stem
 from brgm_med.transforms.formats.dicom.derived import Derivation
 
 Image = TypeVar("Image")
+Place = TypeVar("Place", bound=Destination)
 
 
-def check(target: Destination, inputs: Sequence[Path], certificate: Path | None) -> Path:
+def check(
+    target: Destination, inputs: Sequence[Path], certificate: Path | None, also: Sequence[Path | str | None] = ()
+) -> Path:
     """Check, before any work is done, that all files of a result can be written; returns its certificate's path.
 
-    Raises as `Destination.check` and `check_certificate`; UsageError where two of all files are one.
+    Raises as `Destination.check` and `check_certificate`; UsageError where two of all files are one, links
+    counted, and where an output is a JSON file beside an input, or one of `also`, files and folders that are read.
     """
     path = certificate or default_certificate(target.path)
     paths = (*inputs, *target.paths, path)
     if len({p.resolve() for p in paths}) < len(paths):
         raise UsageError(f"{target.path}: inputs, outputs and the certificate must all be different files")
+    beside = (sidecar_of(scan, stem(scan)) for scan in inputs)
+    check_apart((*target.paths, path), [*inputs, *beside, *(Path(one) for one in also if one is not None)])
     target.check()
     check_certificate(path, target.path, target.force)
     return path
 
 
 def publish(
-    target: Destination,
+    target: Place,
     path: Path,
     certificate: Certificate,
     task: Task,
-    write: Callable[[Derivation, str], Image],
+    write: Callable[[Place, Derivation, str], Image],
     read_back: Callable[[Image], Entry],
-    write_map: Callable[[Derivation], object] | None = None,
+    write_map: Callable[[Place, Derivation], object] | None = None,
+    *,
+    like: Sequence[Path] = (),
 ) -> Certificate:
     """Write image, map and certificate, or none of them; returns the certificate that is written to `path`.
 
-    `write` and `write_map` get the description of the result for DICOM and for NIfTI, made of `certificate`.
-    `read_back` gets the image as the files hold it, and returns the entries that are known only then.
+    `write` and `write_map` get the destination to write to and the description of the result for DICOM and for NIfTI,
+    made of `certificate`: all is written in private folders and appears together. `read_back` gets the image as the
+    files hold it, and returns the entries that are known only then. Nobody may read the result who may not read all of
+    the inputs `like`.
     """
     derivation = certificate.derivation(task)
-    image = write(derivation, certificate.label)
-    with taken_back(target.remove):
+    with target.staged(path, like) as (staged, proof):
+        image = write(staged, derivation, certificate.label)
         if write_map is not None:
-            write_map(derivation)
-        files: Entry = dict(zip(("result", "measured_map"), map(file_record, target.paths), strict=False))
+            write_map(staged, derivation)
+        files: Entry = dict(zip(("result", "measured_map"), map(file_record, staged.paths), strict=False))
         certificate = replace(certificate, **read_back(image), **files)
         warn_beyond(target, certificate)
         hidden = target.choices.transform is not None
-        write_json(path, certificate.deidentified() if hidden else certificate.to_json(), target.force)
+        write_json(proof, certificate.deidentified() if hidden else certificate.to_json(), force=False)
     return certificate
 
 

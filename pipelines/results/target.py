@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from brgm_med.files import moved
 from brgm_med.transforms.formats.dicom.map import MEASURED, Quantity
 from brgm_med.transforms.formats.format import ReadBack
 
@@ -45,6 +46,15 @@ class Destination(ABC):
         """Take back what was written."""
         for path in self.paths:
             delete(path)
+
+    @contextmanager
+    def staged(self, beside: Path, like: Sequence[Path]) -> Iterator[tuple[Self, Path]]:
+        """This destination and the file `beside` in private folders; on leaving, all are put in place together.
+
+        `like` as of `files.moved`, which see.
+        """
+        with moved([*self.paths, beside], self.force, like) as (image, *_, other):
+            yield replace(self, path=image, force=False), other
 
 
 class Target(Destination):

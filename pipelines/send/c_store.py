@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Sequence
-from contextlib import closing
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from brgm_med.errors import UsageError
-from brgm_med.pipelines.send.protocol import Answer, Answers, Instance, UnreachableError, answer
+from brgm_med.pipelines.send.protocol import Answer, Answers, Instance, UnreachableError, answer, seconds_for
 
 if TYPE_CHECKING:
     from pynetdicom.association import Association
 
 MOST_CONTEXTS = 128  # their identifiers are the odd numbers of one byte (PS3.8, section 9.3.2.2)
 CONNECT_SECONDS, ANSWER_SECONDS = 10, 120
+PATIENCE = 2
+"""Seconds for the abortion of an association."""
+LARGEST_PDU = 1 << 20
+"""Bytes of a protocol data unit that is read: an archive's answers have some hundred."""
 AE_TITLE = r"[ -\[\]-~]{1,16}"  # VR AE: no backslash, no control character (PS3.5, section 6.2)
 
 
@@ -64,17 +70,38 @@ def _send_kinds(peer: Peer, kinds: Sequence[tuple[str, str]], instances: Sequenc
             if not association.is_established:
                 raise UnreachableError("cut off by the archive", later=True)
             try:
-                status = association.send_c_store(instance.path)
+                with _ended_after(_sockets(association), seconds_for(instance, ANSWER_SECONDS)):
+                    status = association.send_c_store(instance.path)
             except (OSError, ValueError, AttributeError, RuntimeError):
                 # Either the file has changed under our hands or the association ended between the check and the call.
                 yield instance, Answer(False, "could not be read or sent", later=True)
                 continue
             code = status.get("Status")
             yield instance, Answer(False, "cut off by the archive", later=True) if code is None else answer(code)
-        association.release()
+        with _ended_after(_sockets(association), ANSWER_SECONDS):
+            association.release()
     finally:
         if association.is_established:
-            association.abort()
+            with _ended_after(_sockets(association), PATIENCE):  # else a peer that drips would be waited for
+                association.abort()
+
+
+@contextmanager
+def _ended_after(connections: Sequence[Any], seconds: float) -> Iterator[None]:
+    """Shut connections down if what is in here takes longer: a peer that drips would never end it."""
+
+    def end() -> None:
+        for connection in connections:
+            with suppress(OSError, AttributeError):  # it is closed
+                connection.shutdown(socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _associate(peer: Peer, kinds: Sequence[tuple[str, str]]) -> Association:
@@ -92,6 +119,7 @@ def _associate(peer: Peer, kinds: Sequence[tuple[str, str]]) -> Association:
         def _create_socket(self, *details: Any) -> Any:
             created: Any = super()._create_socket(*details)
             created.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            created.recv = partial(_bounded, created.recv)
             sockets.append(created.socket)
             return created
 
@@ -101,13 +129,14 @@ def _associate(peer: Peer, kinds: Sequence[tuple[str, str]]) -> Association:
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = ANSWER_SECONDS
     opened: list[Any] = []
     try:
-        association = entity.associate(
-            peer.host,
-            peer.port,
-            contexts=[build_context(sop_class, syntax) for sop_class, syntax in kinds],
-            ae_title=peer.title,
-            evt_handlers=[(evt.EVT_CONN_OPEN, opened.append), (evt.EVT_ABORTED, _wake), (evt.EVT_RELEASED, _wake)],
-        )
+        with _ended_after(sockets, CONNECT_SECONDS + ANSWER_SECONDS):
+            association = entity.associate(
+                peer.host,
+                peer.port,
+                contexts=[build_context(sop_class, syntax) for sop_class, syntax in kinds],
+                ae_title=peer.title,
+                evt_handlers=[(evt.EVT_CONN_OPEN, opened.append), (evt.EVT_ABORTED, _wake), (evt.EVT_RELEASED, _wake)],
+            )
     except OSError as error:  # the host has no address
         raise UnreachableError(f"for want of a connection to {where} ({error.strerror or error})", True) from error
     reply = association.acceptor.primitive
@@ -121,6 +150,19 @@ def _associate(peer: Peer, kinds: Sequence[tuple[str, str]]) -> Association:
         lasting = reply.result == 1  # 1 permanent, 2 transient (PS3.8, section 9.3.4)
         raise UnreachableError(f"because the association was rejected ({reply.reason_str})", later=not lasting)
     raise UnreachableError("because the association was aborted (are both titles right?)", later=True)
+
+
+def _sockets(association: Association) -> list[Any]:
+    """The open socket of an association, if there is one."""
+    connection = association.dul.socket
+    return [] if connection is None else [connection.socket]
+
+
+def _bounded(read: Callable[[int], bytearray], length: int) -> bytearray:
+    """So many bytes of a connection. Raises OSError, as a broken one does, for more than any answer has."""
+    if length > LARGEST_PDU:
+        raise OSError(f"a protocol data unit of {length} bytes")
+    return read(length)
 
 
 def _wake(event: Any) -> None:

@@ -64,6 +64,15 @@ def answer(code: int) -> Answer:
     return Answer(False, f"refused ({meaning})", code in (0x0110, 0x0213) or code >> 8 == 0xA7)
 
 
+SLOWEST = 50_000
+"""Bytes a second, of a connection that is waited for."""
+
+
+def seconds_for(instance: Instance, answering: float) -> float:
+    """How long an exchange about an instance may take: to send it over the slowest connection, and to be answered."""
+    return answering + instance.path.stat().st_size / SLOWEST
+
+
 def instances_in(path: Path, allow_missing_files: bool = False) -> tuple[list[Instance], tuple[Passed, ...]]:
     """The DICOM instances at `path` (a file, or a folder and all below) by name, and the files that are none.
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from brgm_med.errors import CannotWriteError, UsageError
-from brgm_med.pipelines.console import progress, say
+from brgm_med.pipelines.console import progress, say, shown
 from brgm_med.pipelines.send.protocol import Sender, UnreachableError, instances_in
 from brgm_med.transforms.formats.dicom.passed import said
 
@@ -67,7 +67,7 @@ def send(
                         answered[instance] = result
                         if result.stored or last or not result.later:
                             lost.update([] if result.stored else [result.text])
-                            print(f"{instance.uid}: {result.text}", flush=True)
+                            print(shown(f"{instance.uid}: {result.text}"), flush=True)
                             advance(f"{lost.total()} not stored" if lost else "")
             except UnreachableError as error:
                 unreachable = error

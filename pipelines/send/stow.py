@@ -7,16 +7,22 @@ requests does: neither belongs on a command line.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from brgm_med.errors import UsageError
-from brgm_med.pipelines.send.protocol import Answer, Answers, Instance, UnreachableError, answer
+from brgm_med.pipelines.console import shown
+from brgm_med.pipelines.send.protocol import Answer, Answers, Instance, UnreachableError, answer, seconds_for
+from brgm_med.processes import within
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
 TIMEOUT = (10, 120)
+"""Seconds for a connection, and between two bytes of an answer."""
+LARGEST_ANSWER = 1 << 20
+"""Bytes: an answer about one instance has some hundred."""
 WHOLE = 1 << 60
 """The size of a request's chunks: chunked transfer is refused by some archives."""
 TEMPORARY = (408, 425, 429, 500, 502, 503, 504)
@@ -43,28 +49,64 @@ def send(url: str, instances: Sequence[Instance]) -> Answers:
     """Store instances, one in each request, so that each has an answer of its own. Raises UnreachableError."""
     from dicomweb_client.api import DICOMwebClient
     from requests import HTTPError, RequestException, Timeout
-    from requests.exceptions import ConnectionError, JSONDecodeError, SSLError
+    from requests.exceptions import ConnectionError, SSLError
 
-    json = {"Accept": "application/dicom+json"}
+    json = {"Accept": "application/dicom+json", "Accept-Encoding": "identity"}
     client = DICOMwebClient(url.removesuffix("/studies"), headers=json, timeout=TIMEOUT, chunk_size=WHOLE)  # type: ignore[arg-type]
     client.set_http_retry_params(retry=False)
+    for scheme in ("http://", "https://"):
+        client._session.mount(scheme, _bounded_adapter())
+    host = urlsplit(url).netloc
     for instance in instances:
         try:
             # Not `store_instances`, which decodes a data set and writes it anew: without group lengths, for example.
-            response = client._http_post_multipart_application_dicom(url, [instance.path.read_bytes()])
-            yield instance, _meaning(response, instance.uid)
+            content, seconds = [instance.path.read_bytes()], seconds_for(instance, sum(TIMEOUT))
+            post = partial(client._http_post_multipart_application_dicom, url, content)
+            yield instance, _meaning(within(seconds, post), instance.uid)
         except HTTPError as error:
             yield instance, _refusal(error, instance.uid)
+        except TimeoutError as error:
+            raise UnreachableError(f"because {host} took longer than {seconds:.0f} s", later=True) from error
         except SSLError as error:
             raise UnreachableError("because the archive's certificate is not trusted", later=False) from error
         except (ConnectionError, Timeout) as error:
             raise UnreachableError(f"for want of a connection to {urlsplit(url).netloc}", later=True) from error
-        except (JSONDecodeError, KeyError, TypeError, ValueError, SyntaxError):
+        except _UNREADABLE:
             yield instance, Answer(False, "unconfirmed (the archive's answer cannot be read)")
         except RequestException as error:
             raise UnreachableError(f"because the request failed ({type(error).__name__})", later=False) from error
         except OSError:
             yield instance, Answer(False, "could not be read", later=True)
+
+
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, SyntaxError, TypeError, ValueError)
+"""Errors of what reads an answer that is no Store Instances Response (requests' JSONDecodeError is a ValueError)."""
+
+
+def _bounded_adapter() -> Any:
+    """A transport of requests that follows no redirection and reads no more of an answer than `LARGEST_ANSWER`.
+
+    It raises UnreachableError for a redirection, and ValueError for a larger answer.
+    """
+    from requests.adapters import HTTPAdapter
+
+    class Bounded(HTTPAdapter):
+        def send(self, request: Any, stream: bool = False, **options: Any) -> Any:  # type: ignore[override]
+            response = super().send(request, stream=True, **options)
+            if 300 <= response.status_code < 400:
+                response.close()
+                to = urlsplit(response.headers.get("Location", "")).netloc
+                text = f"because the archive redirects to {shown(to or 'elsewhere')} (HTTP {response.status_code})"
+                raise UnreachableError(f"{text}; give that URL if it is the archive", later=False)
+            content = response.raw.read(LARGEST_ANSWER + 1, decode_content=False)
+            if len(content) > LARGEST_ANSWER:
+                response.close()
+                raise ValueError("the answer is too large")
+            response._content, response._content_consumed = content, True
+            response.raw.release_conn()
+            return response
+
+    return Bounded()
 
 
 def _meaning(response: Dataset, uid: str) -> Answer:
@@ -85,11 +127,11 @@ def _refusal(error: Exception, uid: str) -> Answer:
     response = error.response  # type: ignore[attr-defined]
     status = response.status_code
     if status in FOR_ALL:
-        raise UnreachableError(f"because the archive answered HTTP {status} ({response.reason})", later=False)
+        raise UnreachableError(f"because the archive answered HTTP {status} ({shown(response.reason)})", later=False)
     try:
         meaning = _meaning(Dataset.from_json(response.json()), uid)
     except Exception:  # no such body
         meaning = None
     if meaning is not None and not meaning.stored and "0x" in meaning.text:
         return meaning
-    return Answer(False, f"refused (HTTP {status} {response.reason})", later=status in TEMPORARY)
+    return Answer(False, f"refused (HTTP {status} {shown(response.reason)})", later=status in TEMPORARY)

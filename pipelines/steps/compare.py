@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from brgm_med.errors import InputRefusedError
-from brgm_med.files import check_output, write_json
+from brgm_med.files import check_apart, check_output, write_json
 from brgm_med.transforms.formats import for_reading
 
 
@@ -21,6 +21,7 @@ def evaluate(result: Path, truth: Path, out: Path, *, force: bool = False) -> di
     coronal slices; the range is the truth's 0.5th to 99.5th percentile. Raises InputRefusedError for volumes on
     different grids.
     """
+    check_apart([out], [result, truth])
     check_output(out, force)
     ours, true = for_reading(result).read(result, "auto"), for_reading(truth).read(truth, "auto")
     if ours.array.shape != true.array.shape or not np.allclose(ours.affine, true.affine, rtol=0, atol=1e-2):

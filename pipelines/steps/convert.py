@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
-from brgm_med.files import check_output, replacing, write_json
+from brgm_med.files import check_output, moved, write_json
 from brgm_med.pipelines.console import say
 from brgm_med.pipelines.reading import placed, say_tolerated, sidecar_of, stated_acquisition
-from brgm_med.pipelines.results.target import taken_back
 from brgm_med.transforms.formats import for_reading, nifti, stem
 
 if TYPE_CHECKING:
@@ -37,21 +36,20 @@ def convert(
     header, stored = for_reading(scan, series=series or None).read_stored(scan, "auto")
     say_tolerated(header, scan.name)
     out = folder / (scan.name if header.series is None else f"{stem(scan)}.nii.gz")
-    if header.series is None:
-        check_output(out, force)
-        with replacing(out, force) as temporary:
-            temporary.unlink()
-            os.symlink(os.path.abspath(scan), temporary)
-    else:
-        label = f"brgm-med {__version__}: converted from DICOM, research only"
-        nifti.write_stored(out, stored, header, label, force)
+    sidecar = sidecar_of(out, stem(out))
+    for path in (out, sidecar):
+        check_output(path, force)
     content = dict(metadata or {})
     if "BrgmMedAcquisition" not in content:
         content |= stated_entry(scan, header, content)
-    sidecar = sidecar_of(out, stem(out))
     try:
-        with taken_back(lambda: out.unlink(missing_ok=True)):
-            write_json(sidecar, content, force)
+        with moved([out, sidecar], force, [scan]) as (image, about):
+            if header.series is None:
+                os.symlink(os.path.abspath(scan), image)
+            else:
+                label = f"brgm-med {__version__}: converted from DICOM, research only"
+                nifti.write_stored(image, stored, header, label)
+            write_json(about, content, force=False)
     except ValueError as error:  # JSON has no NaN, but Python reads it
         raise InputRefusedError(f"{scan}: its sidecar holds a number that JSON has not ({error}); mend it") from error
     return out, sidecar

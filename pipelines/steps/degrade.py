@@ -8,13 +8,13 @@ from typing import Literal
 
 from brgm_med._version import __version__
 from brgm_med.errors import UsageError
-from brgm_med.files import check_output, write_json
+from brgm_med.files import check_apart, check_output, write_json
 from brgm_med.pipelines.console import say
 from brgm_med.pipelines.reading import Profile, called, say_tolerated, sidecar_of
 from brgm_med.pipelines.results.certificate import degraded
 from brgm_med.pipelines.results.choose import target_of
-from brgm_med.pipelines.results.target import taken_back
-from brgm_med.transforms.formats import for_reading, stem
+from brgm_med.staging import scratch_beside
+from brgm_med.transforms.formats import endings, for_reading, stem
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
 
@@ -42,11 +42,16 @@ def degrade(
     the simulated scanner's axes are those of the scan turned about its middle by so many degrees about R, then A, then
     S (see `acquire_turned`). `allow_missing_files`: of DICOM, see `the_series`.
     """
+    scratch_beside(out)
     own_series = series if like is None else None
     source = for_reading(scan, series=own_series, allow_missing_files=allow_missing_files).read(scan, affine)
     say_tolerated(source.header, called(scan, choices))
     target = target_of(scan, out, source.header, like=like, series=series, dtype=dtype, choices=choices, force=force)
     sidecar = sidecar_of(out, stem(out))
+    check_apart((*target.paths, sidecar), [scan, sidecar_of(scan, stem(scan)), *([] if like is None else [like])])
+    for other in (out.with_name(f"{stem(out)}{ending}") for ending in ("", *endings("volume"))):
+        if other != out and other.exists():
+            raise UsageError(f"{other}: would take {sidecar.name} as its own; choose another --out than {out.name}")
     target.check()
     check_output(sidecar, force)
     if (factor is None) == (thickness is None) or (thickness is not None) != (axis is not None):
@@ -73,8 +78,8 @@ def degrade(
         coarse = turned(coarse, turn)
         image = acquire_turned(volume, grid, coarse, model)
     text = f"brgm-med {__version__}: simulated acquisition, research only"
-    target.write(image[0].numpy(), coarse.affine, degraded(), text, model.thickness[2])
-    with taken_back(target.remove):
-        write_json(sidecar, {"Source": called(scan, choices), **model.to_sidecar(coarse)}, force)
+    with target.staged(sidecar, [scan]) as (staged, about):
+        staged.write(image[0].numpy(), coarse.affine, degraded(), text, model.thickness[2])
+        write_json(about, {"Source": called(scan, choices), **model.to_sidecar(coarse)}, force=False)
     say(f"wrote {out} ({' x '.join(f'{s:g}' for s in coarse.spacing)} mm) and {sidecar.name}")
     return out

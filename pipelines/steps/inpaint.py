@@ -18,6 +18,7 @@ from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.publish import announce, check, publish
 from brgm_med.pipelines.results.records import file_record, prior_record, registration_record, source_record
 from brgm_med.priors import DEFAULT
+from brgm_med.staging import scratch_beside
 from brgm_med.transforms.formats import for_reading, read_mask
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
@@ -56,13 +57,14 @@ def inpaint(
     goes to `certificate`, by default beside the output. `allow_missing_files`: of DICOM, see `the_series`. Raises as
     the exit codes of `brgm_med.errors` say; nothing is left behind when it does.
     """
+    scratch_beside(out or scan)
     own_series = series if like is None else None
     reader = for_reading(scan, series=own_series, allow_missing_files=allow_missing_files)
     header, stored = reader.read_stored(scan, affine)
     say_tolerated(header, called(scan, choices))
     mask_header, mask_stored = read_mask(mask)
     target = target_of(scan, out, header, like=like, series=series, choices=choices, force=force)
-    certificate = check(target, (scan, mask), certificate)
+    certificate = check(target, (scan, mask), certificate, (like, prior))
 
     import torch
 
@@ -111,10 +113,16 @@ def inpaint(
         coronal_slices_searched=list(result.slices),
         outside_the_hole={"voxels": int(outside.sum()), "changed": 0},
     )
-    write = partial(target.write_stored, new, header)
-    write_map = partial(target.write_map, outside.astype(np.float32), header.affine)
-    unchanged = partial(read_back, stored, outside, result.registration)
-    publish(target, certificate, entries, "inpaint", write, unchanged, write_map)
+    publish(
+        target,
+        certificate,
+        entries,
+        "inpaint",
+        lambda to, *text: to.write_stored(new, header, *text),
+        partial(read_back, stored, outside, result.registration),
+        lambda to, text: to.write_map(outside.astype(np.float32), header.affine, text),
+        like=(scan, mask),
+    )
     beyond = f"; {clipped} clipped to {stored_type.name}" if clipped else ""
     used = f"{bundle.name} with weight {result.population.weight:.2g}: {result.population.reason}"
     announce(target, certificate, f"{weight.numel()} voxels filled, all others as they were{beyond}; {used}")

@@ -147,7 +147,7 @@ def super_resolve_picture(scan: Path, out: Path | None, options: Options, *, fac
         entry = {"max_abs_residual": largest, "bound": bound, "within_bound": largest <= bound * (1 + 1e-3)}
         return {"consistency": {**entry, "clipped_to_the_bits": written.clipped}}
 
-    publish(target, certificate, entries, "sr", partial(target.write, values), read_back)
+    publish(target, certificate, entries, "sr", lambda to, *text: to.write(values, *text), read_back, like=(scan,))
     coarser = factor / scale
     finer = f"; the prior's own pixels are {coarser:.3g} times as large" if coarser > 1 + 1e-6 else ""
     height, width = values.shape[1:]
@@ -189,7 +189,8 @@ def inpaint_picture(scan: Path, mask: Path, out: Path | None, options: Options, 
             "outside_the_hole": {"values": int(outside.sum()), "changed": changed, "lossy_format": target.lossy},
         }
 
-    publish(target, certificate, entries, "inpaint", partial(target.write, values), read_back)
+    inputs = (scan, mask)
+    publish(target, certificate, entries, "inpaint", lambda to, *text: to.write(values, *text), read_back, like=inputs)
     others = "JPEG changes the others a little" if target.lossy else "all others as they were"
     announce(target, certificate, f"{pixels} pixels filled, {others}")
     return target.path

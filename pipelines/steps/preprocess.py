@@ -6,7 +6,8 @@ from pathlib import Path
 
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
-from brgm_med.files import check_output, replacing, write_json
+from brgm_med.files import check_apart, check_output, replacing, write_json
+from brgm_med.pipelines.reading import sidecar_of
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.results.certificate import STATEMENT
 from brgm_med.pipelines.results.records import prior_record, registration_record, source_record
@@ -24,6 +25,7 @@ def preprocess(
     `steps.super_resolve` reads and registers the scan itself, in the same way. Raises as the exit codes say.
     """
     registered, pose = folder / f"{stem(scan)}_registered.nii.gz", folder / f"{stem(scan)}_pose.json"
+    check_apart([registered, pose], [scan, sidecar_of(scan, stem(scan))])
     check_output(registered, force)
     check_output(pose, force)
     header = for_reading(scan).read_header(scan, "auto")

@@ -15,6 +15,7 @@ from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.dicom import SeriesTarget
 from brgm_med.pipelines.results.publish import announce, check, publish
 from brgm_med.priors import AUTO, SELF, population
+from brgm_med.staging import scratch_beside
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
 
@@ -63,6 +64,7 @@ def super_resolve(
     """
     paths = [Path(one) for one in ([scan] if isinstance(scan, str | Path) else scan)]
     out = None if out is None else Path(out)
+    scratch_beside(out or paths[0])
     named = [series] * len(paths) if series is None or isinstance(series, str) else list(series)
     if len(named) != len(paths):
         raise UsageError(f"{len(paths)} scans, but {len(named)} series; name one for each scan, in their order")
@@ -83,7 +85,7 @@ def super_resolve(
         force=force,
     )
     check_together(files, None if like is None or not isinstance(target, SeriesTarget) else target.like, same_world)
-    certificate = check(target, paths, certificate)
+    certificate = check(target, paths, certificate, (like, lpips_weights, prior))
     if spacing is not None and spacing > (finest := min(grid.spacing)) * 1.001:
         raise UsageError(f"--spacing {spacing:g}: the scan's own is {finest:g} mm, which a coarser grid cannot keep")
 
@@ -120,10 +122,17 @@ def super_resolve(
     options = {"steps": search.iterations, "seed": seed, "perceptual": perceptual, "weights": weights}
     model = {"covariance_mm": search.correlation, "spacing_mm": result.grid.spacing[0], "noise": noise}
     entries = super_resolved(files, {**options, **model, **computed_by(where, result.image)}, result)
-    write = partial(target.write, result.image[0].numpy(), result.grid.affine)
-    write_map = partial(target.write_map, result.measured[0].numpy(), result.grid.affine)
-    read_back = partial(residuals, result.measurements)
-    written = publish(target, certificate, entries, "sr", write, read_back, write_map)
+    image, measured, grid = result.image[0].numpy(), result.measured[0].numpy(), result.grid
+    written = publish(
+        target,
+        certificate,
+        entries,
+        "sr",
+        lambda to, *text: to.write(image, grid.affine, *text),
+        partial(residuals, result.measurements),
+        lambda to, text: to.write_map(measured, grid.affine, text),
+        like=paths,
+    )
     assert written.consistency is not None
     for clause in contradictions(written.consistency, [called(path, choices) for path in paths]):
         say(f"warning: {clause}")

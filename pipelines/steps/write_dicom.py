@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from brgm_med.errors import InputRefusedError
-from brgm_med.files import read_json
+from brgm_med.files import moved, read_json
 from brgm_med.pipelines.results.certificate import Certificate, Task
 from brgm_med.pipelines.results.dicom import SeriesTarget
 from brgm_med.pipelines.results.nifti import measured_beside
-from brgm_med.pipelines.results.target import taken_back
 from brgm_med.transforms.formats import nifti
 from brgm_med.transforms.formats.dicom.derived import Choices, Derivation
 from brgm_med.transforms.formats.dicom.mr import is_mr
@@ -49,14 +49,15 @@ def write_dicom(
     text = read_certificate(certificate, task)
     target = SeriesTarget(out, Choices(uid_seed=uid_seed), force, own)
     target.check()
-    if task == "sr":
-        scan = nifti.read(result)
-        target.write(scan.array, scan.affine, text, "")
-    else:
-        header, stored = nifti.read_stored(result)
-        target.write_stored(stored.astype(target.stored_type(stored, header)), header, text, "")
-    if measured_beside(result).is_file():
-        with taken_back(target.remove):
+    with moved(target.paths, force, [result, source]) as (image, _):
+        staged = replace(target, path=image, force=False)
+        if task == "sr":
+            scan = nifti.read(result)
+            staged.write(scan.array, scan.affine, text, "")
+        else:
+            header, stored = nifti.read_stored(result)
+            staged.write_stored(stored.astype(target.stored_type(stored, header)), header, text, "")
+        if measured_beside(result).is_file():
             measured = nifti.read(measured_beside(result))
-            target.write_map(measured.array, measured.affine, text)
+            staged.write_map(measured.array, measured.affine, text)
     return out

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +17,7 @@ from brgm_med.pipelines.console import announce
 from brgm_med.pipelines.reading import say_identical
 from brgm_med.pipelines.training.run import LICENCE, TrainingSet, finished_state, prepared, refuse_others, split
 from brgm_med.priors.writing import describe
+from brgm_med.staging import together
 from brgm_med.training.export import export_bundle
 from brgm_med.training.loop import Recipe
 from brgm_med.training.state import Architecture
@@ -54,10 +53,8 @@ def find_template(paths: list[Path], out: Path) -> None:
         return
     template, _ = build_template(Watched(paths), progress=announce)
     try:
-        with tempfile.TemporaryDirectory(prefix=".brgm-", dir=out) as folder:
-            template.save(Path(folder))
-            for name in names:
-                os.replace(Path(folder) / name, out / name)
+        with together([out / name for name in names], force=True) as (image, _):
+            template.save(image.parent)
     except OSError as error:
         raise CannotWriteError(f"{out}: the template cannot be written ({error.strerror}); free space") from error
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from brgm_med.errors import CannotWriteError, UsageError
+from brgm_med.processes import ending_children
 
 if TYPE_CHECKING:
     from nipype import Workflow
@@ -156,7 +157,8 @@ def run(
     watch = Watch(report)
     name, arguments = chosen
     try:
-        workflow.run(plugin=name, plugin_args={**arguments, "status_callback": watch})
+        with ending_children():
+            workflow.run(plugin=name, plugin_args={**arguments, "status_callback": watch})
     except Exception:
         if not watch.crashed:  # what a node raised is in its crash file, and told by its name
             raise

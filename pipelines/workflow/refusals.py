@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from brgm_med.files import write_json
+from brgm_med.pipelines.console import shown
 from brgm_med.transforms.formats import stem
 
 ENDING = "_refused.json"
@@ -18,11 +19,11 @@ def is_refusal(path: Path | str) -> bool:
 
 def write_refusal(folder: Path, scan: Path, step: str, error: Exception) -> Path:
     """Note in `folder` why `step` refused `scan`; the reason names files without their folders."""
-    out = folder / f"{stem(scan)}{ENDING}"
-    reason = " ".join(str(error).split())
+    out = folder / f"{stem(scan)[:60]}{ENDING}"  # the name may be as long as names can be
+    reason = shown(error)
     for part in sorted({folder, folder.resolve(), scan.parent, scan.parent.resolve()}, key=lambda p: -len(str(p))):
         reason = reason.replace(f"{part}/", "")
-    write_json(out, {"scan": scan.name, "step": step, "reason": reason}, force=True)
+    write_json(out, {"scan": scan.name, "step": step, "reason": reason}, True, [scan] if scan.exists() else [])
     return out
 
 

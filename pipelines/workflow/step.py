@@ -20,6 +20,7 @@ from brgm_med.files import digest
 from brgm_med.pipelines.reading import sidecar_of
 from brgm_med.pipelines.workflow.refusals import is_refusal, write_refusal
 from brgm_med.processes import die_with_parent
+from brgm_med.staging import clear_scratch, scratch_beside
 from brgm_med.transforms.formats import stem
 
 LOG = "brgm-med.log"
@@ -96,6 +97,7 @@ class Step(SimpleInterface):
 
     def _run_interface(self, runtime: Any) -> Any:
         die_with_parent()
+        scratch_beside(Path(runtime.cwd) / LOG)
         cwd, scan = Path(runtime.cwd), getattr(self.inputs, self.refusable) if self.refusable else None
         if isinstance(scan, str) and is_refusal(scan):
             self._refuse(Path(scan))
@@ -108,6 +110,8 @@ class Step(SimpleInterface):
                 raise
             self._refuse(write_refusal(cwd, Path(scan), type(self).__name__.lower(), error))
             return runtime
+        finally:
+            clear_scratch()
         for name, value in outputs.items():
             self._results[name] = [str(one) for one in value] if isinstance(value, list) else str(value)
         return runtime

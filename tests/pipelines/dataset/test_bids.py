@@ -22,6 +22,7 @@ from brgm_med.pipelines.dataset.bids import (
 from brgm_med.pipelines.dataset.ignored import matches
 from brgm_med.pipelines.dataset.run import find
 from brgm_med.pipelines.dataset.settings import Selection, Settings
+from brgm_med.pipelines.workflow.write_back import log_of
 from tests.mr_series import mr_series
 
 
@@ -191,6 +192,7 @@ def test_a_hole_needs_one_mask(root: Path) -> None:
     assert two.mask is three.mask is None
     assert "found: sub-02/ses-a/anat/sub-02_label-lesion_mask.nii.gz, sub-02" in str(two.problem)
     assert "found: none" in str(three.problem)
+    assert [one.skipped, two.skipped, three.skipped] == [False, False, True]
     touch(root / "masks/03-a.nii.gz")
     found = find_scans(root, task="inpaint", spacing=2.0, labels=["03"], mask_pattern="masks/{sub}-{ses}.nii*")
     assert found[0].mask == root / "masks/03-a.nii.gz"
@@ -232,3 +234,63 @@ def test_plain_folders_hold_nifti_and_dicom(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputRefusedError, match="holds no scan"):
         find_plain(tmp_path / "empty", task="sr")
+
+
+def test_one_bad_name_hides_no_other(root: Path) -> None:
+    touch(root / "sub-01/anat/sub-01_T1w.nii.gz")
+    touch(root / "sub-02/anat/ses-1_T1w.nii.gz")
+    touch(root / "sub-03/anat/sub-04_T1w.nii.gz")
+    touch(root / "sub-05/anat/sub-05_T1w.nii.gz")
+    touch(root / "sub-05/sub-05_T1w.json", "[" * 10_000 + "]" * 10_000)
+    (root / "sub-06/anat").mkdir(parents=True)
+    (root / "sub-06/anat/sub-06_T1w.nii.gz").symlink_to("../.git/annex/objects/gone")
+    (root / "sub-07/anat").mkdir(parents=True)
+    (root / "sub-07/anat/sub-07_T1w.nii.gz").symlink_to("sub-07_T1w.nii.gz")
+    long = "x" * 220
+    touch(root / f"sub-08/anat/sub-08_acq-{long}_T1w.nii.gz")
+    scans = find_scans(root, task="sr", spacing=2.0)
+    assert [scan.group for scan in scans] == [f"sub-{n:02d}" for n in (1, 2, 3, 5, 6, 7, 8)]
+    good, *bad = [scan.problem for scan in scans]
+    assert good is None
+    reasons = (
+        "begin with sub-02_",
+        "begin with sub-03_",
+        "no readable JSON",
+        "git annex get",
+        "link to a file",
+        "longer than",
+    )
+    for problem, reason in zip(bad, reasons, strict=True):
+        assert reason in str(problem)
+        assert str(root) not in str(problem)
+
+
+def test_one_bad_file_of_a_folder_hides_no_other(tmp_path: Path) -> None:
+    touch(tmp_path / "a.nii.gz")
+    (tmp_path / "b.nii.gz").symlink_to("gone.nii.gz")
+    touch(tmp_path / "c.nii.gz")
+    touch(tmp_path / "c.json", '{"a":' * 10_000 + "1" + "}" * 10_000)
+    touch(tmp_path / f"{'d' * 245}.nii.gz")
+    scans = find_plain(tmp_path, task="sr")
+    assert [scan.path.name[0] for scan in scans] == ["a", "b", "c", "d"]
+    for scan, reason in zip(scans, ("None", "link to a file", "no readable JSON", "longer than"), strict=True):
+        assert reason in str(scan.problem)
+
+
+def test_notes_of_scans_of_nearly_one_name_are_two(tmp_path: Path) -> None:
+    names = [
+        "a_b",
+        "a/b",
+        "a/b_c",
+        "a_b/c",
+        "a/" + "b" * 230,
+        "a/" + "b" * 229 + "c",
+        "sub-1/anat/sub-1_T1w",
+        "Müller/x",
+    ]
+    logs = [log_of(tmp_path, name) for name in names]
+    assert len(set(logs)) == len(names)
+    for log in logs:
+        log.parent.mkdir(exist_ok=True)
+        log.touch()
+    assert logs[-2].name == "sub-1_anat_sub-1_T1w_refused.json"

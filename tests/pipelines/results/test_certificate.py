@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import make_dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +115,10 @@ def test_the_account_is_ascii_lines() -> None:
     assert len(long.derivation("inpaint").comments) == 10240
 
 
-def destination(folder: Path, task: str, choices: Choices, force: bool = False) -> tuple[Destination, partial[Any]]:
+Writer = Callable[..., Any]
+
+
+def destination(folder: Path, task: str, choices: Choices, force: bool = False) -> tuple[Destination, Writer]:
     """Of a tiny series or radiograph in `folder`, and what writes it."""
     source, out = folder / "in", folder / "out"
     if task == "pictures":
@@ -126,7 +129,7 @@ def destination(folder: Path, task: str, choices: Choices, force: bool = False) 
             dicom_files.save(made, source / "a.dcm")
         picture = radiograph.read(source / "a.dcm")
         target = PictureTarget(out.with_suffix(".dcm"), choices, force, picture)
-        return target, partial(target.write, picture.array)
+        return target, lambda to, *text: to.write(picture.array, *text)
     if not source.exists():
         source.mkdir()
         for number in range(1, 4):
@@ -135,15 +138,15 @@ def destination(folder: Path, task: str, choices: Choices, force: bool = False) 
     header, stored = reader.read_stored(source, "auto")
     series = target_of(source, out, header, choices=choices, force=force)
     if task == "inpaint":
-        return series, partial(series.write_stored, stored, header)
-    return series, partial(series.write, stored.astype(np.float32), header.affine)
+        return series, lambda to, *text: to.write_stored(stored, header, *text)
+    return series, lambda to, *text: to.write(stored.astype(np.float32), header.affine, *text)
 
 
-def mapped(target: Destination, folder: Path) -> partial[Any] | None:
+def mapped(target: Destination, folder: Path) -> Writer | None:
     if not isinstance(target, Target):
         return None
     header = for_reading(folder / "in").read_header(folder / "in")
-    return partial(target.write_map, np.ones(header.shape), header.affine)
+    return lambda to, text: to.write_map(np.ones(header.shape), header.affine, text)
 
 
 @pytest.mark.parametrize("hidden", [False, True])
@@ -175,10 +178,10 @@ def test_an_error_takes_back_all_and_an_early_one_nothing(tmp_path: Path, task: 
     before = sorted(tmp_path.iterdir())
 
     def refuse(image: object) -> Entry:
-        assert all(one.exists() for one in target.paths)
+        assert not any(one.exists() for one in (*target.paths, path))
         raise BrgmError("voxels changed")
 
-    def fail(derivation: object, label: str) -> None:
+    def fail(to: object, derivation: object, label: str) -> None:
         raise InputRefusedError("cannot be written")
 
     common = (target, path, certificate(task), "sr")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from brgm_med.errors import InputRefusedError, refuse
+from brgm_med.staging import scratch_folder
 from brgm_med.transforms.formats.absent import LONGEST
 from brgm_med.transforms.formats.dicom.file import MAGIC, MEDIA_DIRECTORY, PREAMBLE, is_dicom, read_whole, strict
 from brgm_med.transforms.formats.dicom.passed import Passed, passed, passed_content, refuse_missing, with_missing
@@ -35,7 +34,7 @@ class Files:
 
 
 _unpacked: dict[tuple[str, int, int], Files] = {}
-"""Zips by path, time and size: unpacked once, and removed when the process ends."""
+"""Zips by path, time and size: unpacked once in a command."""
 
 
 def is_zip(path: Path) -> bool:
@@ -118,17 +117,16 @@ def _referenced(directory: Path) -> tuple[Path, ...]:
 
 
 def _zipped(path: Path) -> Files:
-    """The DICOM files of a zip, unpacked into a temporary folder of this process, of this user only."""
+    """The DICOM files of a zip, unpacked into a private folder of this process (`staging.scratch_folder`)."""
     state = path.stat()
     key = str(path.resolve()), state.st_mtime_ns, state.st_size
-    if key not in _unpacked:
-        root = Path(tempfile.mkdtemp(prefix="brgm-zip-"))
-        atexit.register(shutil.rmtree, root, ignore_errors=True)
+    if key not in _unpacked or not _unpacked[key].root.is_dir():
+        root = scratch_folder()
         try:
             with strict(path), zipfile.ZipFile(path) as archive:
                 _unpacked[key] = Files(path, root, *_unpack(path, archive, root))
         except InputRefusedError as error:
-            shutil.rmtree(root, ignore_errors=True)
+            shutil.rmtree(root.parent, ignore_errors=True)
             text = str(error).replace(str(root), str(path))
             raise InputRefusedError(text.replace("is truncated or damaged", "is no zip, or a damaged one")) from error
     return _unpacked[key]

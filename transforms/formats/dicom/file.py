@@ -69,7 +69,8 @@ def strict(path: Path) -> Iterator[None]:
     except OSError as error:
         refuse(path, f"cannot be read ({error.strerror or error})", "check the disk and the permissions")
     except Exception as error:  # there are many for damaged files
-        refuse(path, f"is truncated or damaged ({error})", "copy or export it again")
+        # Not the error's text, which quotes values of elements: they may speak of the patient.
+        refuse(path, f"is truncated or damaged ({type(error).__name__})", "copy or export it again")
 
 
 def check_not_deflated(path: Path) -> None:

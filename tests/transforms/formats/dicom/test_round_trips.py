@@ -66,8 +66,8 @@ def test_nifti_becomes_dicom_like_a_series(tmp_path: Path, capsys: pytest.Captur
     source = mr_series(tmp_path / "in")
     assert run("degrade", "--in", source, "--out", tmp_path / "a.nii", "--factor", 2, "--dtype", "source") == 0
     whole = nib.Nifti1Image(blob().astype(np.int16), RAS_LPS @ OBLIQUE)
-    nib.save(whole, tmp_path / "b.nii")
-    coarse = ("degrade", "--in", tmp_path / "b.nii", "--factor", 2)
+    nib.save(whole, tmp_path / "whole.nii")
+    coarse = ("degrade", "--in", tmp_path / "whole.nii", "--factor", 2)
     assert run(*coarse, "--like", source, "--out", tmp_path / "b") == 0
     values, affine = volume(tmp_path / "b")
     expected, expected_affine = volume(tmp_path / "a.nii")
