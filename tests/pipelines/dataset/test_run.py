@@ -233,7 +233,7 @@ def test_killed_at_any_moment_and_run_again(study: tuple[Path, dict[str, str]], 
         child.send_signal(signal.SIGKILL)
         child.wait()
         found = hashes(tmp_path / "out") if (tmp_path / "out").exists() else {}
-        whole = {k: v for k, v in found.items() if not k.split("/")[-1].startswith(".brgm-")}
+        whole = {k: v for k, v in found.items() if not any(part.startswith(".brgm-") for part in k.split("/"))}
         assert {k: made.get(k) for k in whole if k != "logs/CITATION.md"} == {
             k: v for k, v in whole.items() if k != "logs/CITATION.md"
         }
