@@ -31,8 +31,8 @@ def scan_trait(desc: str, **metadata: Any) -> Any:
     return traits.Either(File(exists=True), Directory(exists=True), desc=desc, **metadata)
 
 
-def length_trait(desc: str) -> Any:
-    """More than 0 mm."""
+def positive_trait(desc: str) -> Any:
+    """More than 0."""
     return traits.Range(low=0.0, exclude_low=True, desc=desc)
 
 
@@ -115,7 +115,7 @@ class Train(Step):
         return {"prior": train_on_slices(slices, cwd / "trained-prior", **run, **data)}
 
 
-SR_ONLY = ("thickness", "profile", "gap", "spacing", "noise")
+SR_ONLY = ("thickness", "profile", "gap", "slice_axis", "spacing", "noise", "same_world", "max_memory")
 """Inputs of Reconstruct that `super_resolve` takes by these names, and `inpaint` does not."""
 
 
@@ -126,10 +126,13 @@ class Reconstruct(Step):
         scan = scan_trait("NIfTI or DICOM, a sidecar beside it is read", mandatory=True)
         sidecar = File(exists=True, desc="that sidecar: an edge to connect, so that Nipype keeps the file")
         further_scans = InputMultiPath(scan_trait("likewise"), desc="of the same head, in the same world (sr)")
-        thickness = length_trait("of the slices of all scans, mm (sr; default: sidecar or header)")
+        thickness = positive_trait("of the slices of all scans, mm (sr; default: sidecar or header)")
         profile = traits.Enum("box", "gaussian", "trapezoid", desc="of these slices (sr)")
         gap = traits.Float(desc="between these slices, mm, negative where they overlap (sr)")
-        spacing = length_trait("of the result, mm (sr; default: the finest of the scans, and of a prior in use)")
+        slice_axis = traits.Enum("R", "A", "S", desc="across these slices (sr; default: sidecar, or the coarsest)")
+        same_world = traits.Bool(desc="the scans share a world though their frames of reference differ (sr)")
+        max_memory = positive_trait("GB, above which the scan is refused (sr; default: most of what is free)")
+        spacing = positive_trait("of the result, mm (sr; default: the finest of the scans, and of a prior in use)")
         noise = traits.Range(low=0.0, desc="standard deviation, in the scan's units (sr; default: estimated)")
         task = traits.Enum("sr", "inpaint", usedefault=True, desc="a finer scan, or a hole filled")
         mask = File(exists=True, desc="to inpaint: integers, what is not 0 is unknown")

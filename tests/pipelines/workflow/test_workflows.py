@@ -161,8 +161,9 @@ def test_what_a_scan_s_sidecar_says_counts(tmp_path: Path) -> None:
 
 def test_reconstruct_takes_what_super_resolve_takes(tmp_path: Path) -> None:
     one, two = (small_head(tmp_path / f"{i}.nii.gz", seed=i, thick=True) for i in (1, 2))
-    stated = {"thickness": 6.0, "profile": "gaussian", "gap": 2.0, "noise": 0.0, "spacing": 3.5}
-    step = Reconstruct(scan=str(one), further_scans=[str(two)], prior="self", steps=1, name="both", **stated)
+    stated = {"thickness": 6.0, "profile": "gaussian", "gap": 2.0, "slice_axis": "S", "noise": 0.0, "spacing": 3.5}
+    limits = {"same_world": True, "max_memory": 20.0}
+    step = Reconstruct(scan=str(one), further_scans=[str(two)], prior="self", steps=1, name="both", **stated, **limits)
     (tmp_path / "out").mkdir()
     outputs = step.run(cwd=tmp_path / "out").outputs
     content = json.loads(Path(outputs.certificate).read_text())
@@ -178,7 +179,16 @@ def test_reconstruct_takes_what_super_resolve_takes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": 0}, {"steps": -1}, {"thickness": 0.0}, {"spacing": -1.0}, {"noise": -1.0}, {"profile": "sinc"}]
+    "wrong",
+    [
+        {"steps": 0},
+        {"steps": -1},
+        {"thickness": 0.0},
+        {"spacing": -1.0},
+        {"noise": -1.0},
+        {"profile": "sinc"},
+        {"slice_axis": "X"},
+    ],
 )
 def test_an_input_that_cannot_be_is_refused_where_it_is_set(wrong: dict[str, float | str]) -> None:
     with pytest.raises(TraitError, match=next(iter(wrong))):
