@@ -30,6 +30,10 @@ APART = 16.0
 TISSUE = (0.5, 1.5)
 """Of the median of the bulk of the brain: intensities between are tissue, neither CSF nor fat, in any contrast."""
 
+MOSTLY, MOSTLY_MM = 0.75, 3.0
+"""Around a voxel that is mostly tissue, so large a share of a Gaussian of that deviation (mm) is: thin sulci, and
+speckles of a bias field, do not part a place."""
+
 POINTS = 6
 """The edge of a sphere is soft: a voxel takes part by the share of so many points, along each axis, inside."""
 
@@ -102,11 +106,22 @@ def placed(image: Tensor, grid: Grid, region: Tensor, seed: int) -> list[Sphere]
     """Spheres for a head [X, Y, Z]: of each diameter a bright one and a dark one.
 
     Each lies in tissue, and with its surroundings in `region` [X, Y, Z] bool, both but for half a voxel; `APART` of
-    each other; else anywhere, by `seed`. Raises InputRefusedError where one has no room.
+    each other; else anywhere, by `seed`. Where they have no room, `MOSTLY` tissue around a voxel is enough. Raises
+    InputRefusedError where one has no room then.
     """
-    random, middle = np.random.default_rng(seed), float(image[region].double().median())
+    middle = float(image[region].double().median())
     tissue = region & (image > TISSUE[0] * middle) & (image < TISSUE[1] * middle)
-    drawn = region.nonzero().numpy()
+    share = ndi.gaussian_filter(tissue.numpy().astype(np.float32), [MOSTLY_MM / s for s in grid.spacing])
+    for where in (tissue, region & torch.from_numpy(share > MOSTLY)):
+        spheres = _fitting(image, grid, region, where, seed)
+        if len(spheres) == 2 * len(DIAMETERS):
+            return spheres
+    raise InputRefusedError(f"its brain has no room for {len(spheres) + 1} spheres that are apart")
+
+
+def _fitting(image: Tensor, grid: Grid, region: Tensor, tissue: Tensor, seed: int) -> list[Sphere]:
+    """The spheres of `placed` in `tissue` [X, Y, Z] bool, up to the first that has no room."""
+    random, drawn = np.random.default_rng(seed), region.nonzero().numpy()
     drawn = drawn[random.permutation(len(drawn))]
     room, depth = (depth_in(mask, grid)[tuple(drawn.T)] for mask in (region, tissue))
     centres = (drawn + random.uniform(-0.5, 0.5, drawn.shape)) @ grid.affine[:3, :3].T + grid.affine[:3, 3]
@@ -117,7 +132,7 @@ def placed(image: Tensor, grid: Grid, region: Tensor, seed: int) -> list[Sphere]
             for other in spheres:
                 fits &= np.linalg.norm(centres - other.centre, axis=1) >= (diameter + other.diameter) / 2 + APART
             if not fits.any():
-                raise InputRefusedError(f"its brain has no room for {len(spheres) + 1} spheres that are apart")
+                return spheres
             centre = centres[int(fits.argmax())]
             near = tissue & (distance(grid, centre) <= diameter / 2 + SHELL[1])
             spheres.append(Sphere(diameter, centre, sign * CHANGE * float(image[near].double().median())))

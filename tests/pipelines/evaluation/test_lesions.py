@@ -120,6 +120,19 @@ def test_spheres_lie_in_tissue_with_their_surroundings_in_the_region_and_apart()
         layout = centres
 
 
+def test_speckles_do_not_take_the_room() -> None:
+    """One voxel in fifty is too bright for tissue: no sphere of 16 mm is free of them; each lies mostly in tissue."""
+    grid = grid_of((70, 75, 60), (2.0, 2.0, 2.0))
+    random = torch.Generator().manual_seed(0)
+    head = torch.where(torch.rand(grid.shape, generator=random) < 0.02, 200.0, 100.0)
+    head[:, :, 28:34] = 20.0
+    region = torch.zeros(grid.shape, dtype=torch.bool)
+    region[8:-8, 8:-8, 4:-4] = True
+    for sphere in placed(head, grid, region, 0):
+        inside = head[distance(grid, sphere.centre) < sphere.diameter / 2]
+        assert float(((inside > 50) & (inside < 150)).float().mean()) > 0.9
+
+
 def test_a_small_brain_has_no_room() -> None:
     grid = grid_of((24, 24, 24), (2.0, 2.0, 2.0))
     region = torch.ones(grid.shape, dtype=torch.bool)
