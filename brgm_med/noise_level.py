@@ -98,7 +98,8 @@ def _untouched(air: Tensor) -> Tensor | None:
     left = air[air != levels[most]]
     low, middle, high = _quartiles(left)
     if not (float(left.min()) > float(levels[most]) == 0 and low > 0):
-        return left if abs(math.log((high - middle) / (middle - low))) < 0.2 and low < 0 < high else None
+        even = low < middle < high and low < 0 < high and abs(math.log((high - middle) / (middle - low))) < 0.2
+        return left if even else None
     magnitude = abs(math.log(high / low / RAYLEIGH_QUARTILES)) < 0.1
     clipped = abs(math.log(high / low / HALF_QUARTILES)) < 0.2 and 0.35 < 1 - len(left) / len(air) < 0.65
     return left if magnitude or clipped else None

@@ -160,3 +160,9 @@ def test_interpolated_noise_in_air_is_not_identified() -> None:
 @pytest.mark.parametrize("scan", [torch.zeros(64, 64, 8), torch.full((64, 64, 8), 7.0), randn(12, 64, 8)])
 def test_a_scan_that_tells_nothing_is_unidentified_or_without_noise(scan: Tensor) -> None:
     assert noise_of_scan(scan, 2) == NoiseLevel(0.0, "unidentified")
+
+
+def test_air_of_few_levels_around_a_constant_is_unidentified() -> None:
+    """Two thirds of it 0, the rest of two values: its quartiles coincide."""
+    air = torch.cat([torch.zeros(6000), torch.full((2900,), -3.0), torch.full((100,), 5.0)])
+    assert noise_in_air(air) == NoiseLevel(0.0, "unidentified")

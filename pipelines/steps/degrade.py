@@ -49,11 +49,11 @@ def degrade(
     target = target_of(scan, out, source.header, like=like, series=series, dtype=dtype, choices=choices, force=force)
     sidecar = sidecar_of(out, stem(out))
     check_apart((*target.paths, sidecar), [scan, sidecar_of(scan, stem(scan)), *([] if like is None else [like])])
+    target.check()
+    check_output(sidecar, force)
     for other in (out.with_name(f"{stem(out)}{ending}") for ending in ("", *endings("volume"))):
         if other != out and other.exists():
             raise UsageError(f"{other}: would take {sidecar.name} as its own; choose another --out than {out.name}")
-    target.check()
-    check_output(sidecar, force)
     if (factor is None) == (thickness is None) or (thickness is not None) != (axis is not None):
         raise UsageError("give either --slice-thickness with --axis, or --factor")
 

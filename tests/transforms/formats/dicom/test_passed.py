@@ -84,7 +84,7 @@ def test_other_files_are_told_and_not_refused(tmp_path: Path, capsys: pytest.Cap
     degrade = ["degrade", "--in", str(folder), "--axis", "S", "--slice-thickness", "6", "--force"]
     assert main([*degrade, "--out", str(tmp_path / "thick.nii.gz")]) == 0
     assert "warning: scan: 3 files passed over (README is no DICOM file (PS3.10))" in capsys.readouterr().err
-    assert main([*degrade, "--out", str(tmp_path / "thick"), "--deidentify"]) == 0
+    assert main([*degrade, "--out", str(tmp_path / "slices"), "--deidentify"]) == 0
     err = capsys.readouterr().err
     assert "3 files passed over (one is no DICOM file (PS3.10))" in err
     assert "README" not in err
