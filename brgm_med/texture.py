@@ -44,7 +44,7 @@ def texture(image: Tensor, hole: Tensor, spacing: Sequence[float], sigma: float,
     half = [max(1, round(HALF * min(spacing) / s)) for s in spacing]
     border = [max(both) for both in zip(half, steps, strict=True)]
     known = _known(inside, spacing, 2 * sigma + HALF * min(spacing), border)
-    if not len(known) or not inside.any() or sigma < min(spacing):
+    if not len(known) or not inside.any() or sigma < 0.99 * min(spacing):
         return torch.from_numpy(detail).to(image.dtype)
     if len(known) > PATCHES:
         known = known[np.random.default_rng(seed).choice(len(known), PATCHES, replace=False)]
