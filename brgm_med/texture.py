@@ -35,7 +35,7 @@ def texture(image: Tensor, hole: Tensor, spacing: Sequence[float], sigma: float,
     """Detail finer than a Gaussian of `sigma` mm for the `hole` [X, Y, Z] (bool) of a filled `image` [X, Y, Z].
 
     `spacing`: of the voxels, mm. The result [X, Y, Z] is 0 outside the hole, and everywhere where the image has no
-    known patch within `REACH_MM` of it, or its voxels are not finer than `sigma`.
+    known patch within `REACH_MM` of it, or its voxels are twice `sigma` or more.
     """
     values, inside = image.detach().double().numpy(), hole.numpy()
     detail = np.zeros_like(values)
@@ -44,7 +44,7 @@ def texture(image: Tensor, hole: Tensor, spacing: Sequence[float], sigma: float,
     half = [max(1, round(HALF * min(spacing) / s)) for s in spacing]
     border = [max(both) for both in zip(half, steps, strict=True)]
     known = _known(inside, spacing, 2 * sigma + HALF * min(spacing), border)
-    if not len(known) or not inside.any() or sigma < 0.99 * min(spacing):
+    if not len(known) or not inside.any() or sigma <= min(spacing) / 2:
         return torch.from_numpy(detail).to(image.dtype)
     if len(known) > PATCHES:
         known = known[np.random.default_rng(seed).choice(len(known), PATCHES, replace=False)]

@@ -115,9 +115,8 @@ def inpaint_volume(
 
 def finest_of(prior: PriorBundle, grid: Grid) -> float | None:
     """Standard deviation (mm) of the Gaussian that parts the prior's detail from a scan's own texture; None for scans
-    whose voxels are not finer."""
-    finest = FINER * prior.spacing
-    return finest if min(grid.spacing) < finest * (1 + SAME) else None
+    whose voxels are not finer than the prior's."""
+    return FINER * prior.spacing if min(grid.spacing) < prior.spacing * (1 - SAME) else None
 
 
 def hole_on(mask: NDArray[np.generic], mask_grid: Grid, grid: Grid, known: bool = False) -> tuple[Tensor, bool]:

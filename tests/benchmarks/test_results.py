@@ -30,6 +30,8 @@ def test_three_images_make_the_whole_document(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(results, "REPORT", (2, 3))
     for seed in range(3):
         small_head(tmp_path / "shared" / "ixi-hh-2mm" / "t1" / f"head{seed}.nii.gz", seed)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "volumes.md").write_text("# Volumes\n\n| cases | n |\n|---|---|\n| a | 3 |\n\nAnd more.\n")
     asked = ["--shared", tmp_path / "shared", "--out", tmp_path / "out", "--docs", tmp_path / "docs"]
     asked += ["--every", 30, "--images", 64, "--workers", 2]
     results.main([str(a) for a in asked])
@@ -37,6 +39,8 @@ def test_three_images_make_the_whole_document(tmp_path: Path, monkeypatch: pytes
     text = (tmp_path / "docs" / "RESULTS.md").read_text()
     for said in (
         "not edited by hand",
+        "## Whole volumes",
+        "|---|---|\n| a | 3 |\n\n## Single slices in short",
         "3 coronal slices of 1 heads",
         "as printed in the paper",
         "Brains 16²",
