@@ -36,6 +36,7 @@ from brgm_med.search import VOLUME
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.prepare import Heads, heads_in
 from brgm_med.transforms.simulate import coarse_in_plane, degrade
+from fills import ball
 from self_prior_measure import SPLIT, cases, perceptual
 
 OWN, POPULATION = (0.0, 0.9, 1.1, 1.3), (0.0, 0.15, 0.3, 0.5, 1.0)
@@ -80,10 +81,8 @@ def in_plane_case(name: str, path: Path, factor: int) -> Case:
 
 def hole_table(path: Path, size: float, prior: PriorBundle, model: LPIPS) -> list[str]:
     ((truth, grid),) = Heads([path])
-    centre = torch.tensor([(n - 1) / 2 for n in grid.shape])
-    voxels = torch.cartesian_prod(*(torch.arange(n) for n in grid.shape)) - centre
-    far = (voxels * torch.tensor(grid.spacing)).norm(dim=1).reshape(grid.shape)
-    hole = far < size / 2
+    middle = (np.asarray(grid.shape) - 1) / 2
+    hole = ball(grid, grid.affine[:3, :3] @ middle + grid.affine[:3, 3], size)
     scan = Scan(truth, grid, AcquisitionModel(grid.spacing, stated=True), 0.0, path.name)
     rim = blend_seamless(truth, torch.zeros_like(truth), hole, grid.spacing)
     guess = inpaint_volume(scan, hole, prior).unprojected

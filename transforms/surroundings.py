@@ -48,7 +48,7 @@ def surroundings(values: NDArray[np.float32], stripped: bool = False) -> Surroun
     """
     faces = [values.take(end, axis).ravel() for axis in range(3) for end in (0, -1)]
     levels, counts = np.unique(np.concatenate(faces), return_counts=True)
-    cornered = np.isin(levels, values[:: max(1, len(values) - 1), :: max(1, values.shape[1] - 1)][..., [0, -1]])
+    cornered = np.isin(levels, values[np.ix_((0, -1), (0, -1), (0, -1))])
     levels, counts, every = levels[cornered], counts[cornered], counts.sum()
     regions: dict[float, NDArray[np.bool_]] = {}
     for number in np.argsort(-counts)[:MOST_LEVELS]:
