@@ -171,7 +171,7 @@ def settle(parent: Path) -> None:
     What a living process is at, and what is another user's, is left alone.
     """
     with suppress(OSError):
-        names = [entry.name for entry in os.scandir(parent) if NAME.fullmatch(entry.name)]
+        names = [name for name in os.listdir(parent) if NAME.fullmatch(name)]
         for name in names:
             _settle(parent / name)
 
