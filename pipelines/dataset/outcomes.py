@@ -60,7 +60,13 @@ def renew_report(scan: Scan, outcome: Outcome, out: Path, settings: Settings) ->
         folder = folders[out] / NEW
         certificate = folder / f"{derivative.name}_certificate.json"
         certificate.write_text(json.dumps(outcome.certificate))
-        source, _ = convert(scan.path, folder, series=scan.series, metadata=scan.metadata)
+        source, _ = convert(
+            scan.path,
+            folder,
+            series=scan.series,
+            metadata=scan.metadata,
+            allow_missing_files=settings.allow_missing_files,
+        )
         return subject_report(
             derivative.with_name(derivative.name + ".html"),
             scan=source,

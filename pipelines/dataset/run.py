@@ -23,7 +23,7 @@ from brgm_med.pipelines.workflow import engines
 from brgm_med.pipelines.workflow.refusals import write_refusal
 from brgm_med.pipelines.workflow.write_back import note
 from brgm_med.priors.bundle import load
-from brgm_med.staging import NEW, private_folders, settle_below
+from brgm_med.staging import NEW, private_folders, scratch_beside, settle_below
 
 if TYPE_CHECKING:
     from nipype import Workflow
@@ -57,6 +57,7 @@ def run(
     if work.is_symlink():
         raise CannotWriteError(f"{work}: is a link, and the folder that it names would become private; name that")
     work = work.resolve()
+    scratch_beside(out)
     check_places(root, out, work)
     scans = find(root, settings, selection, without=(out, work))
     skipped = [scan.path.relative_to(root) for scan in scans if scan.skipped]
@@ -164,6 +165,7 @@ def graph(scans: Sequence[Scan], settings: Settings, level: Level, out: Path) ->
             prior=settings.prior,
             train={"kimg": settings.kimg, "seed": settings.seed} if level == "group" else None,
             threads=settings.threads,
+            allow_missing_files=settings.allow_missing_files,
         )
     study = Workflow(name="brgm_med")
     for group, members in groups.items():
@@ -174,6 +176,7 @@ def graph(scans: Sequence[Scan], settings: Settings, level: Level, out: Path) ->
             steps=settings.steps,
             seed=settings.seed,
             threads=settings.threads,
+            allow_missing_files=settings.allow_missing_files,
             dicom=any(not m.path.name.endswith((".nii", ".nii.gz")) for m in members),
             name=node_name(group),
         )

@@ -14,7 +14,8 @@ Level = Literal["participant", "group"]
 
 @dataclass(frozen=True)
 class Settings:
-    """The work on every scan. Equal settings give equal derivatives, whichever engine runs them."""
+    """The work on every scan. Equal settings give equal derivatives, whichever engine runs them. `allow_missing_files`:
+    of DICOM, see `dicom.series.the_series`."""
 
     task: Task = "sr"
     prior: str = AUTO
@@ -22,6 +23,7 @@ class Settings:
     seed: int = 0
     threads: int = 1
     kimg: float = 100.0
+    allow_missing_files: bool = False
 
     @property
     def own(self) -> bool:
