@@ -109,6 +109,10 @@ def test_places_and_names(tmp_path: Path) -> None:
     assert node_name("sub-01") == "sub_01"
     assert node_name("a/Müller").startswith("scan_")
     assert node_name("a/Müller") != node_name("a/Miller")
+    assert node_name("sub-01/anat/sub-01_acq-b_desc-sr_T1w") == "sub_01_acq_b_desc_sr_T1w"
+    others = ("sub-01_a_sr", "sub-01-a_sr", "sub-01_a-b-c_T1w", "x/sub-01_T1w", "sub-01_acq-b+c_T1w", f"sub-{'1' * 99}")
+    assert len({node_name(name) for name in others}) == len(others)
+    assert all(node_name(name).startswith("scan_") for name in others)
 
 
 def test_engines_are_chosen_by_their_names(tmp_path: Path) -> None:
