@@ -270,7 +270,7 @@ def find_plain(
     files = [p for p in visible_files(root) if p.name.endswith(endings("volume")) and not p.is_dir() and visible(p)]
     folders = (p for p in root.iterdir() if not is_hidden(p.name) and (p.is_dir() or is_zip(p)) and visible(p))
     others = sorted(p for p in folders if is_volume(p))
-    say_identical([p for p in files if p.is_file()] + others)
+    say_identical([p for p in files if p.is_file()])
     masks: dict[Path, list[Path]] = {}
     for file in [*files, *others]:
         if mask_pattern is None:

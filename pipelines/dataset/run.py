@@ -21,6 +21,7 @@ from brgm_med.pipelines.dataset.citation import cite
 from brgm_med.pipelines.dataset.outcomes import outcome_of, renew_report
 from brgm_med.pipelines.dataset.remembered import inputs_of, is_done, outputs_of, prior_of, remember
 from brgm_med.pipelines.dataset.settings import Level, Selection, Settings
+from brgm_med.pipelines.reading import say_identical
 from brgm_med.pipelines.report import study_report
 from brgm_med.pipelines.workflow import engines
 from brgm_med.pipelines.workflow.refusals import write_refusal
@@ -179,6 +180,7 @@ def work_on_each(
             pending[name] = partial(work_on, members, settings, out, work, record, inputs, stop)
     if not pending:
         return []
+    say_identical([scan.path for scan in scans if not is_nifti(scan.path)])
     from brgm_med.pipelines.workflow import jobs
 
     steps = ("preprocess",) if settings.task == "train" else ("reconstruct", "report")
@@ -228,13 +230,18 @@ def graph(scans: Sequence[Scan], settings: Settings, out: Path, train: bool = Fa
             task=settings.task,
             steps=settings.steps,
             seed=settings.seed,
-            dicom=not scan.path.name.endswith((".nii", ".nii.gz")),
+            dicom=not is_nifti(scan.path),
             name=node_name(scan.destination),
             **options,
         )
         one.get_node("inputnode").inputs.trait_set(**lists_of([scan]))
         study.add_nodes([one])
     return study
+
+
+def is_nifti(path: Path) -> bool:
+    """True by its name; what else a study holds is DICOM."""
+    return path.name.endswith((".nii", ".nii.gz"))
 
 
 def node_name(name: str) -> str:
