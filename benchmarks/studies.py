@@ -3,8 +3,8 @@
     python benchmarks/studies.py 100 400 1600 --nprocs 2
 
 Every scan is refused when it is read, so that nearly all of the time is what `brgm-med run` adds to the work on scans.
-The second run finds the same study finished. CPU seconds and the peak of memory are the parent's, from /proc; those of
-its workers are not in them.
+The second run finds the same study finished. CPU seconds are those of the parent and of all its processes together, as
+sampled while they run; the peak of memory is the parent's.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ import psutil
 
 @dataclass(frozen=True)
 class Run:
-    """A run of a study: its wall time and the parent's CPU time, seconds; its peak of memory, MiB; lines of its log."""
+    """A run of a study: its wall time, the CPU time of the parent and of all processes, seconds; the parent's peak of
+    memory, MiB; lines of the log."""
 
     wall: float
     cpu: float
+    every: float
     peak: float
     lines: int
 
@@ -50,23 +52,24 @@ def run(root: Path, out: Path, nprocs: int) -> Run:
     command = [sys.executable, "-m", "brgm_med", "run", root, out, "participant", "--nprocs", nprocs]
     log = out.with_name(f"{out.name}.log")
     begun = time.monotonic()
-    cpu = peak = 0.0
+    peak, cpu = 0.0, dict[int, float]()
     with log.open("w") as stream:
         child = subprocess.Popen(list(map(str, command)), stdout=stream, stderr=stream)
         parent = psutil.Process(child.pid)
         while child.poll() is None:
             try:
-                times = parent.cpu_times()
+                for one in (parent, *parent.children(recursive=True)):
+                    cpu[one.pid] = sum(one.cpu_times()[:2])
                 status = Path(f"/proc/{child.pid}/status").read_text()
-                cpu, peak = times.user + times.system, float(status.split("VmHWM:")[1].split()[0]) / 1024
-            except (psutil.Error, OSError, IndexError):  # it has just ended
-                break
-            time.sleep(0.02)
+                peak = float(status.split("VmHWM:")[1].split()[0]) / 1024
+            except (psutil.Error, OSError, IndexError):  # one of them has just ended
+                pass
+            time.sleep(0.1)
         child.wait()
     wall, lines = time.monotonic() - begun, log.read_text().splitlines()
     if child.returncode != 1 or "scans done" not in lines[-1]:
         raise SystemExit(f"{log}: the study ended otherwise (exit code {child.returncode})")
-    return Run(wall, cpu, peak, len(lines))
+    return Run(wall, cpu[child.pid], sum(cpu.values()), peak, len(lines))
 
 
 def main() -> None:
@@ -74,14 +77,15 @@ def main() -> None:
     parser.add_argument("counts", type=int, nargs="+", metavar="N", help="numbers of scans")
     parser.add_argument("--nprocs", type=int, default=2)
     options = parser.parse_args()
-    print("| scans | run | wall (s) | a scan (s) | parent's CPU (s) | parent's peak (MiB) | log lines |")
-    print("|---|---|---|---|---|---|---|")
+    print("| scans | run | wall (s) | a scan (s) | CPU (s) | parent's CPU (s) | parent's peak (MiB) | log lines |")
+    print("|---|---|---|---|---|---|---|---|")
     for count in options.counts:
         with tempfile.TemporaryDirectory() as folder:
             root = study(Path(folder) / "bids", count)
             for which in ("first", "second"):
                 one = run(root, Path(folder) / "out", options.nprocs)
-                numbers = f"{one.wall:.1f} | {one.wall / count:.3f} | {one.cpu:.1f} | {one.peak:.0f} | {one.lines}"
+                seconds = f"{one.wall:.1f} | {one.wall / count:.3f} | {one.every:.1f} | {one.cpu:.1f}"
+                numbers = f"{seconds} | {one.peak:.0f} | {one.lines}"
                 print(f"| {count} | {which} | {numbers} |", flush=True)
 
 

@@ -6,7 +6,9 @@ jobs, one a scan and `CHUNK` at a time, and a worker keeps what it has loaded.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, SimpleInterface, trai
 from brgm_med.errors import BrgmError
 from brgm_med.pipelines.workflow import engines
 from brgm_med.processes import die_with_parent
+
+engines.quiet()  # in a worker too, which imports this module before its first node
 
 Job = Callable[[], list[str]]
 """Work that gives the names of nodes that crashed. To be sent to other processes it must be one that pickle knows."""
@@ -69,10 +73,22 @@ def run(
         graph = Workflow(name="jobs")
         for name, job in chunk.items():
             graph.add_nodes([Node(RunJob(job=job), name=name, n_procs=n_procs, mem_gb=mem_gb)])
-        crashed += engines.run(graph, work, chosen, stop_on_first_crash=stop_on_first_crash, report=report)
+        with frozen():
+            crashed += engines.run(graph, work, chosen, stop_on_first_crash=stop_on_first_crash, report=report)
         if crashed and stop_on_first_crash:
             break
     return crashed
+
+
+@contextmanager
+def frozen() -> Iterator[None]:
+    """All that is loaded is no garbage: Nipype collects that before it sends jobs, which takes longer than a job."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def chunks(jobs: Mapping[str, Job], size: int) -> Iterator[dict[str, Job]]:
