@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from brgm_med.errors import InputRefusedError
-from brgm_med.pipelines.dataset.bids import Scan
+from brgm_med.pipelines.dataset.scan import Scan
 from brgm_med.pipelines.dataset.settings import Settings
 from brgm_med.pipelines.report import Outcome, subject_report
 from brgm_med.pipelines.results.nifti import measured_beside

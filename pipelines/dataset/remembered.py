@@ -12,7 +12,7 @@ from pathlib import Path
 
 from brgm_med._version import __version__
 from brgm_med.files import write_json
-from brgm_med.pipelines.dataset.bids import Scan
+from brgm_med.pipelines.dataset.scan import Scan
 from brgm_med.pipelines.dataset.settings import Settings
 from brgm_med.pipelines.workflow.refusals import ENDING
 from brgm_med.pipelines.workflow.write_back import FILES, POSE, SERIES, log_of

@@ -39,7 +39,7 @@ class Settings:
 @dataclass(frozen=True)
 class Selection:
     """The scans of a study. `labels`: only these subjects of BIDS (empty: all). `series`: which DICOM series, where a
-    folder of the plain layout holds several. `mask_pattern`: see `bids.masks_of` and `bids.find_plain`. `suffixes`: of
+    folder of the plain layout holds several. `mask_pattern`: see `bids.masks_of` and `plain.find_plain`. `suffixes`: of
     BIDS, such as T2w (empty: those that the prior knows)."""
 
     labels: Sequence[str] = ()

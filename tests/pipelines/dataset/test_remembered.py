@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from brgm_med.pipelines.cli import main
-from brgm_med.pipelines.dataset.bids import Scan
 from brgm_med.pipelines.dataset.remembered import inputs_of, is_done, outputs_of, remember
+from brgm_med.pipelines.dataset.scan import Scan
 from brgm_med.pipelines.dataset.settings import Settings
 from brgm_med.pipelines.workflow import engines
 from tests.mr_series import blob, mr_series

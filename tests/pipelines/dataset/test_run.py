@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from brgm_med.errors import CannotWriteError, UsageError
-from brgm_med.pipelines.dataset.run import check_places, node_name
+from brgm_med.pipelines.dataset.run import check_places
+from brgm_med.pipelines.dataset.work import node_name
 from brgm_med.pipelines.workflow import engines
 from brgm_med.transforms.formats.affine import RAS_LPS
 from tests.house import ROOT
