@@ -12,12 +12,12 @@ from brgm_med.errors import InputRefusedError
 from brgm_med.pipelines.console import WITHHELD, say
 from brgm_med.transforms.formats import for_reading, stem
 from brgm_med.transforms.formats.beside import metadata_beside, sidecar_of
-from brgm_med.transforms.formats.dicom.archive import is_zip
 from brgm_med.transforms.formats.dicom.content import same_pixels
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 from brgm_med.transforms.formats.dicom.passed import said
 from brgm_med.transforms.formats.dicom.stack import one_patient
 from brgm_med.transforms.formats.visible import identical
+from brgm_med.transforms.formats.zipped import is_zip
 
 if TYPE_CHECKING:
     from brgm_med.pipelines.reconstruct.measurement import Scan

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from brgm_med.errors import InputRefusedError, refuse
 from brgm_med.staging import clear_scratch
-from brgm_med.transforms.formats.dicom.archive import files_in, is_zip
+from brgm_med.transforms.formats.dicom.archive import files_in
 from brgm_med.transforms.formats.dicom.file import PIXELS, check_not_deflated, strict
+from brgm_med.transforms.formats.zipped import is_zip
 
 
 def pixel_digest(path: Path) -> str:
