@@ -11,10 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 TISSUE = 0.15
-"""Tissue is brighter than this part of the range from the 1st to the 99th percentile."""
+"""Tissue is brighter than this part of the range from no signal to the 99th percentile."""
 
 FEWEST_PIXELS = 150
 """Fewest pixels of tissue, or of air, that tell about a slice."""
+
+AREA = 0.5
+"""Slices are judged where both neighbours share this part of the largest area of tissue: at its ends a head changes."""
 
 FEWEST_SLICES = 8
 """Fewest slices with two neighbours, in which one is typical or not."""
@@ -22,13 +25,13 @@ FEWEST_SLICES = 8
 BEYOND = 6.0
 """Robust standard deviations from which a slice is an outlier, beside the floors below."""
 
-GAIN, SHIFT = 0.08, 0.7
+GAIN, SHIFT = 0.08, 0.55
 """Least outlying gain of a slice, as a log ratio, and shift, in pixels. Chosen on validation heads."""
 
 STRIPES = 0.02
 """Least gain of every second slice that is named."""
 
-GHOST = 0.04
+GHOST = 0.06
 """Least strength of a ghost, relative to the object, that is named. Chosen on validation heads."""
 
 REPLICAS = (2, 3)
@@ -109,13 +112,15 @@ def neighbours(values: Tensor, axis: int) -> Neighbours:
     """
     planes, tissue = _planes(values, axis)
     count = len(planes)
+    shared = ((planes[2:] > tissue) & (planes[:-2] > tissue)).flatten(1).sum(1)
+    fewest = max(FEWEST_PIXELS, AREA * float(shared.max())) if count > 2 and min(planes.shape[1:]) > 2 else math.inf
     gain, residual = torch.full((2, count), math.nan, dtype=torch.float64)
     shift = torch.full((count, 2), math.nan, dtype=torch.float64)
     for k in range(1, count - 1):
         plane, between = planes[k], (planes[k - 1] + planes[k + 1]) / 2
-        bright = (planes[k - 1] > tissue) & (planes[k + 1] > tissue)
-        if int(bright.sum()) < FEWEST_PIXELS:
+        if float(shared[k - 1]) < fewest:
             continue
+        bright = (planes[k - 1] > tissue) & (planes[k + 1] > tissue)
         ratio = plane[bright].clamp(min=0.02 * tissue) / between[bright]
         gain[k] = ratio.log().median()
         level = float(gain[k].exp())
@@ -137,7 +142,7 @@ def ghosts(values: Tensor, axis: int) -> list[Ghost]:
     """
     planes, tissue = _planes(values, axis)
     body = F.max_pool2d((planes > tissue).float()[:, None], 9, 1, 4)[:, 0] > 0
-    found = []
+    replicas = []
     for direction in (0, 1):
         size = planes.shape[1 + direction]
         for part in REPLICAS:
@@ -152,8 +157,8 @@ def ghosts(values: Tensor, axis: int) -> list[Ghost]:
                 strengths[k] = excess / copy[bright].median()
             slices = (strengths > GHOST).nonzero()[:, 0]
             if len(slices) >= max(3, len(planes) // 10):
-                found.append(Ghost(direction, part, float(strengths[slices].mean()), tuple(slices.tolist())))
-    return found
+                replicas.append(Ghost(direction, part, float(strengths[slices].mean()), tuple(slices.tolist())))
+    return replicas
 
 
 def autocorrelation(residual: Tensor, inside: Tensor) -> float:
@@ -169,12 +174,18 @@ def autocorrelation(residual: Tensor, inside: Tensor) -> float:
     return products / squares if squares else 0.0
 
 
-def _planes(values: Tensor, axis: int) -> tuple[Tensor, float]:
-    """Planes [S, U, V] float64 of a scan, air at 0, and the least brightness of tissue there."""
-    planes = values.movedim(axis, 0).double()
-    sample = planes.flatten()[:: max(1, planes.numel() // 1_000_000)]
+def range_of(values: Tensor) -> tuple[float, float]:
+    """Intensity of no signal, and of the brightest tissue: 0 and the 99th percentile of a scan's values; of a scan with
+    values well below 0, the 1st percentile instead of 0."""
+    sample = values.flatten()[:: max(1, values.numel() // 1_000_000)].double()
     low, high = torch.quantile(sample, torch.tensor([0.01, 0.99], dtype=torch.float64)).tolist()
-    return planes - low, max(TISSUE * (high - low), 1e-300)
+    return min(low, 0.0), high
+
+
+def _planes(values: Tensor, axis: int) -> tuple[Tensor, float]:
+    """Planes [S, U, V] float64 of a scan, no signal at 0, and the least brightness of tissue there."""
+    low, high = range_of(values)
+    return values.movedim(axis, 0).double() - low, max(TISSUE * (high - low), 1e-300)
 
 
 def _smooth(plane: Tensor) -> Tensor:

@@ -38,6 +38,9 @@ WIDTHS = tuple(np.geomspace(0.25, 2.2, 23))
 IDENTIFIED = {"box": 0.14, "trapezoid": 0.14, "gaussian": 0.2}
 """A width is identified up to this relative standard deviation: on validation heads none such was off by over 20 %."""
 
+MISFIT = 20.0
+"""Largest Mahalanobis distance, squared, at the best width: beyond it the spectra agree at none (chi-squared, 99 %)."""
+
 LINES = 4_000
 """Lines of pixels along each axis that spectra are the mean of, about."""
 
@@ -45,18 +48,19 @@ LINES = 4_000
 @dataclass(frozen=True)
 class SliceWidth:
     """Full width at half maximum (mm) of a slice profile of that `profile`: the most probable one, `interval` of 95 %,
-    `wide` of 99.7 %, and whether it is `identified`."""
+    `wide` of 99.7 %, and whether it is `identified`. `inside`: it is no end of the candidates."""
 
     width: float
     interval: tuple[float, float]
     wide: tuple[float, float]
     identified: bool
     profile: Profile
+    inside: bool = True
 
     def contradicts(self, stated: float) -> bool:
         """True where a stated width (mm) lies outside the interval of 99.7 % and is off by more than 15 %."""
         low, high = self.wide
-        return not low <= stated <= high and abs(stated / self.width - 1) > 0.15
+        return self.inside and not low <= stated <= high and abs(stated / self.width - 1) > 0.15
 
 
 def slice_width(values: Tensor, axis: int, spacing: Sequence[float], profile: Profile = "box") -> SliceWidth | None:
@@ -65,7 +69,8 @@ def slice_width(values: Tensor, axis: int, spacing: Sequence[float], profile: Pr
     `axis`: of the slices, `spacing`: mm. For each candidate width, an in-plane axis is made thick by it; sampled alike
     along both, the image would have equal spectra along both, were the anatomy alike. By how much it is not was
     measured on heads, which gives the uncertainty. The shape of the profile is not told by this, nor the position of
-    the slices. None where slices are no thicker than pixels, or too few, or constant, so that nothing is told.
+    the slices. None where slices are no thicker than pixels, or too few, or constant, and where the spectra agree at
+    no width: nothing is told.
 
     A width below two pixels of the planes is not seen as it is. In-plane pixels count as sharp: through-plane blur is
     measured relative to theirs.
@@ -84,7 +89,7 @@ def slice_width(values: Tensor, axis: int, spacing: Sequence[float], profile: Pr
     return _posterior(ratios, spacing[axis], profile)
 
 
-def _posterior(ratios: NDArray[np.float64], spacing: float, profile: Profile) -> SliceWidth:
+def _posterior(ratios: NDArray[np.float64], spacing: float, profile: Profile) -> SliceWidth | None:
     """Of log ratios [widths, frequencies], whose covariance at the true width is that of anatomy."""
     frequencies = FREQUENCIES.numpy()
     u = (frequencies - frequencies.mean()) / (frequencies.max() - frequencies.mean())
@@ -93,11 +98,14 @@ def _posterior(ratios: NDArray[np.float64], spacing: float, profile: Profile) ->
     widths = np.linspace(WIDTHS[0], WIDTHS[-1], 400)
     between = CubicSpline(WIDTHS, ratios)(widths)
     log = -0.5 * np.einsum("wi,ij,wj->w", between, precision, between)
+    if -2 * log.max() > MISFIT:
+        return None
     mass = np.exp(log - log.max()).cumsum()
     low3, low, high, high3 = np.interp([0.00135, 0.025, 0.975, 0.99865], mass / mass[-1], widths) * spacing
     width = float(widths[log.argmax()]) * spacing
-    identified = bool((high - low) / 4 / width <= IDENTIFIED[profile]) and width < 0.98 * WIDTHS[-1] * spacing
-    return SliceWidth(width, (float(low), float(high)), (float(low3), float(high3)), identified, profile)
+    inside = 0 < int(log.argmax()) < len(log) - 1
+    identified = inside and bool((high - low) / 4 / width <= IDENTIFIED[profile])
+    return SliceWidth(width, (float(low), float(high)), (float(low3), float(high3)), identified, profile, inside)
 
 
 @dataclass(frozen=True, eq=False)

@@ -48,6 +48,9 @@ angle = kind("angle", float, lambda value: abs(value) <= 180)
 noise = kind(
     "noise level", lambda text: None if text == "auto" else float(text), lambda v: v is None or 0 <= v < INFINITY
 )
+thickness = kind(
+    "thickness", lambda text: text if text == "estimate" else float(text), lambda v: v == "estimate" or 0 < v < INFINITY
+)
 selection = kind("range", _bounds)
 """ "135:150" -> (135, 150), as Python counts; "135:" -> (135, None)."""
 named = kind("NAME=DIR", _pair)
@@ -89,10 +92,15 @@ def dicom_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep-private", action="store_true", help="keep the private elements of DICOM input")
 
 
-def acquisition_arguments(parser: argparse.ArgumentParser) -> None:
+def acquisition_arguments(parser: argparse.ArgumentParser, estimate: bool = False) -> None:
+    """`estimate`: the slice thickness may also be estimated."""
     parser.add_argument("--dtype", choices=("float32", "source"), default="float32", help="voxel type of the output")
+    text = "full width (Gaussian: at half maximum)" + ("; estimate: as the scan looks" if estimate else "")
     parser.add_argument(
-        "--slice-thickness", type=positive_float, metavar="MM", help="full width (Gaussian: at half maximum)"
+        "--slice-thickness",
+        type=thickness if estimate else positive_float,
+        metavar="MM|estimate" if estimate else "MM",
+        help=text,
     )
     parser.add_argument("--profile", choices=("box", "gaussian", "trapezoid"), help="slice profile (default: box)")
     parser.add_argument("--gap", type=float, metavar="MM", help="gap between slices")

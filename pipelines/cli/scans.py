@@ -27,7 +27,7 @@ from brgm_med.priors import population
 
 ONLY_VOLUMES = (
     *("like", "series", "slice_thickness", "profile", "gap", "slice_axis", "spacing", "noise"),
-    *("dtype", "affine", "perceptual", "lpips_weights", "same_world", "max_memory", "allow_missing_files"),
+    *("dtype", "affine", "perceptual", "lpips_weights", "same_world", "max_memory", "allow_missing_files", "even_odd"),
 )
 """Options of `sr` that pictures have not."""
 EVERY = ("prior", "force", "steps", "seed", "device", "threads", "certificate")
@@ -37,7 +37,7 @@ EVERY = ("prior", "force", "steps", "seed", "device", "threads", "certificate")
 def sr(parser: argparse.ArgumentParser) -> Handler:
     """Super-resolve a scan (or a picture): thick slices in, voxels as fine as its planes' out."""
     scan_arguments(parser, several=True)
-    acquisition_arguments(parser)
+    acquisition_arguments(parser, estimate=True)
     reconstruction_arguments(parser, auto=True)
     dicom_arguments(parser)
     text = "slices lie along it (default: as DICOM or the JSON file say, else the coarsest)"
@@ -45,6 +45,8 @@ def sr(parser: argparse.ArgumentParser) -> Handler:
     parser.add_argument("--spacing", type=positive_float, metavar="MM", help="of the result (default: the finest)")
     text = "standard deviation of the scan's noise, in its units (default: auto, from the scan); 0 keeps every value"
     parser.add_argument("--noise", type=noise, metavar="auto|SD|0", help=text)
+    text = "bring every second slice to the level of the others where they are clearly brighter or darker"
+    parser.add_argument("--even-odd", choices=("correct",), help=text)
     parser.add_argument(
         "--factor", type=positive_int, metavar="N", help="of a picture (default: up to the prior's size)"
     )
@@ -66,7 +68,7 @@ def _sr(a: argparse.Namespace) -> None:
         return
     if a.factor is not None:
         raise UsageError(f"--factor: is for pictures; {a.scan} is a volume, whose spacing says it")
-    scan = ("affine", "series", "profile", "gap", "slice_axis", "noise", "same_world")
+    scan = ("affine", "series", "profile", "gap", "slice_axis", "noise", "same_world", "even_odd")
     volume = options(a, *EVERY, *scan, "spacing", "dtype", "like", "max_memory", "allow_missing_files")
     features = options(a, "perceptual", "lpips_weights")
     super_resolve(scans, a.out, thickness=a.slice_thickness, choices=_choices(a), **volume, **features)

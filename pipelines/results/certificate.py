@@ -29,7 +29,7 @@ DERIVED = {
 
 PUBLIC = (
     *("software", "prior", "population_prior", "acquisition", "parameters", "registration", "noise", "coverage"),
-    *("explained_by_the_scans", "hole"),
+    *("slices", "explained_by_the_scans", "hole"),
 )
 """Entries that the images themselves may carry: nothing of files or of persons."""
 
@@ -51,13 +51,15 @@ NAMES = {
     "registration": "correlation scale template_to_scan refined not_identified",
     "noise": "deviation kind",
     "coverage": "voxels_with_prior slice_axis interpolated_slices",
+    "slices": "axis spacing_mm thickness_mm estimated_mm interval_95_mm profile even_odd_gain even_odd_deviation "
+    "even_odd_corrected not_identified other_brightness moved ghosts",
     "explained_by_the_scans": "mean standard_error_of_a_voxel",
     "hole": "voxels inferred_by_the_prior interpolated_from_its_rim clipped_to_the_voxel_type pixels "
     "values_clipped_to_the_bits weight_of_the_prior why texture_of_the_scan_finer_than_mm",
     **dict.fromkeys(INPUTS, "affine dicom_files acquisition known resampled"),
     **dict.fromkeys(("result", "measured_map"), "file sha256 dicom_files"),
     "consistency": "relative_residual max_abs_residual samples samples_inside bound within_bound residual_rms "
-    "noise_deviation clipped_to_the_bits further_scans",
+    "noise_deviation residual_autocorrelation clipped_to_the_bits further_scans",
     "outside_the_hole": "voxels values changed lossy_format",
 }
 """Names inside an entry that go where the entry goes; all of an entry that is not listed here."""
@@ -72,6 +74,7 @@ class Certificate:
     likewise of the one that stands beside the scan's own ("self"). `acquisition`: as in a scan's JSON file, with
     `Origin` and `Stated`.
     `parameters`: of the search, seed and device included. `noise`: standard deviation and kind, for each scan.
+    `slices`: for each scan whose slices were examined, what they say (see `transforms.examine`).
     `explained_by_the_scans`: the measured fraction of the prior's variance. `hole`: counts of its voxels or pixels,
     of a volume also the prior's weight, the reason for it, and the scale of the texture that was added.
     `source`, `further_scans`, `mask`, `result`, `measured_map`: records of files (see `records`). `consistency`:
@@ -87,6 +90,7 @@ class Certificate:
     registration: Entry | None = None
     noise: list[Entry] | None = None
     coverage: Entry | None = None
+    slices: list[Entry] | None = None
     explained_by_the_scans: Entry | None = None
     hole: Entry | None = None
     source: Entry | None = None

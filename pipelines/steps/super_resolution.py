@@ -9,7 +9,7 @@ from typing import Literal
 
 from brgm_med.errors import UsageError
 from brgm_med.pipelines.console import progress, say
-from brgm_med.pipelines.reading import Flags, Profile, called, check_together, doubtful, read_scan
+from brgm_med.pipelines.reading import Flags, Profile, Thickness, called, check_together, doubtful, read_scan
 from brgm_med.pipelines.reconstruct.compute import Network, computed_by, perceptual_features, set_up
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.dicom import SeriesTarget
@@ -34,7 +34,7 @@ def super_resolve(
     device: str = "auto",
     threads: int | None = None,
     certificate: Path | None = None,
-    thickness: float | None = None,
+    thickness: Thickness | None = None,
     profile: Profile | None = None,
     gap: float | None = None,
     slice_axis: str | None = None,
@@ -46,6 +46,7 @@ def super_resolve(
     max_memory: float | None = None,
     choices: Choices = NO_CHOICES,
     allow_missing_files: bool = False,
+    even_odd: Literal["correct"] | None = None,
 ) -> Path:
     """Super-resolve the scan at `scan` into `out` (default: its name + `_brgm` beside it); returns `out`.
 
@@ -53,7 +54,9 @@ def super_resolve(
     reconstructs alone; "auto", the scan's own, and beside it the shipped population prior where it knows such scans.
     `scan` is NIfTI, or DICOM, of which `series` chooses one of several volumes (see `dicom.series.the_series`). Several
     scans of one head, in one world, give one result, which has the axes, the units and the format of the first;
-    `series` then is one for each. `thickness`, `profile`, `gap` and `slice_axis` (R, A, S) describe them all. DICOM of
+    `series` then is one for each. `thickness`, `profile`, `gap` and `slice_axis` (R, A, S) describe them all; with
+    "estimate" each scan's slices are as thick as they look. `even_odd` "correct" brings every second slice to the level
+    of the others: the result then keeps the corrected values. DICOM of
     several patients is refused, and of several frames of reference unless `same_world`. `spacing`: of the result, mm,
     by default the finest of the scans and the prior. `noise`: its standard deviation in the scans' units; None:
     estimated from the scan itself. `max_memory`: GB, above which it is refused; None: most of what is free. For `out`,
@@ -70,7 +73,7 @@ def super_resolve(
         raise UsageError(f"{len(paths)} scans, but {len(named)} series; name one for each scan, in their order")
     sources = zip(paths, named if like is None else [None] * len(paths), strict=True)
     flags = Flags(thickness, gap, profile, slice_axis)
-    files = [read_scan(p, s, affine, flags, choices, noise, allow_missing_files) for p, s in sources]
+    files = [read_scan(p, s, affine, flags, choices, noise, allow_missing_files, even_odd) for p, s in sources]
     header, grid = files[0].header, files[0].scan.grid
     further = [file.header for file in files[1:]]
     target = target_of(
