@@ -151,11 +151,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     sections = {
-        "Widths of simulated slices": widths(options.data, options.which),
-        "Slices that do not fit": checks(options.data, options.which),
+        f"Widths of simulated slices ({options.which} heads)": widths(options.data, options.which),
+        f"Slices that do not fit ({options.which} heads)": checks(options.data, options.which),
         "Real scans": real(options.data),
     }
-    text = "\n".join(f"## {title} ({options.which} heads)\n\n" + "\n".join(of) + "\n" for title, of in sections.items())
+    text = "\n".join(f"## {title}\n\n" + "\n".join(of) + "\n" for title, of in sections.items())
     if options.out is None:
         print(text)
     else:
