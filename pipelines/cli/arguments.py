@@ -74,10 +74,14 @@ def scan_arguments(parser: argparse.ArgumentParser, several: bool = False) -> No
     action = "append" if several else "store"
     parser.add_argument("--in", dest="scan", type=scan_path, action=action, required=True, metavar="SCAN", help=text)
     parser.add_argument("--series", action=action, metavar="UID|NUMBER", help=which)
-    text = "read a folder of DICOM although files beside the slices are empty, no DICOM, or not there"
-    parser.add_argument("--allow-missing-files", action="store_true", help=text)
+    missing_files_argument(parser)
     parser.add_argument("--affine", choices=("sform", "qform"), default="auto", help="which one to believe")
     parser.add_argument("--force", action="store_true", help="overwrite existing outputs")
+
+
+def missing_files_argument(parser: argparse.ArgumentParser) -> None:
+    text = "read a folder of DICOM although files beside the slices are empty, no DICOM, or not there"
+    parser.add_argument("--allow-missing-files", action="store_true", help=text)
 
 
 def dicom_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,11 +12,11 @@ from typing import TypeVar
 from brgm_med.errors import UsageError
 from brgm_med.files import check_apart, check_output, write_json
 from brgm_med.pipelines.console import say
-from brgm_med.pipelines.reading import sidecar_of
 from brgm_med.pipelines.results.certificate import Certificate, Entry, Task
 from brgm_med.pipelines.results.records import file_record
 from brgm_med.pipelines.results.target import Destination
 from brgm_med.transforms.formats import stem
+from brgm_med.transforms.formats.beside import sidecar_of
 from brgm_med.transforms.formats.dicom.derived import Derivation
 
 Image = TypeVar("Image")
