@@ -35,8 +35,9 @@ def withhold(paths: Iterable[Path] = ()) -> None:
     _withheld[:] = sorted(names - {"", ".", "/"}, key=len, reverse=True)
 
 
-def shown(text: object) -> str:
-    """A text with names of files or words of others in it, as it may be printed: one line, not long, harmless.
+def shown(text: object, longest: int | None = LONGEST) -> str:
+    """A text with names of files or words of others in it, as it may be printed: one line, of `longest` characters or a
+    few more, harmless.
 
     Control characters, and what no encoding has, are escaped; names that are withheld are withheld.
     """
@@ -44,9 +45,10 @@ def shown(text: object) -> str:
     for name in (name for name in _withheld if name in line):
         line = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", WITHHELD, line)
     line = " ".join(line.split())
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
-    if len(line) > LONGEST:
-        line = f"{line[: LONGEST * 3 // 4]} [...] {line[-LONGEST // 5 :]}"
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
+    if longest is not None and len(line) > longest:
+        line = f"{line[: longest * 3 // 4]} [...] {line[-longest // 5 :]}"
     return line
 
 

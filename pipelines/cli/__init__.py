@@ -22,7 +22,7 @@ from brgm_med.pipelines.console import say, withhold
 from brgm_med.staging import clear_scratch
 
 COMMANDS = (
-    *(scans.sr, scans.inpaint, scans.degrade, scans.series, priors.train),
+    *(scans.sr, scans.inpaint, scans.report, scans.degrade, scans.series, priors.train),
     *(studies.run, studies.evaluate, studies.study, priors.prior, scans.send, priors.doctor),
 )
 

@@ -123,3 +123,8 @@ def reconstruction_arguments(parser: argparse.ArgumentParser, auto: bool = False
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     text = "results repeat to the last bit for equal numbers of them"
     parser.add_argument("--threads", type=positive_int, metavar="N", help=text)
+
+
+def report_argument(parser: argparse.ArgumentParser) -> None:
+    text = "write no page that shows the result (of a volume: its name and _report.html)"
+    parser.add_argument("--no-report", action="store_true", help=text)

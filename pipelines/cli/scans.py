@@ -20,9 +20,11 @@ from brgm_med.pipelines.cli.arguments import (
     positive_float,
     positive_int,
     reconstruction_arguments,
+    report_argument,
     scan_arguments,
     scan_path,
 )
+from brgm_med.pipelines.console import say
 from brgm_med.priors import population
 
 ONLY_VOLUMES = (
@@ -54,10 +56,12 @@ def sr(parser: argparse.ArgumentParser) -> Handler:
     parser.add_argument("--max-memory", type=positive_float, metavar="GB", help=text)
     parser.add_argument("--perceptual", choices=("discriminator", "alex", "vgg", "none"), default="none")
     parser.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet or VGG16 weights, for offline use")
+    report_argument(parser)
     return _sr
 
 
 def _sr(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.report import subject_report
     from brgm_med.pipelines.steps import super_resolve
     from brgm_med.pipelines.steps.pictures import super_resolve_picture
 
@@ -69,7 +73,8 @@ def _sr(a: argparse.Namespace) -> None:
     scan = ("affine", "series", "profile", "gap", "slice_axis", "noise", "same_world")
     volume = options(a, *EVERY, *scan, "spacing", "dtype", "like", "max_memory", "allow_missing_files")
     features = options(a, "perceptual", "lpips_weights")
-    super_resolve(scans, a.out, thickness=a.slice_thickness, choices=_choices(a), **volume, **features)
+    page = None if a.no_report else subject_report
+    super_resolve(scans, a.out, thickness=a.slice_thickness, choices=_choices(a), report=page, **volume, **features)
 
 
 def inpaint(parser: argparse.ArgumentParser) -> Handler:
@@ -84,10 +89,12 @@ def inpaint(parser: argparse.ArgumentParser) -> Handler:
     parser.add_argument("--mask-known", action="store_true", help="voxels of the mask that are 0 are unknown instead")
     reconstruction_arguments(parser)
     dicom_arguments(parser)
+    report_argument(parser)
     return _inpaint
 
 
 def _inpaint(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.report import subject_report
     from brgm_med.pipelines.steps.inpaint import inpaint
     from brgm_med.pipelines.steps.picture_folder import mask_of
     from brgm_med.pipelines.steps.pictures import inpaint_picture
@@ -98,7 +105,29 @@ def _inpaint(a: argparse.Namespace) -> None:
     if _on_pictures(a, ("like", "affine", "series", "allow_missing_files"), one):
         return
     volume = options(a, *EVERY, "mask_known", "affine", "series", "like", "allow_missing_files")
-    inpaint(a.scan, a.mask, a.out, choices=_choices(a), **volume)
+    inpaint(a.scan, a.mask, a.out, choices=_choices(a), report=None if a.no_report else subject_report, **volume)
+
+
+def report(parser: argparse.ArgumentParser) -> Handler:
+    """Write the page that shows a result and says what its certificate does: before and after, what was measured."""
+    parser.add_argument(
+        "result", type=Path, metavar="RESULT", help="NIfTI file or folder of DICOM that sr or inpaint wrote"
+    )
+    text = "the scan that it was made from, the first of several (default: beside it, by the certificate's name)"
+    parser.add_argument("--in", dest="scan", type=scan_path, metavar="SCAN", help=text)
+    parser.add_argument("--series", metavar="UID|NUMBER", help="which DICOM series that scan is")
+    parser.add_argument("--mask", type=Path, metavar="FILE", help="of what was inpainted (default: beside it)")
+    parser.add_argument("--certificate", type=Path, metavar="FILE", help="of the result (default: beside it)")
+    parser.add_argument("--out", type=Path, metavar="HTML", help="the page (default: RESULT_report.html)")
+    parser.add_argument("--force", action="store_true", help="overwrite existing outputs")
+    return _report
+
+
+def _report(a: argparse.Namespace) -> None:
+    from brgm_med.pipelines.report import report_beside
+
+    page = report_beside(a.result, **options(a, "scan", "series", "mask", "certificate", "out", "force"))
+    say(f"wrote {page}")
 
 
 def degrade(parser: argparse.ArgumentParser) -> Handler:

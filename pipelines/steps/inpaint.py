@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -48,13 +49,15 @@ def inpaint(
     like: Path | None = None,
     choices: Choices = NO_CHOICES,
     allow_missing_files: bool = False,
+    report: Callable[..., object] | None = None,
 ) -> Path:
     """Fill the voxels of the head scan at `scan` that `mask` marks, into `out` (default: its stem + `_brgm`).
 
     The mask is any integer image, on the scan's grid or another: not 0 is unknown (0 is, if `mask_known`). Outside the
     hole the stored voxels, their type and scaling are those of the scan, to the last bit; the scan may hold NaN inside
     it. Beside the output goes a map, `_measured` after its name: 0 in the hole, 1 elsewhere. The certificate (JSON)
-    goes to `certificate`, by default beside the output. `allow_missing_files`: of DICOM, see `the_series`. Raises as
+    goes to `certificate`, by default beside the output, and so does what `report` (such as `report.subject_report`)
+    writes. `allow_missing_files`: of DICOM, see `the_series`. Raises as
     the exit codes of `brgm_med.errors` say; nothing is left behind when it does.
     """
     scratch_beside(out or scan)
@@ -64,7 +67,7 @@ def inpaint(
     say_tolerated(header, called(scan, choices))
     mask_header, mask_stored = read_mask(mask)
     target = target_of(scan, out, header, like=like, series=series, choices=choices, force=force)
-    certificate = check(target, (scan, mask), certificate, (like, prior))
+    certificate = check(target, (scan, mask), certificate, (like, prior), report is not None)
 
     import torch
 
@@ -122,10 +125,16 @@ def inpaint(
         partial(read_back, stored, outside, result.registration),
         lambda to, text: to.write_map(outside.astype(np.float32), header.affine, text),
         like=(scan, mask),
+        report=None if report is None else partial(report, scan=scan, mask=mask, prior=prior, series=own_series),
     )
     beyond = f"; {clipped} clipped to {stored_type.name}" if clipped else ""
     used = f"{bundle.name} with weight {result.population.weight:.2g}: {result.population.reason}"
-    announce(target, certificate, f"{weight.numel()} voxels filled, all others as they were{beyond}; {used}")
+    announce(
+        target,
+        certificate,
+        f"{weight.numel()} voxels filled, all others as they were{beyond}; {used}",
+        report is not None,
+    )
     return target.path
 
 
