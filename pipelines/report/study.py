@@ -55,7 +55,7 @@ def study_report(
 ) -> Path:
     """Write the table of `scans`, in their order, to `out` (HTML) and beside it, ending in .csv and .tsv, as text.
 
-    Columns that no certificate fills are left out. Links to the scans' reports are relative to `out`, and their
+    Columns that no certificate fills are left out, and of the page those in a scan's own units. Links to the scans' reports are relative to `out`, and their
     thumbnails are those reports' icons. Nobody may read any of it who may not read all of `like`. Raises as
     `files.replacing` does.
     """
@@ -103,15 +103,16 @@ def _page(title: str, out: Path, sheets: Sequence[Path], columns: Sequence[Colum
         f"{of}: {counts['done']} done, {counts['refused']} refused, {counts['failed']} failed. {unusual} with an "
         "unusual value."
     )
+    compared = [i for i, column in enumerate(columns) if column.floor is not None]
     lines = [
         {
-            "name": scan.name,
+            "name": re.split("(?<=[/_])", scan.name),
             "link": None if scan.report is None else link(scan.report),
             "icon": None if scan.report is None else icon_of(scan.report),
             "status": scan.status,
             "reason": scan.reason,
             "unusual": bool(marked(columns, row)),
-            "cells": [(repr(v), number(v), f"{z:+.1f}" if abs(z) > FAR else "") for v, z in row],
+            "cells": [(repr(v), number(v), f"{z:+.1f}" if abs(z) > FAR else "") for v, z in (row[i] for i in compared)],
         }
         for scan, row in rows
     ]
@@ -125,7 +126,7 @@ def _page(title: str, out: Path, sheets: Sequence[Path], columns: Sequence[Colum
         fewest=FEWEST,
         sheets=[(sheet.name, link(sheet)) for sheet in sheets],
         charts=[chart for i, column in enumerate(columns) if (chart := _chart(column, [row[i] for _, row in rows]))],
-        columns=[column.title for column in columns],
+        columns=[columns[i].title for i in compared],
         lines=lines,
     )
     return document(title, body, [asset("table.js")], most=MOST_BYTES)
