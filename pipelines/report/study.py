@@ -55,9 +55,9 @@ def study_report(
 ) -> Path:
     """Write the table of `scans`, in their order, to `out` (HTML) and beside it, ending in .csv and .tsv, as text.
 
-    Columns that no certificate fills are left out, and of the page those in a scan's own units. Links to the scans' reports are relative to `out`, and their
-    thumbnails are those reports' icons. Nobody may read any of it who may not read all of `like`. Raises as
-    `files.replacing` does.
+    Columns that no certificate fills are left out, and of the page those in a scan's own units. Links to the scans'
+    reports are relative to `out`, and their thumbnails are those reports' icons. Nobody may read any of it who may not
+    read all of `like`. Raises as `files.replacing` does.
     """
     sheets = {out.with_suffix(".csv"): ",", out.with_suffix(".tsv"): "\t"}
     certificates = [scan.certificate for scan in scans]

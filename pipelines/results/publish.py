@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from brgm_med.errors import UsageError
+from brgm_med.errors import CannotWriteError, UsageError
 from brgm_med.files import check_apart, check_output, write_json
 from brgm_med.pipelines.console import say
 from brgm_med.pipelines.reading import sidecar_of
@@ -55,6 +56,18 @@ def check(
     for one in page:
         check_output(one, target.force)
     return path
+
+
+def check_space(target: Destination, voxels: float) -> None:
+    """Check, before any work is done, that a result of so many voxels, and its map, may fit on the disk.
+
+    Compressed, and in DICOM, at least 2 bytes a voxel are taken; else 8. Raises CannotWriteError.
+    """
+    needed = voxels * (8 if target.path.name.lower().endswith(".nii") else 2)
+    free = shutil.disk_usage(target.path.parent).free
+    if free < needed:
+        text = f"needs about {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free there"
+        raise CannotWriteError(f"{target.path}: {text}; free space or choose another folder")
 
 
 def publish(

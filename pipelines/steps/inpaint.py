@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from brgm_med.errors import BrgmError, InputRefusedError
+from brgm_med.errors import BrgmError, InputRefusedError, UsageError
 from brgm_med.pipelines.console import say, search_progress
 from brgm_med.pipelines.reading import acquisition_of, acquisition_record, called, say_tolerated
 from brgm_med.pipelines.reconstruct.compute import computed_by, set_up
 from brgm_med.pipelines.results.certificate import Certificate, Entry
 from brgm_med.pipelines.results.choose import target_of
-from brgm_med.pipelines.results.publish import announce, check, publish
+from brgm_med.pipelines.results.publish import announce, check, check_space, publish
 from brgm_med.pipelines.results.records import file_record, prior_record, registration_record, source_record
 from brgm_med.priors import DEFAULT
 from brgm_med.staging import scratch_beside
@@ -66,8 +66,13 @@ def inpaint(
     header, stored = reader.read_stored(scan, affine)
     say_tolerated(header, called(scan, choices))
     mask_header, mask_stored = read_mask(mask)
+    if swapped(stored, mask_stored):
+        raise UsageError(
+            f"--in holds but two values and --mask {mask} many: they seem to be swapped; --mask says where the hole is"
+        )
     target = target_of(scan, out, header, like=like, series=series, choices=choices, force=force)
     certificate = check(target, (scan, mask), certificate, (like, prior), report is not None)
+    check_space(target, stored.size)
 
     import torch
 
@@ -153,6 +158,14 @@ def _hole(
         grids = f"{called(mask, choices)} is on another grid; taken nearest-neighbour"
         say(f"warning: {grids}, {int(hole.sum())} voxels of the scan are unknown")
     return hole, resampled
+
+
+def swapped(scan: NDArray[np.generic], mask: NDArray[np.generic]) -> bool:
+    """Whether the scan holds at most two values, as masks do, and the mask more than labels are."""
+    first, few = scan.ravel()[0], 64
+    others = scan[scan != first]
+    two = others.size == 0 or bool((others == others[0]).all())
+    return two and np.unique(mask.ravel()[:: max(1, mask.size // 100_000)]).size > few
 
 
 def read_back(

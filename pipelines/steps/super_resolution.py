@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from brgm_med.pipelines.reading import Flags, Profile, called, check_together, d
 from brgm_med.pipelines.reconstruct.compute import Network, computed_by, perceptual_features, set_up
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.dicom import SeriesTarget
-from brgm_med.pipelines.results.publish import announce, check, publish
+from brgm_med.pipelines.results.publish import announce, check, check_space, publish
 from brgm_med.priors import AUTO, SELF, population
 from brgm_med.staging import scratch_beside
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
@@ -88,8 +89,10 @@ def super_resolve(
     )
     check_together(files, None if like is None or not isinstance(target, SeriesTarget) else target.like, same_world)
     certificate = check(target, paths, certificate, (like, lpips_weights, prior), report is not None)
-    if spacing is not None and spacing > (finest := min(grid.spacing)) * 1.001:
+    finest = min(grid.spacing)
+    if spacing is not None and spacing > finest * 1.001:
         raise UsageError(f"--spacing {spacing:g}: the scan's own is {finest:g} mm, which a coarser grid cannot keep")
+    check_space(target, math.prod(n * s / (spacing or finest) for n, s in zip(grid.shape, grid.spacing, strict=True)))
 
     from brgm_med.pipelines.reconstruct.volume import reconstruct_volume
     from brgm_med.pipelines.results.consistency import contradictions, residuals, super_resolved
