@@ -43,8 +43,8 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--install-completion", action=Install, help=text)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
-        text = command.__doc__
-        one = commands.add_parser(command.__name__, help=text, description=text, formatter_class=Help)
+        about = command.__doc__
+        one = commands.add_parser(command.__name__, help=about, description=about, formatter_class=Help)
         one.set_defaults(handler=command(one), parser=one)
         talk_arguments(one)
     return top

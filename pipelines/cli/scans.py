@@ -115,7 +115,7 @@ def _inpaint(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.steps.picture_folder import mask_of
     from brgm_med.pipelines.steps.pictures import inpaint_picture
 
-    def one(scan: Path, out: Path | None, options: Any) -> object:
+    def one(scan: Path, out: Path | None, options: Any) -> Path:
         return inpaint_picture(scan, mask_of(a.mask, scan), out, options, mask_known=a.mask_known)
 
     if _on_pictures(a, ("like", "affine", "series", "allow_missing_files"), one):
@@ -223,7 +223,7 @@ def _choices(a: argparse.Namespace) -> Any:
     return Choices(transform=begin(a.out))
 
 
-def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Callable[..., object]) -> bool:
+def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Callable[..., Path]) -> bool:
     """True if `a.scan` is a picture or a folder of pictures; `work(picture, out, options)` is then done for each.
 
     Raises UsageError for options that only mean volumes.
