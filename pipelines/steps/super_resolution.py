@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -13,7 +14,7 @@ from brgm_med.pipelines.reading import Flags, Profile, called, check_together, d
 from brgm_med.pipelines.reconstruct.compute import Network, computed_by, perceptual_features, set_up
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.dicom import SeriesTarget
-from brgm_med.pipelines.results.publish import announce, check, publish
+from brgm_med.pipelines.results.publish import announce, check, check_space, publish
 from brgm_med.priors import AUTO, SELF, population
 from brgm_med.staging import scratch_beside
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
@@ -46,6 +47,7 @@ def super_resolve(
     max_memory: float | None = None,
     choices: Choices = NO_CHOICES,
     allow_missing_files: bool = False,
+    report: Callable[..., object] | None = None,
 ) -> Path:
     """Super-resolve the scan at `scan` into `out` (default: its name + `_brgm` beside it); returns `out`.
 
@@ -60,7 +62,8 @@ def super_resolve(
     `like` and `choices` see `results.choose.target_of`, for `allow_missing_files` (of DICOM) `the_series`.
 
     The certificate (JSON) goes to `certificate`, by default beside the output, and so does the map of what was
-    measured. Raises as the exit codes of `brgm_med.errors` say; nothing is left behind when it does.
+    measured, and what `report` (such as `report.subject_report`) writes. Raises as the exit codes of `brgm_med.errors`
+    say; nothing is left behind when it does.
     """
     paths = [Path(one) for one in ([scan] if isinstance(scan, str | Path) else scan)]
     out = None if out is None else Path(out)
@@ -85,9 +88,11 @@ def super_resolve(
         force=force,
     )
     check_together(files, None if like is None or not isinstance(target, SeriesTarget) else target.like, same_world)
-    certificate = check(target, paths, certificate, (like, lpips_weights, prior))
-    if spacing is not None and spacing > (finest := min(grid.spacing)) * 1.001:
+    certificate = check(target, paths, certificate, (like, lpips_weights, prior), report is not None)
+    finest = min(grid.spacing)
+    if spacing is not None and spacing > finest * 1.001:
         raise UsageError(f"--spacing {spacing:g}: the scan's own is {finest:g} mm, which a coarser grid cannot keep")
+    check_space(target, math.prod(n * s / (spacing or finest) for n, s in zip(grid.shape, grid.spacing, strict=True)))
 
     from brgm_med.pipelines.reconstruct.volume import reconstruct_volume
     from brgm_med.pipelines.results.consistency import contradictions, residuals, super_resolved
@@ -132,9 +137,14 @@ def super_resolve(
         partial(residuals, result.measurements),
         lambda to, text: to.write_map(measured, grid.affine, text),
         like=paths,
+        report=None
+        if report is None
+        else partial(report, scan=paths[0], prior=named_prior, series=named[0] if like is None else None),
     )
     assert written.consistency is not None
     for clause in contradictions(written.consistency, [called(path, choices) for path in paths]):
         say(f"warning: {clause}")
-    announce(target, certificate, f"relative residual {written.consistency['relative_residual']:.1e}")
+    announce(
+        target, certificate, f"relative residual {written.consistency['relative_residual']:.1e}", report is not None
+    )
     return target.path
