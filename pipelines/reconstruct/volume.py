@@ -19,6 +19,7 @@ from brgm_med.pipelines.reconstruct.phases import Phases, silent
 from brgm_med.pipelines.reconstruct.population import Population, Searched, most_probable, register_to
 from brgm_med.pipelines.reconstruct.registration import error_covariance, output_grid
 from brgm_med.pipelines.reconstruct.surroundings import put_back, taken_out
+from brgm_med.pipelines.reconstruct.uncertainty import uncertainty_of
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.search import VOLUME, Search
 from brgm_med.separable import SeparableSystem
@@ -43,6 +44,7 @@ def reconstruct_volume(
     max_memory: float | None = None,
     message: Message = lambda line: None,
     phases: Phases = silent,
+    uncertainty: bool = False,
 ) -> Reconstruction:
     """The volume that most probably caused one or several scans of one object, and its measured fraction.
 
@@ -58,6 +60,7 @@ def reconstruct_volume(
     max_memory: bytes, above which it is refused by an estimate (see `memory`); None: most of what is free.
     message: called with a line when something is settled: registration, noise, weights.
     phases: progress.
+    uncertainty: of the image too, which needs the scans' own prior.
 
     The scans' own prior and the population prior each correct the base, which is cubic interpolation made consistent:
     result = base + a (own - base) + b (population - base). All three keep what was measured, so the result does.
@@ -67,6 +70,8 @@ def reconstruct_volume(
     """
     if prior is None and not own:
         raise ValueError("reconstruct_volume: neither the scan's own prior nor another is asked for")
+    if uncertainty and not own:
+        raise ValueError("reconstruct_volume: uncertainty is measured on the scan's own planes, with its own prior")
     scans = [scans] if isinstance(scans, Scan) else scans
     grids = [scan.grid for scan in scans]
     finest = output_grid(grids, math.inf if prior is None else prior.spacing, spacing)
@@ -95,9 +100,16 @@ def reconstruct_volume(
         except InputRefusedError as error:
             if used is None:
                 raise InputRefusedError(f"{error}" + (f"; {population.why()}" if population else "")) from error
+            if uncertainty:
+                raise InputRefusedError(f"{error}; intervals are measured on planes of thick slices") from error
             message(f"{error}; {used.weight.name} reconstructs alone")
         else:
-            return put_back(join(taught, grid, search, population, None if used is None else searched(used)), scans)
+            result = join(taught, grid, search, population, None if used is None else searched(used))
+            if uncertainty:
+                with phases("measuring errors on the scan's planes", 1) as advance:
+                    result = dataclasses.replace(result, uncertainty=uncertainty_of(scans, taught, result))
+                    advance("")
+            return put_back(result, scans)
     assert used is not None
     alone = searched(used)
     result = put_back(combine(alone.registration, alone.stack, alone.box, alone.refined, search, phases), scans)
