@@ -15,6 +15,7 @@ from brgm_med.pipelines.cli.arguments import (
     angle,
     count,
     dicom_arguments,
+    level,
     noise,
     options,
     positive_float,
@@ -28,6 +29,7 @@ from brgm_med.priors import population
 ONLY_VOLUMES = (
     *("like", "series", "slice_thickness", "profile", "gap", "slice_axis", "spacing", "noise"),
     *("dtype", "affine", "perceptual", "lpips_weights", "same_world", "max_memory", "allow_missing_files"),
+    *("level", "samples", "roi"),
 )
 """Options of `sr` that pictures have not."""
 EVERY = ("prior", "force", "steps", "seed", "device", "threads", "certificate")
@@ -52,6 +54,12 @@ def sr(parser: argparse.ArgumentParser) -> Handler:
     parser.add_argument("--same-world", action="store_true", help=text)
     text = "refuse what would take more memory (default: most of what is free)"
     parser.add_argument("--max-memory", type=positive_float, metavar="GB", help=text)
+    text = "of intervals, in per cent: their bounds and the standard deviation are written beside the result"
+    parser.add_argument("--level", type=level, metavar="PERCENT", help=text)
+    text = "so many samples of the truth as it may be, and intervals (of 90 %% without --level)"
+    parser.add_argument("--samples", type=count, metavar="N", help=text)
+    text = "a mask: its volume and the mean intensity in it are stated with an interval"
+    parser.add_argument("--roi", type=Path, metavar="MASK", help=text)
     parser.add_argument("--perceptual", choices=("discriminator", "alex", "vgg", "none"), default="none")
     parser.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet or VGG16 weights, for offline use")
     return _sr
@@ -68,6 +76,7 @@ def _sr(a: argparse.Namespace) -> None:
         raise UsageError(f"--factor: is for pictures; {a.scan} is a volume, whose spacing says it")
     scan = ("affine", "series", "profile", "gap", "slice_axis", "noise", "same_world")
     volume = options(a, *EVERY, *scan, "spacing", "dtype", "like", "max_memory", "allow_missing_files")
+    volume |= options(a, "level", "roi") | {"samples": a.samples or 0}
     features = options(a, "perceptual", "lpips_weights")
     super_resolve(scans, a.out, thickness=a.slice_thickness, choices=_choices(a), **volume, **features)
 

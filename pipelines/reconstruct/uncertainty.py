@@ -57,18 +57,23 @@ def first_thick(scans: Sequence[Scan]) -> int:
     raise ValueError("first_thick: no scans")
 
 
+def interpolation_of(scan: Scan, grid: Grid) -> tuple[Tensor | None, ...]:
+    """Consistent interpolation of a scan onto `grid`, a matrix [n, n'] for each axis, None where both agree."""
+    matrices: list[Tensor | None] = []
+    for a, matrix in enumerate(scan.acquisition.corruption(grid, scan.grid).matrices):
+        step, thickness = (size / grid.spacing[a] for size in (scan.grid.spacing[a], scan.acquisition.thickness[a]))
+        axis = ThickAxis(grid.shape[a], scan.grid.shape[a], step, thickness, scan.acquisition.profile_along(a))
+        matrices.append(None if matrix is None else axis.base)
+    return tuple(matrices)
+
+
 def noise_in(scan: Scan, grid: Grid) -> Tensor:
-    """Standard deviation of an image on `grid` that keeps every value of a scan, for white noise of 1 in the scan:
-    that of the consistent interpolation, [1, X, Y, Z] with axes of length 1 where it is the same everywhere."""
-    operator = scan.acquisition.corruption(grid, scan.grid)
+    """Standard deviation of an image on `grid` that keeps every value of a scan, for white noise of 1 in the scan,
+    [1, X, Y, Z]; axes on which it does not depend have length 1."""
     result = torch.ones(1, 1, 1, 1, dtype=torch.float64)
-    for a, matrix in enumerate(operator.matrices):
+    for a, matrix in enumerate(interpolation_of(scan, grid)):
         if matrix is not None:
-            ratio, thickness = (
-                length / grid.spacing[a] for length in (scan.grid.spacing[a], scan.acquisition.thickness[a])
-            )
-            axis = ThickAxis(grid.shape[a], scan.grid.shape[a], ratio, thickness, scan.acquisition.profile_along(a))
-            part = axis.base.square().sum(1).sqrt()
+            part = matrix.square().sum(1).sqrt()
             result = result * part.reshape([1, *(-1 if b == a else 1 for b in range(3))])
     return result
 

@@ -65,7 +65,8 @@ def publish(
         image = write(staged, derivation, certificate.label)
         if write_map is not None:
             write_map(staged, derivation)
-        files: Entry = dict(zip(("result", "measured_map"), map(file_record, staged.paths), strict=False))
+        records = [file_record(path) for path in staged.paths]
+        files: Entry = dict(zip(("result", "measured_map"), records, strict=False)) | {"maps": records[2:] or None}
         certificate = replace(certificate, **read_back(image), **files)
         warn_beyond(target, certificate)
         hidden = target.choices.transform is not None
