@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from brgm_med.pipelines.reconstruct.measurement import Reconstruction
     from brgm_med.pipelines.results.certificate import Entry
     from brgm_med.transforms.formats.dicom.derived import Choices
+    from brgm_med.transforms.geometry import Grid
 
 INTERVAL = ("lower", "upper", "std")
 """Names of the maps of an interval."""
@@ -87,28 +89,49 @@ def uncertainty_entry(result: Reconstruction, level: float, samples: int) -> Ent
     }
 
 
-def region_entry(path: Path, result: Reconstruction, level: float, choices: Choices) -> Entry:
-    """Entry `region` of a certificate: volume of the mask at `path`, and the mean intensity in it with its interval.
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A mask [X, Y, Z] bool as read from `path`, on `grid`."""
 
-    Raises InputRefusedError for a mask that cannot be read, is empty, or lies outside the result.
-    """
-    import torch
+    path: Path
+    mask: NDArray[np.bool_]
+    grid: Grid
 
-    from brgm_med.pipelines.reconstruct.hole import hole_on
-    from brgm_med.pipelines.reconstruct.region import mean_in
+
+def read_region(path: Path) -> Region:
+    """The region that a mask marks: what is not 0. Raises InputRefusedError for a mask that cannot be read, is not of
+    integers, or marks nothing."""
     from brgm_med.transforms.formats import read_mask
     from brgm_med.transforms.geometry import Grid
 
     header, stored = read_mask(path)
-    grid = Grid((header.shape[0], header.shape[1], header.shape[2]), header.affine)
-    try:
-        region, resampled = hole_on(stored, grid, result.grid)
-    except InputRefusedError as error:
-        raise InputRefusedError(f"{path}: {error}") from error
-    volume = float((stored != 0).sum()) * abs(float(np.linalg.det(header.affine[:3, :3]))) / 1000
-    mean, deviation = mean_in(result, region)
+    if not np.isfinite(stored).all() or not np.array_equal(stored, np.rint(stored)):
+        raise InputRefusedError(f"{path}: its values are not all integers; give a mask of 0 and 1")
+    if not stored.any():
+        raise InputRefusedError(f"{path}: it marks no voxel; give a mask that is not 0 in the region")
+    return Region(path, stored != 0, Grid((header.shape[0], header.shape[1], header.shape[2]), header.affine))
+
+
+def region_entry(region: Region, result: Reconstruction, level: float, choices: Choices) -> Entry:
+    """Entry `region` of a certificate: volume of the mask, and the mean intensity in it with its interval, said too.
+
+    Raises InputRefusedError where no voxel of the result has its centre in it.
+    """
+    import torch
+
+    from brgm_med.pipelines.reconstruct.region import mean_in
+    from brgm_med.pipelines.reconstruct.surroundings import nearest
+
+    there = nearest(torch.from_numpy(region.mask), region.grid, result.grid)[0]
+    if not bool(there.any()):
+        raise InputRefusedError(f"{region.path}: no voxel of the result has its centre in it; is it of this scan?")
+    volume = float(region.mask.sum()) * abs(float(np.linalg.det(region.grid.affine[:3, :3]))) / 1000
+    mean, deviation = mean_in(result, there)
     half = float(torch.special.ndtri(torch.tensor(0.5 + level / 200, dtype=torch.float64))) * deviation
     interval = f"with {level:g} % from {mean - half:.5g} to {mean + half:.5g}"
-    say(f"{called(path, choices)}: {volume:.4g} ml, mean {mean:.5g}, {interval}")
-    entry = {**file_record(path), "resampled": resampled, "level": level, "volume_ml": volume}
+    say(f"{called(region.path, choices)}: {volume:.4g} ml, mean {mean:.5g}, {interval}")
+    resampled = region.grid.shape != result.grid.shape or not np.allclose(
+        region.grid.affine, result.grid.affine, rtol=0, atol=1e-3
+    )
+    entry = {**file_record(region.path), "resampled": resampled, "level": level, "volume_ml": volume}
     return entry | {"mean": mean, "mean_interval": [mean - half, mean + half]}

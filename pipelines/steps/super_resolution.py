@@ -14,7 +14,14 @@ from brgm_med.pipelines.reading import Flags, Profile, called, check_together, d
 from brgm_med.pipelines.reconstruct.compute import Network, computed_by, perceptual_features, set_up
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.dicom import SeriesTarget
-from brgm_med.pipelines.results.intervals import LEVEL, interval_maps, map_names, region_entry, uncertainty_entry
+from brgm_med.pipelines.results.intervals import (
+    LEVEL,
+    interval_maps,
+    map_names,
+    read_region,
+    region_entry,
+    uncertainty_entry,
+)
 from brgm_med.pipelines.results.publish import announce, check, publish
 from brgm_med.pipelines.results.target import Target
 from brgm_med.priors import AUTO, SELF, population
@@ -103,6 +110,8 @@ def super_resolve(
     if spacing is not None and spacing > (finest := min(grid.spacing)) * 1.001:
         raise UsageError(f"--spacing {spacing:g}: the scan's own is {finest:g} mm, which a coarser grid cannot keep")
 
+    region = None if roi is None else read_region(roi)
+
     from brgm_med.pipelines.reconstruct.volume import reconstruct_volume
     from brgm_med.pipelines.results.consistency import contradictions, residuals, super_resolved
     from brgm_med.priors.bundle import load
@@ -138,8 +147,8 @@ def super_resolve(
     model = {"covariance_mm": search.correlation, "spacing_mm": result.grid.spacing[0], "noise": noise}
     entries = super_resolved(files, {**options, **model, **computed_by(where, result.image)}, result)
     if uncertain:
-        region = None if roi is None else region_entry(roi, result, level, choices)
-        entries = replace(entries, uncertainty=uncertainty_entry(result, level, samples), region=region)
+        there = None if region is None else region_entry(region, result, level, choices)
+        entries = replace(entries, uncertainty=uncertainty_entry(result, level, samples), region=there)
     image, measured, grid = result.image[0].numpy(), result.measured[0].numpy(), result.grid
 
     def write_maps(to: Target, text: Derivation) -> None:
