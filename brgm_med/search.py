@@ -94,3 +94,6 @@ HEADS_RMS = (1.04, 2.4)
 """Root mean square error in tissue over the deviation that says so, of the same eleven, and the half width of the
 interval in which nine of ten further ones are to be expected, dB (Student's t of their decibels). It is larger in heads
 with skull (1.2) than without (0.93)."""
+
+SAMPLING = 6
+"""Iterations from the most probable head to a sample of the population prior's posterior. No record."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,6 +152,7 @@ class Uncertainty:
     model: ErrorModel
     axis: int
     voxel: float
+    population: Callable[[torch.Generator], Tensor] | None = None
 
     def half_width(self, level: float) -> Tensor:
         """Half of the interval that holds the truth of a voxel with probability `level`, [1, X, Y, Z]."""

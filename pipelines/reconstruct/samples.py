@@ -34,7 +34,10 @@ def sample_volume(result: Reconstruction, count: int, *, seed: int = 0, search: 
     size, correct = drawn_size(result), correction(result, search)
     for number in range(count):
         random = torch.Generator().manual_seed(1_000_003 * seed + number + 1)
-        error = correct(size * field(factors, random), random)
+        error = size * field(factors, random)
+        if uncertainty.population is not None:
+            error = error + uncertainty.population(random).to(error)
+        error = correct(error, random)
         yield result.image + torch.where(uncertainty.deviation > 0, error, 0.0).to(result.image)
 
 

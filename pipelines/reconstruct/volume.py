@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from brgm_med.corruptions import SliceProfile
 from brgm_med.errors import InputRefusedError
@@ -16,7 +18,7 @@ from brgm_med.pipelines.reconstruct.measurement import Reconstruction, Scan
 from brgm_med.pipelines.reconstruct.memory import check_memory
 from brgm_med.pipelines.reconstruct.own import Taught, teach
 from brgm_med.pipelines.reconstruct.phases import Phases, silent
-from brgm_med.pipelines.reconstruct.population import Population, Searched, most_probable, register_to
+from brgm_med.pipelines.reconstruct.population import Population, Searched, most_probable, register_to, sampled
 from brgm_med.pipelines.reconstruct.registration import error_covariance, output_grid
 from brgm_med.pipelines.reconstruct.surroundings import put_back, taken_out
 from brgm_med.pipelines.reconstruct.uncertainty import uncertainty_of
@@ -104,16 +106,35 @@ def reconstruct_volume(
                 raise InputRefusedError(f"{error}; intervals are measured on planes of thick slices") from error
             message(f"{error}; {used.weight.name} reconstructs alone")
         else:
-            result = join(taught, grid, search, population, None if used is None else searched(used))
+            slices = None if used is None else searched(used)
+            result = join(taught, grid, search, population, slices)
             if uncertainty:
                 with phases("measuring errors on the scan's planes", 1) as advance:
-                    result = dataclasses.replace(result, uncertainty=uncertainty_of(scans, taught, result))
+                    unsure = uncertainty_of(scans, taught, result)
                     advance("")
+                if used is not None and slices is not None:
+                    unsure = dataclasses.replace(unsure, population=partial(spread, used, slices, search, device))
+                result = dataclasses.replace(result, uncertainty=unsure)
             return put_back(result, scans)
     assert used is not None
     alone = searched(used)
     result = put_back(combine(alone.registration, alone.stack, alone.box, alone.refined, search, phases), scans)
     return dataclasses.replace(result, population=dataclasses.replace(used.weight, weight=1.0))
+
+
+def spread(
+    population: Population,
+    searched: Searched,
+    search: Search,
+    device: torch.device | str,
+    random: torch.Generator,
+) -> Tensor:
+    """Difference [1, X, Y, Z] between the corrections by a sample of the population prior's posterior and by its most
+    probable slices, with that prior's weight."""
+    stack = sampled(population, searched, search, random, device).stack
+    images = [generated(searched.registration, slices, searched.box) for slices in (stack, searched.stack)]
+    (other, weight), (best, _) = images
+    return population.weight.weight * weight * (other - best)
 
 
 def check_range(scan: Scan) -> None:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
 
 from brgm_med.errors import InputRefusedError
 from brgm_med.pipelines import Reconstruction, reconstruct_volume
+from brgm_med.pipelines.reading import read_scan
 from brgm_med.pipelines.reconstruct.region import mean_in
 from brgm_med.pipelines.reconstruct.samples import sample_volume
 from brgm_med.pipelines.reconstruct.uncertainty import expected_psnr
+from brgm_med.pipelines.steps.degrade import degrade
 from brgm_med.priors.bundle import load
+from brgm_med.search import POPULATION_WEIGHT, VOLUME
 from brgm_med.transforms.acquire import AcquisitionModel
+from tests.heads import template_head
 from tests.spheres import QUICK, SIZE, scan_of, spheres
 
 NOISE = 5.0
@@ -139,3 +144,26 @@ def test_intervals_need_the_scans_own_planes() -> None:
     )
     with pytest.raises(InputRefusedError, match="nothing to learn"):
         reconstruct_volume(fine, search=QUICK, uncertainty=True)
+
+
+@pytest.mark.slow
+def test_samples_of_a_population_prior_move_its_slices_and_nothing_that_was_measured(tmp_path: Path) -> None:
+    template_head(tmp_path / "head.nii.gz")
+    degrade(tmp_path / "head.nii.gz", tmp_path / "thick.nii.gz", thickness=6.0, axis="S")
+    scan = read_scan(tmp_path / "thick.nii.gz", noise=0.0).scan
+    search = VOLUME.limited_to(3)
+    there = reconstruct_volume(scan, load(), search=search, uncertainty=True)
+    assert there.population is not None
+    assert there.population.weight == POPULATION_WEIGHT
+    assert there.uncertainty is not None
+    assert there.uncertainty.population is not None
+    one, other = (there.uncertainty.population(torch.Generator().manual_seed(seed)) for seed in (0, 1))
+    assert one.shape == there.image.shape
+    assert not torch.equal(one, other)
+    size = float(one[one != 0].square().mean().sqrt())
+    assert 0 < size < float(there.uncertainty.deviation.max())
+    (measurement,) = there.measurements
+    (sample,) = sample_volume(there, 1, search=search)
+    residual = (measurement.operator(sample.double()) - measurement.values)[:, measurement.inside]
+    spread = (measurement.values - measurement.values.mean())[:, measurement.inside]
+    assert float(residual.norm() / spread.norm()) < 1e-6

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -91,7 +92,7 @@ def test_without_being_asked_nothing_is_said(folder: Path, tmp_path: Path) -> No
 
 def test_maps_of_a_result_that_is_replaced_go_with_it(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "fine.nii.gz"
-    options = {"prior": "self", "steps": 3, "threads": 1, "noise": 0.0}
+    options: dict[str, Any] = {"prior": "self", "steps": 3, "threads": 1, "noise": 0.0}
     super_resolve(folder / "thick.nii.gz", out, samples=1, **options)
     assert (tmp_path / "fine_sample-1.nii.gz").exists()
     (tmp_path / "fine_upper.nii.gz").write_bytes(b"someone else's")
