@@ -46,6 +46,7 @@ def _pair(text: str) -> tuple[str, Path]:
 positive_int = kind("positive int", int, lambda value: value > 0)
 positive_float = kind("positive float", float, lambda value: 0 < value < INFINITY)
 count = kind("count", int, lambda value: value >= 0)
+level = kind("per cent from 1 to 99", float, lambda value: 1 <= value <= 99)
 angle = kind("angle", float, lambda value: abs(value) <= 180)
 noise = kind(
     "noise level", lambda text: None if text == "auto" else float(text), lambda v: v is None or 0 <= v < INFINITY

@@ -18,6 +18,7 @@ from brgm_med.pipelines.cli.arguments import (
     dtype_argument,
     examples,
     group,
+    level,
     noise,
     options,
     positive_float,
@@ -32,6 +33,7 @@ from brgm_med.priors import population
 ONLY_VOLUMES = (
     *("like", "series", "slice_thickness", "profile", "gap", "slice_axis", "spacing", "noise"),
     *("dtype", "affine", "perceptual", "lpips_weights", "same_world", "max_memory", "allow_missing_files"),
+    *("level", "samples", "roi"),
 )
 """Options of `sr` that pictures have not."""
 EVERY = ("prior", "force", "steps", "seed", "device", "threads", "certificate")
@@ -58,6 +60,13 @@ def sr(parser: argparse.ArgumentParser) -> Handler:
     entry.add_argument("--factor", type=positive_int, metavar="N", help=text)
     text = "refuse what would take more memory (default: most of what is free)"
     entry.add_argument("--max-memory", type=positive_float, metavar="GB", help=text)
+    text = "of intervals, in per cent: their bounds and the standard deviation are written beside the result"
+    text += " (default: no intervals)"
+    entry.add_argument("--level", type=level, metavar="PERCENT", help=text)
+    text = "so many samples of the truth as it may be, and intervals (of 90 %% without --level; default: 0)"
+    entry.add_argument("--samples", type=count, metavar="N", help=text)
+    text = "a mask: its volume and the mean intensity in it are stated with an interval (default: none)"
+    entry.add_argument("--roi", type=Path, metavar="MASK", help=text)
     text = "perceptual term of a population prior's search"
     entry.add_argument("--perceptual", choices=("discriminator", "alex", "vgg", "none"), default="none", help=text)
     text = "AlexNet or VGG16 weights, for offline use (default: downloaded)"
@@ -85,6 +94,7 @@ def _sr(a: argparse.Namespace) -> None:
         raise UsageError(f"--factor: is for pictures; {a.scan} is a volume, whose spacing says it")
     scan = ("affine", "series", "profile", "gap", "slice_axis", "noise", "same_world")
     volume = options(a, *EVERY, *scan, "spacing", "dtype", "like", "max_memory", "allow_missing_files")
+    volume |= options(a, "level", "roi") | {"samples": a.samples or 0}
     features = options(a, "perceptual", "lpips_weights")
     page = None if a.no_report else subject_report
     choices = _choices(a)

@@ -37,9 +37,8 @@ class SeriesTarget(Target):
     scan: Header | None = None
     further: tuple[Series, ...] = ()
 
-    @property
-    def map_path(self) -> Path:
-        return self.path.with_name(f"{self.path.name}_{MEASURED.name}")
+    def beside(self, name: str) -> Path:
+        return self.path.with_name(f"{self.path.name}_{name}")
 
     def check(self) -> None:
         check_source(self.like)
@@ -93,7 +92,7 @@ class SeriesTarget(Target):
     def write_map(
         self, array: NDArray[np.floating], affine: Affine, text: Derivation, quantity: Quantity = MEASURED
     ) -> Path:
-        path = self.path.with_name(f"{self.path.name}_{quantity.name}")
+        path = self.beside(quantity.name)
         with taken_back(self.remove):
             dicom_map.write(path, array, affine, self.path, quantity, text, self.choices, self.force)
         return path

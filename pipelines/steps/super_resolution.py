@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -14,10 +15,19 @@ from brgm_med.pipelines.reading import Flags, Profile, called, check_together, d
 from brgm_med.pipelines.reconstruct.compute import Network, computed_by, perceptual_features, set_up
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.dicom import SeriesTarget
+from brgm_med.pipelines.results.intervals import (
+    LEVEL,
+    interval_maps,
+    map_names,
+    read_region,
+    region_entry,
+    uncertainty_entry,
+)
 from brgm_med.pipelines.results.publish import announce, check, check_space, publish
+from brgm_med.pipelines.results.target import Target
 from brgm_med.priors import AUTO, SELF, population
 from brgm_med.staging import scratch_beside
-from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
+from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices, Derivation
 
 
 def super_resolve(
@@ -45,6 +55,9 @@ def super_resolve(
     like: Path | None = None,
     same_world: bool = False,
     max_memory: float | None = None,
+    level: float | None = None,
+    samples: int = 0,
+    roi: Path | None = None,
     choices: Choices = NO_CHOICES,
     allow_missing_files: bool = False,
     report: Callable[..., object] | None = None,
@@ -58,7 +71,10 @@ def super_resolve(
     `series` then is one for each. `thickness`, `profile`, `gap` and `slice_axis` (R, A, S) describe them all. DICOM of
     several patients is refused, and of several frames of reference unless `same_world`. `spacing`: of the result, mm,
     by default the finest of the scans and the prior. `noise`: its standard deviation in the scans' units; None:
-    estimated from the scan itself. `max_memory`: GB, above which it is refused; None: most of what is free. For `out`,
+    estimated from the scan itself. `max_memory`: GB, above which it is refused; None: most of what is free.
+    `level` (per cent): of intervals, whose bounds and standard deviation become maps beside the result, `samples`: so
+    many samples of the truth as it may be, `roi`: a mask, in which volume and mean intensity are stated with an
+    interval; each of the three brings the intervals, of 90 % where no level is named. For `out`,
     `like` and `choices` see `results.choose.target_of`, for `allow_missing_files` (of DICOM) `the_series`.
 
     The certificate (JSON) goes to `certificate`, by default beside the output, and so does the map of what was
@@ -74,6 +90,10 @@ def super_resolve(
     sources = zip(paths, named if like is None else [None] * len(paths), strict=True)
     flags = Flags(thickness, gap, profile, slice_axis)
     files = [read_scan(p, s, affine, flags, choices, noise, allow_missing_files) for p, s in sources]
+    uncertain = level is not None or bool(samples) or roi is not None
+    if uncertain and prior not in (AUTO, SELF):
+        raise UsageError(f"--level, --samples, --roi: are measured on the scan's own planes; --prior {prior} has none")
+    level = LEVEL if level is None else level
     header, grid = files[0].header, files[0].scan.grid
     further = [file.header for file in files[1:]]
     target = target_of(
@@ -86,13 +106,16 @@ def super_resolve(
         dtype=dtype,
         choices=choices,
         force=force,
+        maps=("measured", *(map_names(samples) if uncertain else ())),
     )
     check_together(files, None if like is None or not isinstance(target, SeriesTarget) else target.like, same_world)
-    certificate = check(target, paths, certificate, (like, lpips_weights, prior), report is not None)
+    certificate = check(target, paths, certificate, (like, lpips_weights, prior, roi), report is not None)
     finest = min(grid.spacing)
     if spacing is not None and spacing > finest * 1.001:
         raise UsageError(f"--spacing {spacing:g}: the scan's own is {finest:g} mm, which a coarser grid cannot keep")
     check_space(target, math.prod(n * s / (spacing or finest) for n, s in zip(grid.shape, grid.spacing, strict=True)))
+
+    region = None if roi is None else read_region(roi)
 
     from brgm_med.pipelines.reconstruct.volume import reconstruct_volume
     from brgm_med.pipelines.results.consistency import contradictions, residuals, super_resolved
@@ -121,13 +144,23 @@ def super_resolve(
         max_memory=None if max_memory is None else 1e9 * max_memory,
         message=say,
         phases=progress,
+        uncertainty=uncertain,
     )
 
     weights = {"noise": search.misfit, "perceptual": search.perceptual_weight, "prior": search.prior_weight}
     options = {"steps": search.iterations, "seed": seed, "perceptual": perceptual, "weights": weights}
     model = {"covariance_mm": search.correlation, "spacing_mm": result.grid.spacing[0], "noise": noise}
     entries = super_resolved(files, {**options, **model, **computed_by(where, result.image)}, result)
+    if uncertain:
+        there = None if region is None else region_entry(region, result, level, choices)
+        entries = replace(entries, uncertainty=uncertainty_entry(result, level, samples), region=there)
     image, measured, grid = result.image[0].numpy(), result.measured[0].numpy(), result.grid
+
+    def write_maps(to: Target, text: Derivation) -> None:
+        to.write_map(measured, grid.affine, text)
+        for quantity, array in interval_maps(result, level, samples, seed) if uncertain else ():
+            to.write_map(array, grid.affine, text, quantity)
+
     written = publish(
         target,
         certificate,
@@ -135,8 +168,8 @@ def super_resolve(
         "sr",
         lambda to, *text: to.write(image, grid.affine, *text),
         partial(residuals, result.measurements),
-        lambda to, text: to.write_map(measured, grid.affine, text),
-        like=paths,
+        write_maps,
+        like=paths if roi is None else [*paths, roi],
         report=None
         if report is None
         else partial(report, scan=paths[0], prior=named_prior, series=named[0] if like is None else None),

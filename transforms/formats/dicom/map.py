@@ -142,7 +142,7 @@ def _map(
         voi_lut_transformations=[
             highdicom.VOILUTTransformation(window_center=(low + high) / 2, window_width=high - low)
         ],
-        content_label=quantity.name.upper(),
+        content_label=quantity.name.upper().replace("-", "_"),
         content_description=quantity.text,
     )
     for one in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):
