@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -46,7 +47,7 @@ def draws(mean: Array, k: Array, n: int, seed: int) -> Array:
     return mean + np.random.default_rng(seed).normal(size=(n, len(mean))) @ root.T
 
 
-def steps(axes: mpl.axes.Axes, y: Array, **style: object) -> None:
+def steps(axes: mpl.axes.Axes, y: Array, **style: Any) -> None:
     """Each slice's value over its width."""
     edges = np.arange(0, LENGTH + 1, SLICE)
     axes.stairs(y, edges - 0.5, baseline=None, **style)

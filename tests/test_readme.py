@@ -81,7 +81,17 @@ def test_every_command_is_named_and_every_flag_exists() -> None:
     ours = [page.read_text() for page in PAGES if page.parent.name != "how-to" and page.stem not in OF_OTHERS]
     others = {
         *("--which", "--nproc-per-node", "--config_file", "--bundle_root", "--scan", "--result"),
-        *("--index-url", "--durations", "--minutes", "--cleanenv", "--rm", "--slices", "--time", "--mem"),
+        *(
+            "--index-url",
+            "--durations",
+            "--minutes",
+            "--cleanenv",
+            "--rm",
+            "--slices",
+            "--time",
+            "--mem",
+            "--cpus-per-task",
+        ),
     }  # of benchmarks, torchrun, MONAI, pip, pytest, sbatch and containers
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z_-]+", "\n".join(ours))) <= flags | others
 

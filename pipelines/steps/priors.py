@@ -10,7 +10,12 @@ from collections.abc import Sequence
 
 from brgm_med._version import __version__
 from brgm_med.errors import PriorError
+from brgm_med.extras import EXTRAS, missing
 from brgm_med.priors import bundle
+
+CORE = ("torch", "monai", "nibabel", "pydicom", "SimpleITK", "lpips", "nipype", "numpy", "scipy", "safetensors")
+CPU = "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
+"""PyTorch's wheels without CUDA; before this package, so that it finds them installed."""
 
 
 def list_priors(priors: Sequence[str] = ()) -> None:
@@ -43,11 +48,15 @@ def verify_prior(prior: str) -> None:
 def doctor() -> None:
     """Versions, device and weights; for what is missing, how to get it."""
     print(f"brgm-med {__version__}, Python {platform.python_version()}, {platform.platform()}")
-    for package in ("torch", "monai", "nibabel", "pydicom", "SimpleITK", "lpips", "nipype", "numpy", "safetensors"):
+    for package in CORE:
         try:
             print(f"  {package} {importlib.metadata.version(package)}")
         except importlib.metadata.PackageNotFoundError:
             print(f"  {package} MISSING: pip install {package}")
+    for name, extra in EXTRAS.items():
+        absent = missing(name)
+        state = f"without {', '.join(absent)}: pip install 'brgm-med[{name}]'" if absent else "complete"
+        print(f"  [{name}] {state}; for {extra.purpose}")
     for name in bundle.names() or [bundle.DEFAULT]:
         try:
             verify_prior(name)
@@ -62,6 +71,10 @@ def doctor() -> None:
         print(f"device: {torch.cuda.get_device_name()} (CUDA {torch.version.cuda})")
     else:
         print(f"device: CPU, {torch.get_num_threads()} threads of {os.cpu_count()} cores; torch sees no CUDA device")
+        if size := cuda_packages():
+            print(
+                f"  CUDA's packages take {size / 1e9:.1f} GB here, for nothing; a new environment does without: {CPU}"
+            )
     print(f"operations: {_operations()}")
     from brgm_med.weights import HOW_TO, locate_lpips_features
 
@@ -71,6 +84,13 @@ def doctor() -> None:
             print(f"LPIPS {net}: {path}" if path else f"LPIPS {net}: no weights on this machine; {HOW_TO}")
         except PriorError as error:
             print(f"LPIPS {net}: {error}")
+
+
+def cuda_packages() -> int:
+    """Bytes of the installed packages that only PyTorch on CUDA needs, as their own records list them."""
+    prefixes = ("nvidia-", "cuda-", "triton")
+    packages = [d for d in importlib.metadata.distributions() if d.metadata["Name"].lower().startswith(prefixes)]
+    return sum(file.size or 0 for package in packages for file in package.files or ())
 
 
 def _operations() -> str:
