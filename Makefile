@@ -64,7 +64,7 @@ demo: $(INSTALLED)
 # Strict: a warning, such as a link that leads nowhere, ends it. The variable silences an advertisement.
 site: $(INSTALLED)
 	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --site-dir site
-	@echo "site/index.html"
+	@echo "site/index.html is the documentation; its search needs a server: $(PY) -m http.server --directory site"
 
 clean:
 	rm -rf .venv build dist demo site *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import ast
+import html
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +65,8 @@ def command_line() -> str:
 def sections(parser: argparse.ArgumentParser, level: int) -> list[str]:
     """A parser's description, usage and options, and those of its subcommands one level below."""
     usage = " ".join(parser.format_usage().removeprefix("usage: ").split())
-    lines = [parser.description or "", "", "```text", usage, "```", ""]
+    shown = textwrap.fill(usage, 84, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    lines = [parser.description or "", "", "```text", shown, "```", ""]
     below: list[tuple[str, argparse.ArgumentParser]] = []
     for group in parser._action_groups:
         actions = [a for a in group._group_actions if a.help != argparse.SUPPRESS]
@@ -72,7 +75,7 @@ def sections(parser: argparse.ArgumentParser, level: int) -> list[str]:
                 below += list(action.choices.items())
         rows = [row(parser, a) for a in actions if not isinstance(a, argparse._SubParsersAction | argparse._HelpAction)]
         if rows:
-            lines += [f"**{group.title or 'Options'}**", "", *filter(None, [group.description]), ""]
+            lines += [f"**{(group.title or 'options').capitalize()}**", "", *filter(None, [group.description]), ""]
             lines += ["| option | meaning |", "|---|---|", *rows, ""]
     if parser.epilog:
         verbatim = "\n" in parser.epilog
@@ -89,7 +92,7 @@ def row(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     meaning = formatter._expand_help(action) if action.help else ""
     if action.choices is not None and not meaning:
         meaning = "one of " + ", ".join(str(c) for c in action.choices)
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in (f"`{text}`", escape(meaning))) + " |"
+    return f"| <code>{html.escape(text).replace('|', '&#124;')}</code> | {escape(meaning).replace('|', '&#124;')} |"
 
 
 def escape(text: str) -> str:
@@ -106,12 +109,12 @@ def interface(package: str, text: str) -> str:
 
 
 def public(package: str) -> list[tuple[str, str]]:
-    """The module and the name of each public name of a package; those of another layer are on that one's page."""
+    """The module and the name of each public name of a package; those of a layer within are on that one's page."""
     body = ast.parse((ROOT / package.replace(".", "/") / "__init__.py").read_text())
     imports = [node for node in ast.walk(body) if isinstance(node, ast.ImportFrom)]
     names = [
         (str(node.module), a.name) for node in imports for a in node.names if a.name not in ("lazy", "__version__")
     ]
-    inner = [layer for layer in LAYERS if layer.startswith(f"{package}.")]
-    others = [(module, name) for module, name in names if any(f"{module}.".startswith(f"{layer}.") for layer in inner)]
-    return [pair for pair in names if f"{pair[0]}.".startswith(f"{package}.") and pair not in others]
+    own = [(module, name) for module, name in names if f"{module}.".startswith(f"{package}.")]
+    inner = {name for layer in LAYERS if layer.startswith(f"{package}.") for _, name in public(layer)}
+    return [(module, name) for module, name in own if name not in inner]
