@@ -26,6 +26,10 @@ class Search:
     `error`: standard deviation of the image that is projected, against which a measurement's noise is weighed.
     `interpolation`: how far several scans contradict each other because grids at angles are interpolated, in units of
     the prior's error. `learning`: iterations by which the prior of a scan's own planes is tuned.
+
+    `energy`: that of the Gaussian of encoded training images, or the paper's Eq. 5 around mapped w; this has its own
+    weights, and of the others only `iterations`, `rate` and `solver` are used. `projected`: whether the answer is made
+    consistent with what was measured, which the paper does not.
     """
 
     iterations: int
@@ -40,6 +44,8 @@ class Search:
     error: float = 0.2
     interpolation: float = 0.1
     learning: int = 300
+    energy: Literal["encoded", "paper"] = "encoded"
+    projected: bool = True
 
     def limited_to(self, iterations: int | None) -> Search:
         """The same with so many iterations, and learning in proportion; None: as it is."""
@@ -67,6 +73,9 @@ so that all of them together tell less."""
 
 PICTURE = Search(iterations=100, misfit=0.15, correlation=0.5, solver="adam")
 """A picture in its prior's frame. The misfit is that of `VOLUME`; all else: no record."""
+
+PAPER = Search(iterations=500, misfit=0.0, correlation=1.0, solver="adam", rate=0.1, energy="paper")
+"""The paper's own search (section 2.5): nothing here was chosen on data."""
 
 POPULATION_WEIGHT = 0.3
 """Weight b of the population prior's correction beside the scan's own (benchmarks/prior_weights.py, validation heads in

@@ -11,7 +11,13 @@ from brgm_med.priors import DEFAULT
 
 def train(parser: argparse.ArgumentParser) -> Handler:
     """Train a prior on a folder of head scans, or of pictures."""
-    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder of NIfTI heads, or of pictures")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of NIfTI heads, or of pictures, or a zip of these",
+    )
     text = "folder of the run; resumed if it exists; a template in it is used"
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help=text)
     parser.add_argument("--kimg", type=positive_float, default=100.0, help="train until so many thousand images")

@@ -26,8 +26,8 @@ from brgm_med.pipelines.results.certificate import STATEMENT
 from brgm_med.transforms.formats import endings, nifti, stem
 from brgm_med.transforms.formats.absent import refuse_absent
 from brgm_med.transforms.formats.dicom import is_volume
-from brgm_med.transforms.formats.dicom.archive import is_zip
 from brgm_med.transforms.formats.visible import is_hidden, visible_files
+from brgm_med.transforms.formats.zipped import is_zip
 
 VERSION = "1.10.0"
 T1W = "T1w"

@@ -96,13 +96,16 @@ def combine(
 
     One scan without noise: exactly. With noise: as far as the prior's error, which is estimated from the residual
     around each voxel, is larger than it (see `weighed`). Several scans: see `jointly`. The measured fraction is of the
-    prior's error, and 0 where the prior does not reach.
+    prior's error, and 0 where the prior does not reach. A search that is not `projected` leaves the slices as they are:
+    no value is kept as measured, and the fraction is 0.
     """
     guess, weight = generated(registration, stack, box)
     measurements, covariance, grid = measurements_of(registration), registration.covariance, registration.grid
     first, deviation, error = measurements[0], measurements[0].deviation, 0.0
     system = SeparableSystem.of(registration.operator, covariance, grid.shape)
-    if len(measurements) > 1:
+    if not search.projected:
+        image, fraction = guess, torch.zeros_like(guess)
+    elif len(measurements) > 1:
         image, fraction, error = jointly(guess, measurements, covariance, system, search)
     elif deviation == 0:
         image, fraction = exactly(guess, first, covariance, system)

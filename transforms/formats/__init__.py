@@ -12,11 +12,11 @@ from brgm_med.errors import InputRefusedError, UsageError, refuse
 from brgm_med.transforms.formats import dicom, nifti, picture, radiograph
 from brgm_med.transforms.formats.absent import refuse_absent
 from brgm_med.transforms.formats.dicom import segmentation
-from brgm_med.transforms.formats.dicom.archive import is_zip
 from brgm_med.transforms.formats.dicom.file import is_dicom
 from brgm_med.transforms.formats.format import Kind, PictureFormat, VolumeFormat, VolumeWriter
 from brgm_med.transforms.formats.header import Header
 from brgm_med.transforms.formats.visible import visible_files
+from brgm_med.transforms.formats.zipped import is_zip
 
 READERS: tuple[VolumeFormat | PictureFormat, ...] = (nifti, picture, radiograph)
 """The formats that are known by a name. DICOM is a volume or a picture by its content (see `_format`)."""
