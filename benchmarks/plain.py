@@ -19,13 +19,11 @@ from brgm_med.networks.stylegan2 import StyleGAN2, SynthesisBlock
 
 
 def resampled(x: Tensor, taps: Tensor, up: int, padding: tuple[int, int, int, int]) -> Tensor:
-    """Zeros between samples, padding, and a convolution with symmetric `taps` [k, k], channel by channel."""
+    """Zeros between samples, padding, and a convolution with symmetric `taps` [k, k], one group a channel."""
     n, c, h, w = x.shape
     if up > 1:
         x = F.pad(x.reshape(n, c, h, 1, w, 1), (0, up - 1, 0, 0, 0, up - 1)).reshape(n, c, h * up, w * up)
-    x = F.pad(x, padding)
-    y = F.conv2d(x.reshape(n * c, 1, *x.shape[2:]), taps[None, None])
-    return y.reshape(n, c, *y.shape[2:])
+    return F.conv2d(F.pad(x, padding), taps.expand(c, 1, *taps.shape), groups=c)
 
 
 def modulated(x: Tensor, weight: Tensor, styles: Tensor, demodulate: bool, up: int, taps: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.training.run import lpips_distance
 from brgm_med.priors.bundle import DEFAULT, load
 from brgm_med.training import loop
+from brgm_med.training.inference import measure_inference
 from brgm_med.training.loop import Recipe
 from brgm_med.training.measure import measure_sources
 from brgm_med.training.sources import Source, Sources, acquisition_kernel, packed
@@ -70,14 +71,17 @@ class Scanner:
 
 
 SOURCES = {
-    "ixi": Scanner("ixi-hh-2mm/t1/*.nii.gz", 120, 15, 0.45, (2.0, 2.0), (2.0, 2.0)),
-    "ds000011": Scanner("heads-ds000011/*_T1w.nii.gz", 4, 2, 0.1, (1.35, 1.35), (1.33, 1.0)),
-    "ds002748": Scanner("brains-ds002748/*_T1w.nii.gz", 36, 4, 0.25, (1.65, 1.0), (1.0, 1.0), stripped=True),
-    "labels": Scanner("labels-synthseg/training_seg_*.nii.gz", 16, 2, 0.2, (0.0, 0.0), (0.0, 0.0)),
+    "ixi": Scanner("ixi-hh-2mm/t1/*.nii.gz", 120, 15, 0.7, (2.0, 2.0), (2.0, 2.0)),
+    "ds000011": Scanner("heads-ds000011/*_T1w.nii.gz", 4, 2, 0.15, (1.35, 1.35), (1.33, 1.0)),
+    "ds002748": Scanner("brains-ds002748/*_T1w.nii.gz", 36, 4, 0.15, (1.65, 1.0), (1.0, 1.0), stripped=True),
+    "labels": Scanner("labels-synthseg/training_seg_*.nii.gz", 16, 2, 0.0, (0.0, 0.0), (0.0, 0.0)),
 }
+"""Shares of real contrasts alone. With the labels' (0.2) and random intensity maps (0.3) a prior of 150,000 images
+reached every slice (35.2 dB by all latent inputs on IXI), and knew less: in holes of 20 mm of two validation heads it
+fell 1.0 and 1.6 dB behind that of version 0.1, whose W+ holds T1 alone."""
 
 ARCHITECTURE = Architecture(base_shape=(7, 8))
-RECIPE = Recipe(reconstruction_only=1 << 40, steady=120_000)
+RECIPE = Recipe(reconstruction_only=1 << 40, steady=120_000, information=6e-5)
 """Reconstruction alone: the generator that draws is another prior's."""
 
 RIGHT = {41: 2, 42: 3, 43: 4, 44: 5, 46: 7, 47: 8, 49: 10, 50: 11, 51: 12, 52: 13, 53: 17, 54: 18, 58: 26, 60: 28}
@@ -255,7 +259,9 @@ def started(path: Path, state: TrainState, folder: Path) -> None:
 
 def train(run: Path, kimg: float, start: Path | None, batch: int, threads: int, lpips_weights: Path | None) -> None:
     set_up_torch(threads)
-    sources, validation = (Sources.load(run / f"{part}.safetensors") for part in ("sources", "validation"))
+    loaded, validation = (Sources.load(run / f"{part}.safetensors") for part in ("sources", "validation"))
+    sources = Sources([replace(s, share=SOURCES[s.name].share) for s in loaded.sources if SOURCES[s.name].share])
+    whole = [source for source in sources.sources if not SOURCES[source.name].stripped]
     recipe = replace(RECIPE, batch=batch)
     state = TrainState.new(ARCHITECTURE, seed=recipe.seed, rate=recipe.rate)
     if (run / "state.pt").is_file():
@@ -266,7 +272,9 @@ def train(run: Path, kimg: float, start: Path | None, batch: int, threads: int, 
     few = validation.spread(8)
 
     def quality(now: TrainState) -> dict[str, float]:
-        return measure_sources(now.average, now.average_encoder, validation, features)
+        reached = measure_sources(now.average, now.average_encoder, validation, features)
+        inferred = measure_inference(now.average, now.average_encoder, whole, validation)
+        return {**reached, **inferred, "score": inferred["inference"]}
 
     loop.train(
         state,
@@ -277,7 +285,7 @@ def train(run: Path, kimg: float, start: Path | None, batch: int, threads: int, 
         perceptual=features,
         measure=quality,
         shown=(few.image, few.position),
-        snapshot_every=2400.0,
+        snapshot_every=1500.0,
     )
 
 

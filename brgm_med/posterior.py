@@ -120,6 +120,11 @@ def w_statistics(generator: Generator, samples: int = 10_000, seed: int = 0, c: 
     return WStatistics(mean, (w - mean).square().sum(1).mean().sqrt())
 
 
+GREY_VALUES = 127.5
+"""Half the range of grey values 0 to 255, for `brgm_posterior`. On [-1, 1] the paper's prior outweighs the measurement
+a thousandfold, and the mean w is the answer whatever was measured."""
+
+
 def brgm_posterior(
     generator: Generator,
     corruption: nn.Module,

@@ -13,7 +13,9 @@ from brgm_med.consistency import project
 from brgm_med.corruptions import Mask, SliceProfile
 from brgm_med.energies import Gaussian, Pixel
 from brgm_med.errors import PriorError
-from brgm_med.posterior import Posterior, Whitened, WhitenedLayers
+from brgm_med.networks.condition import position_code
+from brgm_med.perceptual import PerceptualFeatures
+from brgm_med.posterior import GREY_VALUES, Posterior, Whitened, WhitenedLayers, WStatistics, brgm_posterior
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.seams import blend_seamless
 from brgm_med.search import SLICES, SLICES_HOLE, Search
@@ -71,6 +73,42 @@ def independent_posterior(
     return Posterior(generator, corruption, measured, (Pixel(0.5 / deviation**2),), (normal,), noise="none")
 
 
+def mapped_statistics(prior: PriorBundle, index: Sequence[int] | None, count: int) -> WStatistics:
+    """Mean [N, 1, w_dim] and deviation [N, 1, 1] of mapped w: of slices at positions `index`, or of `count` pictures.
+
+    Raises PriorError for a conditional prior of pictures.
+    """
+    if index is None and prior.generator.c_dim:
+        raise PriorError(f"{prior.folder}: is conditional, and a picture does not say on what; take another prior")
+    if index is None or not prior.generator.c_dim:
+        one = prior.w_statistics()
+        each = [one] * (count if index is None else len(index))
+    else:
+        positions = prior.positions() if prior.volumetric else torch.zeros(1)
+        codes = position_code(positions, prior.generator.c_dim)
+        at = {i: prior.w_statistics(codes[i : i + 1]) for i in set(index)}
+        each = [at[i] for i in index]
+    mean, deviation = torch.stack([s.mean for s in each]), torch.stack([s.deviation for s in each])
+    return WStatistics(mean[:, None], deviation[:, None, None])
+
+
+def paper_posterior(
+    prior: PriorBundle,
+    index: Sequence[int] | None,
+    corruption: nn.Module,
+    measured: Tensor,
+    features: PerceptualFeatures | None,
+    count: int | None = None,
+) -> tuple[Posterior, Tensor]:
+    """The paper's posterior (Eq. 5, see `brgm_posterior`) without noise inputs, and where its search starts: the mean
+    of mapped w in every layer. Of `count` images, by default as many as were `measured`."""
+    generator = prior.generator.to(measured.device)
+    statistics = mapped_statistics(prior, index, len(measured) if count is None else count)
+    moved = WStatistics(statistics.mean.to(measured.device), statistics.deviation.to(measured.device))
+    posterior = brgm_posterior(generator, corruption, measured, moved, features, GREY_VALUES)
+    return dataclasses.replace(posterior, noise="none"), moved.mean.expand(-1, generator.num_ws, -1)
+
+
 def map_images(
     prior: PriorBundle,
     index: Sequence[int] | None,
@@ -79,13 +117,18 @@ def map_images(
     *,
     search: Search,
     deviation: float = 0.0,
+    features: PerceptualFeatures | None = None,
     progress: Progress | None = None,
 ) -> Tensor:
     """G at the MAP of every image on its own, [N, C, H, W]: slices at positions `index`, or pictures (None).
 
     `measured` [N, ...] is on the device that computes, and so is `corruption`, which need not be linear. `deviation`:
-    of the measurement's noise. Raises as `whitened_generator` does.
+    of the measurement's noise. `features`: of the paper's perceptual term, where `search` asks for its energy. Raises
+    as `whitened_generator` does.
     """
+    if search.energy == "paper":
+        posterior, start = paper_posterior(prior, index, corruption, measured, features)
+        return solve(posterior, start, search, None, progress).image
     generator = whitened_generator(prior, index, measured.device)
     posterior = independent_posterior(generator, corruption, measured, math.hypot(search.misfit, deviation))
     start = torch.zeros(len(measured), generator.num_ws, generator.w_dim, device=measured.device)
@@ -119,14 +162,17 @@ def reconstruct_slices(
     *,
     search: Search | None = None,
     deviation: float = 0.0,
+    features: PerceptualFeatures | None = None,
 ) -> Tensor:
     """The slices [N, 1, H, W] at positions `index` of the prior's box that most probably caused `measured`.
 
     Normalised as the prior's slices are (air -1, brain 0). `corruption` is a linear module, `measured` [N, ...] what it
     makes of the slices: the result is the generator's MAP, projected onto it, and gives it back up to noise of that
-    standard `deviation` in these units. `search`: by default `slices_search`. Raises ValueError when the corruption is
-    not linear.
+    standard `deviation` in these units. `search`: by default `slices_search`; where it is not `projected`, the MAP is
+    the result. `features`: see `map_images`. Raises ValueError when the corruption is not linear.
     """
     search = slices_search(corruption) if search is None else search
-    image = map_images(prior, index, corruption, measured, search=search, deviation=deviation)
+    image = map_images(prior, index, corruption, measured, search=search, deviation=deviation, features=features)
+    if not search.projected:
+        return image
     return consistent(image, corruption, measured, deviation, search)

@@ -54,6 +54,14 @@ def test_transforms_do_not_load_pipelines(tmp_path: Path) -> None:
     assert "nipype" not in loaded
 
 
+def test_a_reconstruction_loads_no_monai(tmp_path: Path) -> None:
+    """That takes as long as torch; the MONAI transforms alone need it."""
+    rooms = "brgm_med.pipelines.steps.super_resolution, brgm_med.pipelines.reconstruct.volume"
+    loaded = loaded_after(f"import {rooms}, brgm_med.pipelines.results.consistency", tmp_path)
+    assert "torch" in loaded
+    assert "monai" not in loaded
+
+
 def test_every_public_name_is_there() -> None:
     assert len(set(brgm_med.__all__)) == len(brgm_med.__all__)
     for name in brgm_med.__all__:

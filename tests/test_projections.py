@@ -19,11 +19,12 @@ from brgm_med.networks.noise import join_maps, unit_maps
 from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.perceptual import LPIPS
 from brgm_med.pipelines.evaluation import projections
-from brgm_med.pipelines.evaluation.projections import ablation, conditions, projection, pulse, statistics_of
+from brgm_med.pipelines.evaluation.projections import ablation, conditions, projection, pulse
 from brgm_med.pipelines.evaluation.setting import Method, Setting
 from brgm_med.posterior import Posterior, WStatistics, brgm_posterior
 from brgm_med.priors.bundle import load
 from brgm_med.projection import OneW, wander
+from brgm_med.reconstruction import mapped_statistics
 from brgm_med.solvers import fit_map
 from brgm_med.weights import lpips_heads
 from tests import tiny
@@ -45,6 +46,10 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
 @pytest.fixture(scope="module")
 def truth() -> Tensor:
     return torch.as_tensor(tiny.stacks()[1]).float()[list(INDEX)]
+
+
+def statistics_of(setting: Setting) -> WStatistics:
+    return mapped_statistics(setting.bundle, setting.index, len(setting.index))
 
 
 def problem(step: str, setting: Setting, corruption: nn.Module, measured: Tensor) -> tuple[Posterior, Tensor]:

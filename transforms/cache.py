@@ -13,9 +13,9 @@ from torch import Tensor
 
 from brgm_med.errors import BrgmError, InputRefusedError, PriorError
 from brgm_med.files import digest, replacing
+from brgm_med.transforms.coronal import CoronalSlices
 from brgm_med.transforms.load import LoadScan
 from brgm_med.transforms.rigid import RegisterNormalised
-from brgm_med.transforms.slices import CoronalSlices
 from brgm_med.transforms.template import Template
 
 VERSION = b"1"

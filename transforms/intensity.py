@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from monai.config import KeysCollection
-from monai.data import MetaTensor
-from monai.transforms import InvertibleTransform
 from torch import Tensor
 
 from brgm_med.errors import InputRefusedError
 from brgm_med.transforms.geometry import Grid, resample
-from brgm_med.transforms.keyed import InvertibleKeyed
-from brgm_med.transforms.meta import grid_of, like
 from brgm_med.transforms.template import Pose, Template
 
 LOW_PERCENTILE = 1.0
@@ -63,31 +58,3 @@ def estimate(image: Tensor, grid: Grid, template: Template, pose: Pose) -> Norma
             "the brain is not brighter than the air around it; give a T1-weighted magnitude image of a head"
         )
     return Normalisation(float(low), scale)
-
-
-class NormaliseIntensity(InvertibleTransform):
-    """MetaTensor [1, X, Y, Z] in the template's space -> the same with air -1 and the mean of the brain 0.
-
-    `pose` (template world -> the image's world) allows an unregistered image. `inverse` restores its units, also of
-    a stack made of it. Raises InputRefusedError as `estimate` does.
-    """
-
-    def __init__(self, template: Template) -> None:
-        self.template = template
-
-    def __call__(self, image: MetaTensor, pose: Pose | None = None) -> MetaTensor:
-        own = estimate(image.as_tensor(), grid_of(image), self.template, np.eye(4) if pose is None else pose)
-        out = like(image, own.forward(image.as_tensor()), image.affine)
-        self.push_transform(out, extra_info=asdict(own))
-        return out
-
-    def inverse(self, image: MetaTensor) -> MetaTensor:
-        own = Normalisation(**self.pop_transform(image)["extra_info"])
-        return like(image, own.inverse(image.as_tensor()), image.affine)
-
-
-class NormaliseIntensityd(InvertibleKeyed):
-    """`NormaliseIntensity` for the entries `keys` of a dictionary."""
-
-    def __init__(self, keys: KeysCollection, template: Template, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, NormaliseIntensity(template), allow_missing_keys)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from brgm_med.gaussian import LinearGaussian
 from brgm_med.networks.condition import position_code
+from brgm_med.networks.discriminator import Encoder
 from brgm_med.priors.bundle import UNFINISHED, WPlusStatistics
 from brgm_med.priors.writing import data_format, seal
 from brgm_med.training.state import Architecture, TrainState
@@ -36,14 +37,22 @@ def neighbours(positions: int) -> np.ndarray:
 def encode(
     state: TrainState, stacks: Sequence[Tensor], chosen: Sequence[int] | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """W+ [heads, positions, K] and noise maps [heads, positions, h, w] of the averaged encoder for the slices `chosen`
-    (None: all) of `stacks`, whose item h is head h's [Y, C, H, W]."""
+    """`encode_with` the averaged encoder of a training state."""
+    return encode_with(state.average_encoder, stacks, chosen)
+
+
+def encode_with(
+    encoder: Encoder, stacks: Sequence[Tensor], chosen: Sequence[int] | None = None
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """W+ [heads, positions, K] and noise maps [heads, positions, h, w] for the slices `chosen` (None: all) of `stacks`,
+    whose item h is head h's [Y, C, H, W]."""
     latents, maps = [], []
+    device = next(encoder.parameters()).device
     with torch.no_grad():
         for h in range(len(stacks)):
-            slices = torch.as_tensor(stacks[h]).float().to(state.device)
+            slices = torch.as_tensor(stacks[h]).float().to(device)
             picked = slices if chosen is None else slices[torch.as_tensor(chosen, device=slices.device)]
-            ws, noise = state.average_encoder(picked)
+            ws, noise = encoder(picked)
             latents.append(ws.flatten(1).cpu())
             maps.append({name: m[:, 0].cpu() for name, m in noise.items()})
     return torch.stack(latents), {name: torch.stack([m[name] for m in maps]) for name in maps[0]}

@@ -59,6 +59,8 @@ class Recipe:
             2312.02696): the averaged weights settle without an end of the run having to be known.
         momentum: Adam's beta_1 while there is no adversary (at most 0.5 after that: momentum harms a game).
         reconstruction_only: images to be shown before the adversary plays; 0: from the start.
+        synthesis_from: images after which the synthesis network is trained; before, only what plays around it is:
+            the mapping network (and the encoder), and the discriminator.
         reconstructed: fraction [0, 1] of a batch that is reconstructed once it plays, the rest being samples;
             0: plain adversarial training, in which the encoder is neither run nor trained.
         widened: probability [0, 1] of each operation of `Augmentation`, but for noise, on the training slices. What
@@ -86,6 +88,7 @@ class Recipe:
     steady: int = 60_000
     momentum: float = 0.8
     reconstruction_only: int = 400_000
+    synthesis_from: int = 0
     reconstructed: float = 0.5
     widened: float = 0.5
     pixel: float = 4.0
@@ -219,7 +222,7 @@ def _update_players(
     slices that they stand beside, augmented, detached.
     """
     g, playing = state.generator, state.images >= recipe.reconstruction_only
-    _set_grad(state, players=True)
+    _set_grad(state, recipe, players=True)
     for name in ("generator", "encoder"):
         state.optimisers[name].zero_grad(set_to_none=True)
         for group in state.optimisers[name].param_groups:  # momentum helps a descent and harms a game
@@ -308,7 +311,7 @@ def _update_critic(
     state: TrainState, recipe: Recipe, real: Tensor, fake: Tensor, code: Tensor, precision: torch.dtype
 ) -> Losses:
     """Update the discriminator, with R1 (in float32) every `recipe.r1_every` iterations. `fake` is augmented."""
-    _set_grad(state, players=False)
+    _set_grad(state, recipe, players=False)
     penalise = state.iteration % recipe.r1_every == 0
     real = Augmentation(flip=recipe.flip)(real, state.probability).detach().requires_grad_(penalise)
     logits = _judge(state, real, code, torch.float32 if penalise else precision)
@@ -324,8 +327,9 @@ def _update_critic(
     return losses
 
 
-def _set_grad(state: TrainState, *, players: bool) -> None:
+def _set_grad(state: TrainState, recipe: Recipe, *, players: bool) -> None:
     state.generator.requires_grad_(players)
+    state.generator.synthesis.requires_grad_(players and state.images >= recipe.synthesis_from)
     state.encoder.requires_grad_(players)
     state.discriminator.requires_grad_(not players)
 
@@ -345,7 +349,8 @@ def identity(recipe: Recipe, stacks: Stacks) -> dict[str, Any]:
 
 def check_identity(state: TrainState, recipe: Recipe, stacks: Stacks, path: Path) -> None:
     """Mark a fresh state as one of this recipe and data. Raises PriorError where it is of others, naming them."""
-    mine, before = identity(recipe, stacks), {"flip": True, **state.identity}  # older states do not say that they flip
+    # Older states say neither that they flip nor that they train the synthesis network from the start.
+    mine, before = identity(recipe, stacks), {"flip": True, "synthesis_from": 0, **state.identity}
     other = [
         f"{key} {before[key]}, not {mine[key]}" if key in before else f"no {key}, not {mine[key]}"
         for key in mine

@@ -34,8 +34,6 @@ TAPS = 9
 """Length of the kernels: enough for voxels up to 4/3 of the grid's spacing, to 3 % of their frequency response."""
 LEAST_KNOWN = 0.02
 """Fraction of a slice that must be known for it to be drawn."""
-REMAPPED = 0.3
-"""Probability that the contrast of a real slice is changed by a random intensity map."""
 ORDERED = 0.5
 """Probability that an image drawn from labels has the order of T1."""
 
@@ -73,13 +71,15 @@ def acquisition_kernel(true_mm: float, step_mm: float, spacing: float) -> Tensor
 class Source:
     """Heads of one scanner, or label maps. `stacks`: for each head uint8 [Y, H, W] as `packed` makes it; of label maps
     labels [Y, 2 H, 2 W]. `kernels`: f along H and W. `share`: probability that a slice is drawn from this source.
-    `tissue`: what labels are (see `contrast.coloured`); None for images."""
+    `tissue`: what labels are (see `contrast.coloured`); None for images. `remapped`: probability that the contrast of
+    an image's slice is changed by a random intensity map."""
 
     name: str
     share: float
     kernels: tuple[Tensor, Tensor]
     stacks: list[Tensor]
     tissue: Tensor | None = None
+    remapped: float = 0.0
 
 
 @dataclass
@@ -135,8 +135,8 @@ class Sources(Sequence[NDArray[np.uint8]]):
     def draw(self, count: int, widened: float = 0.5, flip: bool = True) -> Drawn:
         """`count` random slices: of a source by its share, of any of its heads, anywhere in it.
 
-        Each change of `Augmentation` is made with probability `widened`, `flip` being whether to mirror. Real slices
-        are given another contrast with probability `REMAPPED`; label maps are coloured anew each time.
+        Each change of `Augmentation` is made with probability `widened`, `flip` being whether to mirror. Label maps are
+        coloured anew each time.
         """
         shares = torch.tensor([source.share for source in self.sources]).cumsum(0)
         of = torch.searchsorted(shares / shares[-1], torch.rand(count)).clamp(max=len(self.sources) - 1)
@@ -178,7 +178,8 @@ class Sources(Sequence[NDArray[np.uint8]]):
         """Slices [N, 1, H, W] and what is known of them, from stored slices of the sources `of` [N]."""
         tissues = [self.sources[s].tissue for s in of.tolist()]
         labelled = torch.tensor([tissue is not None for tissue in tissues])
-        remap, order = torch.rand(len(of)) < REMAPPED, torch.rand(len(of)) < ORDERED
+        remap = torch.rand(len(of)) < torch.tensor([self.sources[s].remapped for s in of.tolist()])
+        order = torch.rand(len(of)) < ORDERED
         pairs = list(zip(chosen, labelled.tolist(), strict=True))
         h, w = chosen[0].shape if not labelled[0] else (n // 2 for n in chosen[0].shape)
         stored = torch.stack([torch.zeros(h, w, dtype=torch.uint8) if is_labels else one for one, is_labels in pairs])

@@ -27,18 +27,16 @@ from brgm_med.errors import UsageError
 from brgm_med.networks.condition import position_code
 from brgm_med.perceptual import LPIPS
 from brgm_med.pipelines.evaluation.setting import Method, Setting
-from brgm_med.posterior import Posterior, WStatistics, brgm_posterior
+from brgm_med.posterior import GREY_VALUES, Posterior, WStatistics, brgm_posterior
 from brgm_med.projection import OneW, wander
 from brgm_med.pulse import on_sphere, pulse_posterior
+from brgm_med.reconstruction import mapped_statistics
 from brgm_med.solvers import fit_map
 
 STEPS, RATE = 100, 0.1
 """The paper: 500. On a validation head f's scores are the same after 200; those without a prior on w would go on
 fitting the measurement (d: LPIPS 0.25 after 100, 0.21 after 200)."""
 PULSE_STEPS, PULSE_RATE = 100, 0.4  # PULSE's own
-HALF_RANGE = 127.5
-"""Grey values of the paper's L_pixel, whose units it does not state: 0 to 255, as in its tables. On [-1, 1] its prior
-outweighs the measurement a thousandfold, and the mean w is the answer whatever was measured."""
 NOISE = "none"
 """Of layers whose maps are not searched. The maps of our priors are latent inputs, of mean 0: those stored with the
 weights are nobody's. As "const" noise, on a validation head, they raise the LPIPS of step c from 0.21 to 0.50, of f
@@ -73,7 +71,7 @@ def ablation(step: str) -> Callable[[Setting], Method]:
 
         def method(measured: Tensor, corruption: nn.Module) -> Tensor:
             check(setting, measured)
-            statistics = statistics_of(setting)
+            statistics = mapped_statistics(setting.bundle, setting.index, len(setting.index))
             posterior, start = projection(step, setting, statistics, features, corruption, measured)
             steps = wander(statistics, (start.shape[1], start.shape[2]), STEPS, setting.seed)
             return fit_map(posterior, start, steps=STEPS, rate=RATE, wander=steps).image
@@ -88,7 +86,7 @@ def projection(
 ) -> tuple[Posterior, Tensor]:
     """The posterior of a step, and where its search starts: the mean w, and noise maps drawn with the seed."""
     generator = setting.bundle.generator
-    paper = brgm_posterior(generator, corruption, measured, statistics, features, HALF_RANGE)
+    paper = brgm_posterior(generator, corruption, measured, statistics, features, GREY_VALUES)
     likelihood, prior = TERMS[step]
     posterior = replace(paper, likelihood=paper.likelihood[:likelihood], prior=paper.prior[:prior], noise=NOISE)
     mean = statistics.mean
@@ -131,15 +129,3 @@ def conditions(setting: Setting) -> Tensor | None:
         return None
     positions = bundle.positions() if bundle.volumetric else torch.zeros(1)
     return position_code(positions[list(setting.index)], bundle.generator.c_dim)
-
-
-def statistics_of(setting: Setting) -> WStatistics:
-    """The mean [N, 1, w_dim] and deviation [N, 1, 1] of mapped w at each image's position."""
-    codes = conditions(setting)
-    if codes is None:
-        statistics = dict.fromkeys(setting.index, setting.bundle.w_statistics())
-    else:
-        statistics = {i: setting.bundle.w_statistics(codes[n : n + 1]) for n, i in enumerate(setting.index)}
-    each = [statistics[i] for i in setting.index]
-    mean, deviation = torch.stack([s.mean for s in each]), torch.stack([s.deviation for s in each])
-    return WStatistics(mean[:, None], deviation[:, None, None])

@@ -96,13 +96,16 @@ def combine(
 
     One scan without noise: exactly. With noise: as far as the prior's error, which is estimated from the residual
     around each voxel, is larger than it (see `weighed`). Several scans: see `jointly`. The measured fraction is of the
-    prior's error, and 0 where the prior does not reach.
+    prior's error, and 0 where the prior does not reach. A search that is not `projected` leaves the slices as they are:
+    no value is kept as measured, and the fraction is 0.
     """
     guess, weight = generated(registration, stack, box)
     measurements, covariance, grid = measurements_of(registration), registration.covariance, registration.grid
     first, deviation, error = measurements[0], measurements[0].deviation, 0.0
     system = SeparableSystem.of(registration.operator, covariance, grid.shape)
-    if len(measurements) > 1:
+    if not search.projected:
+        image, fraction = guess, torch.zeros_like(guess)
+    elif len(measurements) > 1:
         image, fraction, error = jointly(guess, measurements, covariance, system, search)
     elif deviation == 0:
         image, fraction = exactly(guess, first, covariance, system)
@@ -140,16 +143,25 @@ def jointly(
 
     `system` is that of the first scan. `search.interpolation` of the prior's error counts as noise, beside the scans'.
     """
-    first, deviation = measurements[0], measurements[0].deviation
-    residual = first.values.double() - first.operator(image.double())
-    masks = [nn.Identity() if m.measured is None else Mask(m.measured) for m in measurements]
-    together = Together([nn.Sequential(m.operator, mask) for m, mask in zip(measurements, masks, strict=True)])
-    values = together.join([mask(m.values) for m, mask in zip(measurements, masks, strict=True)])
-    typical = math.sqrt(max(float(residual.square().mean()) - deviation**2, 0.0) / float(system.spectrum.mean()))
-    ratio = math.hypot(deviation / max(typical, 1e-3 * deviation) if deviation else 0.0, search.interpolation)
+    together, values = joined(measurements)
+    ratio = noise_ratio(image, measurements[0], system, search)
     projected = project(image, together, values, covariance, ratio, tol=5e-3)
     measured, error = measured_fraction(together, covariance, ratio, (1, *image.shape[1:]))
     return projected, measured.to(image.dtype), error
+
+
+def joined(measurements: Sequence[LinearMeasurement]) -> tuple[Together, Tensor]:
+    """All measurements as one, of the samples that were measured, and its values."""
+    masks = [nn.Identity() if m.measured is None else Mask(m.measured) for m in measurements]
+    together = Together([nn.Sequential(m.operator, mask) for m, mask in zip(measurements, masks, strict=True)])
+    return together, together.join([mask(m.values) for m, mask in zip(measurements, masks, strict=True)])
+
+
+def noise_ratio(image: Tensor, first: LinearMeasurement, system: SeparableSystem, search: Search) -> float:
+    """Noise of several scans over the error of `image`, which the first scan's residual tells."""
+    residual, deviation = first.values.double() - first.operator(image.double()), first.deviation
+    typical = math.sqrt(max(float(residual.square().mean()) - deviation**2, 0.0) / float(system.spectrum.mean()))
+    return math.hypot(deviation / max(typical, 1e-3 * deviation) if deviation else 0.0, search.interpolation)
 
 
 def weighed(

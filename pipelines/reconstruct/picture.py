@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from brgm_med.consistency import project
 from brgm_med.corruptions import Grey, Mask, SliceProfile, profile_matrix
+from brgm_med.perceptual import PerceptualFeatures
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.reconstruction import Progress, map_images
 from brgm_med.seams import blend_seamless
@@ -26,18 +27,24 @@ def reconstruct_picture(
     factor: int,
     *,
     search: Search = PICTURE,
+    features: PerceptualFeatures | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Tensor:
     """Pictures [N, C, H, W] in [-1, 1], `factor` times as large: [N, C, factor H, factor W], whose `average` they are.
 
-    Exactly so, by projection of the generator's MAP. A colour prior serves grey pictures. Raises PriorError for a
+    Exactly so, by projection of the generator's MAP, unless `search` leaves that out. `features`: of the paper's
+    perceptual term, see `map_images`. A colour prior serves grey pictures. Raises PriorError for a
     conditional prior, and InputRefusedError for pictures that are too narrow for its frame.
     """
     frame, colour = Frame.fit((values.shape[2], values.shape[3]), prior.image_shape), _colour(prior, values)
     corruption = nn.Sequential(*colour, frame.measurement()).to(device)
-    image = map_images(prior, None, corruption, values.to(device), search=search, progress=progress).cpu()
+    image = map_images(
+        prior, None, corruption, values.to(device), search=search, features=features, progress=progress
+    ).cpu()
     guess = frame.from_frame(nn.Sequential(*colour)(image), factor)
+    if not search.projected:
+        return guess
     covariance = stationary_covariance(guess.shape[1:], [0, search.correlation, search.correlation])
     return project(guess, average(frame.picture, factor), values, covariance)
 
@@ -48,6 +55,7 @@ def inpaint_picture(
     prior: PriorBundle,
     *,
     search: Search = PICTURE,
+    features: PerceptualFeatures | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Tensor:
@@ -61,7 +69,7 @@ def inpaint_picture(
     known = Mask(seen)
     measured = known(frame.to_frame(interpolated)).to(device)
     corruption = nn.Sequential(*colour, known).to(device)
-    image = map_images(prior, None, corruption, measured, search=search, progress=progress).cpu()
+    image = map_images(prior, None, corruption, measured, search=search, features=features, progress=progress).cpu()
     return blend_seamless(values, frame.from_frame(nn.Sequential(*colour)(image)).to(values), hole)
 
 

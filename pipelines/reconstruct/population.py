@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from brgm_med.chunks import Chunked
-from brgm_med.corruptions import StackAsVolume, Together
-from brgm_med.energies import GaussMarkov, Likelihood, Perceptual, Pixel
+from brgm_med.energies import GaussMarkov
 from brgm_med.errors import InputRefusedError
-from brgm_med.perceptual import PerceptualFeatures, SlicesAsPictures
+from brgm_med.perceptual import PerceptualFeatures
 from brgm_med.pipelines.reconstruct.measurement import PosedScan, PriorWeight, Registration, Scan
 from brgm_med.pipelines.reconstruct.phases import Phases, silent
 from brgm_med.pipelines.reconstruct.registration import check_known, register
-from brgm_med.posterior import Posterior
+from brgm_med.pipelines.reconstruct.stack import deviation_of, stack_paper, stack_posterior
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.reconstruction import solve
-from brgm_med.search import KNOWN, POPULATION_WEIGHT, Search
+from brgm_med.sampling import chain, perturbed
+from brgm_med.search import KNOWN, POPULATION_WEIGHT, SAMPLING, Search
 from brgm_med.transforms.geometry import Grid
-from brgm_med.transforms.oblique import oblique_profile, stack_grid
 from brgm_med.transforms.refine import Refined, refine
 from brgm_med.transforms.register import scale_of
 from brgm_med.transforms.template import load_template
-
-AT_ONCE = 16
-"""Slices whose activations are in memory together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +81,13 @@ def weight_of(registration: Registration) -> tuple[float, str]:
 @dataclass(frozen=True, eq=False)
 class Searched:
     """Slices `stack` [Y, 1, Z, X] of the prior's `box`, as they are most probable given the scans of `registration`;
-    `refined`: poses and bias fields as fitted, for each scan."""
+    `refined`: poses and bias fields as fitted, for each scan; `coordinates`: whitened ones, of which the stack is."""
 
     registration: Registration
     stack: Tensor
     box: Grid
     refined: tuple[Refined, ...]
+    coordinates: Tensor
 
 
 def most_probable(
@@ -103,17 +98,28 @@ def most_probable(
     features: PerceptualFeatures | None = None,
     phases: Phases = silent,
 ) -> Searched:
-    """The MAP over W+ of all slices of the prior's box together; poses and bias fields are fitted on the way."""
+    """The MAP over W+ of all slices of the prior's box together; poses and bias fields are fitted on the way, except
+    by the paper's search, which knows none."""
     prior, registration = population.bundle, population.registration
     assert registration is not None
-    box, whitened = load_template(prior).box, prior.whitened(device)
+    box = load_template(prior).box
+    if search.energy == "paper":
+        posterior, start = stack_paper(registration, prior, box, torch.device(device), features)
+        with phases(f"searching the most probable head of {prior.name}, as published", search.iterations) as advance:
+
+            def published(_iteration: int, terms: dict[str, Tensor]) -> None:
+                advance(energies(terms))
+
+            estimate = solve(posterior, start, search, None, published)
+        return Searched(registration, estimate.image.cpu(), box, (), estimate.ws)
+    whitened = prior.whitened(device)
     coordinates = torch.zeros(box.shape[1], 1, whitened.w_dim, device=device)
     ends = [*(n for n in search.refined_after if n < search.iterations), search.iterations]
     fits: tuple[Refined, ...] = ()
     with phases(f"searching the most probable head of {prior.name}", search.iterations) as advance:
 
         def progress(_iteration: int, terms: dict[str, Tensor]) -> None:
-            advance("  ".join(f"{name} {float(value.mean()):.1f}" for name, value in terms.items()))
+            advance(energies(terms))
 
         for first, last in zip([0, *ends], ends, strict=False):
             posterior = stack_posterior(registration, prior, box, search, torch.device(device), features)
@@ -122,44 +128,27 @@ def most_probable(
             if last < search.iterations:
                 fits = tuple(fit(posed, stack, box, search.misfit) for posed in registration.scans)
                 registration = registration.refined(fits)
-    return Searched(registration, stack, box, fits)
+    return Searched(registration, stack, box, fits, coordinates)
 
 
-def deviation_of(posed: PosedScan, box: Grid, misfit: float) -> float:
-    """Standard deviation of a sample of the scan around what a prior on `box` says, normalised units.
-
-    The scan's noise, and `misfit` for each voxel of the box, as if independent: a sample of several averages it.
-    """
-    voxels = math.prod(posed.scan.grid.spacing) / (math.prod(box.spacing) * scale_of(posed.pose) ** 3)
-    return math.hypot(posed.noise.deviation / posed.normalisation.scale, misfit / math.sqrt(voxels))
-
-
-def stack_posterior(
-    registration: Registration,
-    prior: PriorBundle,
-    box: Grid,
-    search: Search,
-    device: torch.device,
-    features: PerceptualFeatures | None = None,
-) -> Posterior:
-    """Posterior of all slices of the prior's box together, given the scans where and as they were measured."""
-    scans = registration.scans
-    source = stack_grid(box)
-    profiles = [oblique_profile(s.scan.acquisition, s.scan.grid, source, s.pose, measured=s.used) for s in scans]
-    whole = Together(profiles, [1 / deviation_of(s, box, search.misfit) for s in scans])
-    used = [p.spread(torch.ones(1, len(p.index))) for p in profiles]
-    measured = whole.join([s.normalised() * u for s, u in zip(scans, used, strict=True)]).to(device)
+def sampled(
+    population: Population, searched: Searched, search: Search, random: torch.Generator, device: torch.device | str
+) -> Searched:
+    """As most probable given perturbed data and a perturbed prior, from the most probable stack on: a sample of the
+    posterior, see `sampling`. Poses and bias fields stay as they were fitted."""
+    prior, box = population.bundle, searched.box
+    posterior = stack_posterior(searched.registration, prior, box, search, torch.device(device))
+    noise = torch.randn(posterior.measured.shape, generator=random)
     whitened = prior.whitened(device)
-    whitened = dataclasses.replace(whitened, generator=Chunked(whitened.generator, AT_ONCE))
-    likelihood: tuple[Likelihood, ...] = (Pixel(0.5),)
-    if features is not None and search.perceptual_weight:
-        axes = [int(torch.tensor(s.scan.grid.spacing).argmax()) for s in scans]
-        pictures = SlicesAsPictures(features, [p.shape for p in profiles], whole.weights, axes, whitened.image_shape)
-        weight = search.perceptual_weight * math.prod(whitened.image_shape)
-        likelihood = (*likelihood, Perceptual(pictures, weight))
-    corruption = nn.Sequential(StackAsVolume(), whole).to(device)
-    innovations = GaussMarkov(whitened.correlation, search.prior_weight)
-    return Posterior(whitened, corruption, measured, likelihood, (innovations,), noise="none", coupled=True)
+    offset = chain(GaussMarkov(whitened.correlation, search.prior_weight), len(searched.stack), random)
+    moved = perturbed(posterior, noise.to(device), offset)
+    estimate = solve(moved, searched.coordinates, search.limited_to(SAMPLING), whitened.curvature)
+    return dataclasses.replace(searched, stack=estimate.image.cpu(), coordinates=estimate.ws)
+
+
+def energies(terms: dict[str, Tensor]) -> str:
+    """The energies of what was tried, for the log."""
+    return "  ".join(f"{name} {float(value.mean()):.1f}" for name, value in terms.items())
 
 
 def fit(posed: PosedScan, stack: Tensor, box: Grid, misfit: float) -> Refined:

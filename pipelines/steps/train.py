@@ -11,13 +11,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from brgm_med.extras import require
 from brgm_med.files import make_folder
 from brgm_med.pipelines.console import announce
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.training import heads as volumes
 from brgm_med.pipelines.training import pictures
 from brgm_med.pipelines.training.run import Material, run
+from brgm_med.staging import scratch_beside
 from brgm_med.training import distributed
+from brgm_med.transforms.formats.zipped import is_zip
 from brgm_med.transforms.prepare import heads_in
 
 
@@ -33,6 +36,7 @@ def train(
     lpips_weights: Path | None = None,
 ) -> None:
     """Train on the first `heads` heads (or pictures) of `data`, by name, until `kimg` thousand slices have been shown.
+    Pictures may come in a zip, as StyleGAN2-ADA's data sets do.
 
     The `held_out` heads that follow are never trained on: snapshots are measured on them (see `split`). Resumes from
     `out/state.pt` where there is one, else goes on from `out/snapshot.safetensors` (such as the repository's
@@ -41,14 +45,17 @@ def train(
 
     Of processes that train together the first one prepares and writes, and the others wait.
     """
-    material: Material = pictures if pictures.holds_pictures(data, out) else volumes
+    require("train", "tensorboard")
+    material: Material = pictures if is_zip(data) or pictures.holds_pictures(data, out) else volumes
     if material is volumes:
         heads_in(data, without=out)  # refuses before anything is made
     make_folder(out)
+    scratch_beside(out)
     set_up_torch(threads)
     with distributed.process_group():
         if distributed.rank() == 0:
-            material.prepare(data, out, heads, held_out)
+            with pictures.unpacked(data) as folder:
+                material.prepare(folder, out, heads, held_out)
         distributed.anyone(False, distributed.device())  # the others wait
         run(out, material.training_set(out, seed), kimg=kimg, lpips_weights=lpips_weights)
         if distributed.rank() == 0:

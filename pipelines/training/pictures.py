@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +25,7 @@ from brgm_med.training.state import Architecture
 from brgm_med.transforms.formats import endings, for_reading, pictures_in
 from brgm_med.transforms.formats.picture import Picture
 from brgm_med.transforms.formats.visible import visible_files
+from brgm_med.transforms.formats.zipped import is_zip, unpacked_pictures
 from brgm_med.transforms.frame import Frame
 from brgm_med.transforms.intensity import Normalisation
 
@@ -51,6 +54,24 @@ def holds_pictures(data: Path, without: Path) -> bool:
     if volumes and pictures:
         raise InputRefusedError(f"{data}: holds volumes and pictures; give a folder of one kind")
     return pictures
+
+
+@contextmanager
+def unpacked(data: Path) -> Iterator[Path]:
+    """The folder of a data set of pictures; of a zip (StyleGAN2-ADA's data sets), one into which it is unpacked.
+
+    The prior is of pictures without a condition: labels do not enter, and that is said. Refusals name the zip.
+    """
+    if not (is_zip(data) and data.is_file()):
+        yield data
+        return
+    folder, labelled = unpacked_pictures(data, endings("picture"))
+    if labelled:
+        announce(f"{data}: its labels (dataset.json) do not enter; the prior is of all its pictures together")
+    try:
+        yield folder
+    except InputRefusedError as error:
+        raise InputRefusedError(str(error).replace(str(folder), str(data))) from error
 
 
 def prepare(data: Path, out: Path, count: int | None, held_out: int | None) -> None:

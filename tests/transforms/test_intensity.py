@@ -7,7 +7,8 @@ from monai.data import MetaTensor
 
 from brgm_med.errors import InputRefusedError
 from brgm_med.transforms.geometry import Grid
-from brgm_med.transforms.intensity import Normalisation, NormaliseIntensity, estimate
+from brgm_med.transforms.intensity import Normalisation, estimate
+from brgm_med.transforms.normalise import NormaliseIntensity
 from brgm_med.transforms.template import centred_grid
 from tests import phantom
 

@@ -7,12 +7,12 @@ from monai.data import MetaTensor
 from monai.transforms import Compose
 
 from brgm_med.errors import InputRefusedError
+from brgm_med.transforms.coronal import CoronalSlicesd
 from brgm_med.transforms.geometry import Grid
-from brgm_med.transforms.intensity import NormaliseIntensityd
+from brgm_med.transforms.normalise import NormaliseIntensityd
 from brgm_med.transforms.orientation import LEAST_INFORMATION, agreement
 from brgm_med.transforms.register import resample_cubic, rigid_pose, scale_of
 from brgm_med.transforms.rigid import RegisterRigid, RegisterRigidd
-from brgm_med.transforms.slices import CoronalSlicesd
 from brgm_med.transforms.template import centred_grid
 from tests import phantom
 

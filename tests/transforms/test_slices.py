@@ -6,7 +6,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
-from brgm_med.transforms.slices import CoronalSlices, CoronalSlicesd, coronal_stack, restack
+from brgm_med.transforms.coronal import CoronalSlices, CoronalSlicesd
+from brgm_med.transforms.slices import coronal_stack, restack
 
 
 def volume() -> MetaTensor:

@@ -12,11 +12,11 @@ from brgm_med.errors import InputRefusedError, UsageError, refuse
 from brgm_med.transforms.formats import dicom, nifti, picture, radiograph
 from brgm_med.transforms.formats.absent import refuse_absent
 from brgm_med.transforms.formats.dicom import segmentation
-from brgm_med.transforms.formats.dicom.archive import is_zip
 from brgm_med.transforms.formats.dicom.file import is_dicom
 from brgm_med.transforms.formats.format import Kind, PictureFormat, VolumeFormat, VolumeWriter
 from brgm_med.transforms.formats.header import Header
 from brgm_med.transforms.formats.visible import visible_files
+from brgm_med.transforms.formats.zipped import is_zip
 
 READERS: tuple[VolumeFormat | PictureFormat, ...] = (nifti, picture, radiograph)
 """The formats that are known by a name. DICOM is a volume or a picture by its content (see `_format`)."""
@@ -122,7 +122,8 @@ def pictures_in(folder: Path | str) -> list[Path]:
     for path in pictures:
         refuse_absent(path)
     if not pictures:
-        raise InputRefusedError(f"{folder}: holds no picture ({', '.join(claimed)}); give a folder of pictures")
+        kinds = f"no picture ({', '.join(claimed)}) and no series of DICOM"
+        raise InputRefusedError(f"{folder}: holds {kinds}; give a folder of one of these, or a file")
     return sorted(pictures, key=lambda p: (p.name, p.as_posix()))
 
 

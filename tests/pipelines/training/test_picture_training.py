@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from brgm_med.pipelines.cli import main
-from brgm_med.pipelines.training.pictures import pictures_of, prepare
+from brgm_med.pipelines.training.pictures import pictures_of, prepare, unpacked
 from brgm_med.priors.bundle import load
 from brgm_med.training.export import picture_statistics
 from brgm_med.training.loop import Recipe, draw
@@ -109,6 +110,50 @@ def test_one_colour_picture_makes_all_of_them_rgb(tmp_path: Path) -> None:
     assert torch.equal(first, grey[0].expand(1, 3, 64, 64))
     record = json.loads((run / "prepared.json").read_text())
     assert [one["name"] for one in record["held_out"]] == ["red.png"]
+
+
+def test_a_data_set_of_stylegan2_ada_is_its_pictures(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = save_discs(tmp_path / "data", count=3)
+    data, plain, zipped = tmp_path / "set.zip", tmp_path / "plain", tmp_path / "zipped"
+    with zipfile.ZipFile(data, "w") as archive:
+        names = [f"00000/img{i:08}.png" for i in range(3)]
+        for name, path in zip(names, sorted(folder.iterdir()), strict=True):
+            archive.write(path, name)
+        archive.writestr("dataset.json", json.dumps({"labels": [[name, i] for i, name in enumerate(names)]}))
+    for run in (plain, zipped):
+        run.mkdir()
+    prepare(folder, plain, None, 0)
+    with unpacked(data) as root:
+        prepare(root, zipped, None, 0)
+    assert "its labels (dataset.json) do not enter" in capsys.readouterr().out
+    for one, other in zip(pictures_of(plain), pictures_of(zipped), strict=True):
+        assert torch.equal(one, other)
+    assert json.loads((zipped / "prepared.json").read_text())["pictures"][0]["name"] == "img00000000.png"
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"no zip", "is no zip, or a damaged one"),
+        ({"a.txt": b"text"}, "holds no pictures"),
+        ({"../a.png": b"out"}, "has a member outside of itself"),
+        ({"a.png": b"not a picture"}, "set.zip/a.png"),
+    ],
+)
+def test_a_zip_that_is_no_data_set_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | dict[str, bytes], text: str
+) -> None:
+    data = tmp_path / "set.zip"
+    if isinstance(content, bytes):
+        data.write_bytes(content)
+    else:
+        with zipfile.ZipFile(data, "w") as archive:
+            for name, member in content.items():
+                archive.writestr(name, member)
+    assert train(data, tmp_path / "run", 0.016) == 3
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
 
 
 def test_what_cannot_be_trained_on_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,11 +16,7 @@ from brgm_med.transforms.formats.absent import LONGEST
 from brgm_med.transforms.formats.dicom.file import MAGIC, MEDIA_DIRECTORY, PREAMBLE, is_dicom, read_whole, strict
 from brgm_med.transforms.formats.dicom.passed import Passed, passed, passed_content, refuse_missing, with_missing
 from brgm_med.transforms.formats.visible import is_hidden, visible_files
-
-MAX_MEMBERS = 100_000
-MAX_BYTES = 2**33
-MAX_RATIO = 200
-"""Of a zip's members: their number; their unpacked size together; that of each to its packed size, beyond 1 MiB."""
+from brgm_med.transforms.formats.zipped import checked_members, is_zip
 
 
 @dataclass(frozen=True)
@@ -35,11 +31,6 @@ class Files:
 
 _unpacked: dict[tuple[str, int, int], Files] = {}
 """Zips by path, time and size: unpacked once in a command."""
-
-
-def is_zip(path: Path) -> bool:
-    """True for a zip by its name, as other zips (such as .npz) are not meant."""
-    return path.name.lower().endswith(".zip")
 
 
 def files_in(path: Path) -> Files:
@@ -134,18 +125,7 @@ def _zipped(path: Path) -> Files:
 
 def _unpack(path: Path, archive: zipfile.ZipFile, root: Path) -> tuple[tuple[Path, ...], tuple[Passed, ...]]:
     """Unpack the DICOM files of a zip; gives them, and the other files. Checks before it writes."""
-    members = [m for m in archive.infolist() if not m.is_dir()]
-    if len(members) > MAX_MEMBERS or sum(m.file_size for m in members) > MAX_BYTES:
-        size = sum(m.file_size for m in members) / 2**30
-        refuse(path, f"unpacks to {len(members)} files of {size:.3g} GiB", "unpack it and give the folder")
-    for member in members:
-        parts = PurePosixPath(member.filename.replace("\\", "/")).parts
-        if ".." in parts or parts[:1] == ("/",) or ":" in parts[0] or "\0" in member.filename:
-            refuse(path, f"has a member outside of itself ({member.filename})", "do not trust it")
-        if member.file_size > max(1 << 20, MAX_RATIO * member.compress_size):
-            refuse(path, f"has a member packed {MAX_RATIO} times or more ({member.filename})", "do not trust it")
-        if member.flag_bits & 1:
-            refuse(path, "is encrypted", "unpack it and give the folder")
+    members = checked_members(path, archive)
     unpacked: list[Path] = []
     others: list[Passed] = []
     for number, member in enumerate(members):

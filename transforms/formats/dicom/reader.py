@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import InputRefusedError, UsageError, refuse
-from brgm_med.transforms.formats.dicom.archive import is_directory, is_zip, named_by_zip
+from brgm_med.transforms.formats.dicom.archive import is_directory, named_by_zip
 from brgm_med.transforms.formats.dicom.classic import rescale
 from brgm_med.transforms.formats.dicom.file import (
     check_integers,
@@ -29,6 +29,7 @@ from brgm_med.transforms.formats.dicom.file import (
 from brgm_med.transforms.formats.dicom.series import Series, the_series
 from brgm_med.transforms.formats.header import Header, Volume
 from brgm_med.transforms.formats.visible import visible_files
+from brgm_med.transforms.formats.zipped import is_zip
 
 if TYPE_CHECKING:
     from pydicom import Dataset
