@@ -87,8 +87,8 @@ def widths(data: Path, which: str) -> list[str]:
     for profile, of in errors.items():
         sure = [error for error, identified, _ in of if identified]
         near, far = sum(e <= 0.1 for e in sure), sum(e > 0.2 for e in sure)
-        within, covered = sum(e <= 0.1 for e, _, _ in of), sum(c for _, _, c in of)
-        summary.append(f"| {profile} | {len(of)} | {within} | {len(sure)} | {near} | {far} | {covered} |")
+        within, covering = sum(e <= 0.1 for e, _, _ in of), sum(c for _, _, c in of)
+        summary.append(f"| {profile} | {len(of)} | {within} | {len(sure)} | {near} | {far} | {covering} |")
     return [*summary, "", *lines]
 
 

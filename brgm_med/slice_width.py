@@ -30,13 +30,14 @@ ANATOMY = np.array([[0.0063, 0.0037, -0.0035], [0.0037, 0.0126, -0.0087], [-0.00
 thick alike: 15 training heads of IXI, ds000011 and ds002748, each along all axes that are as sharp as the others."""
 
 SCATTER = 0.06
-"""Standard deviation of what these do not describe. Chosen on validation heads: 95 % intervals then cover 96 %."""
+"""Standard deviation of what these do not describe. Chosen on validation heads: of 95 % intervals, 94 to 96 % cover."""
 
 WIDTHS = tuple(np.geomspace(0.25, 2.2, 23))
 """Candidate widths, in slice spacings; all are equally probable beforehand."""
 
 IDENTIFIED = {"box": 0.14, "trapezoid": 0.14, "gaussian": 0.2}
-"""A width is identified up to this relative standard deviation: on validation heads none such was off by over 20 %."""
+"""A width is identified up to this relative standard deviation: of 104 Gaussian scans of validation heads all were, one
+off by over 20 % and 93 within 10 %; of 78 with a box 5 were, none off by so much."""
 
 MISFIT = 20.0
 """Largest Mahalanobis distance, squared, at the best width: beyond it the spectra agree at none (chi-squared, 99 %)."""
