@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from brgm_med.errors import BrgmError, InputRefusedError
 from brgm_med.files import digest, read_json
+from brgm_med.pipelines.report.beside import same
 from brgm_med.pipelines.report.entries import at, population_prior
-from brgm_med.pipelines.report.files import inferred_on, map_on, read, same
+from brgm_med.pipelines.report.files import inferred_on, map_on, read
 from brgm_med.pipelines.report.images import Volume
 from brgm_med.priors import AUTO, SELF
 from brgm_med.priors.bundle import find

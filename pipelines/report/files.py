@@ -1,8 +1,7 @@
-"""Files of a result, read for its report: images, maps beside them, and whether they belong together."""
+"""Images of a result, and maps beside them, read for its report."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,33 +9,13 @@ import numpy as np
 import torch
 
 from brgm_med.errors import InputRefusedError
+from brgm_med.pipelines.report.beside import beside, same
 from brgm_med.pipelines.report.entries import at
 from brgm_med.pipelines.report.images import Volume
 from brgm_med.pipelines.results.records import file_record, source_record
-from brgm_med.transforms.formats import for_reading, read_mask, stem
+from brgm_med.transforms.formats import for_reading, read_mask
 from brgm_med.transforms.formats.affine import RAS_LPS
 from brgm_med.transforms.geometry import Grid
-
-
-def read_certificate(path: Path) -> dict[str, Any]:
-    """A certificate's JSON object. Raises InputRefusedError for what is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputRefusedError(f"{path}: is no readable certificate ({error}); give the JSON of a result") from error
-    if not isinstance(content, dict):
-        raise InputRefusedError(f"{path}: is no certificate (a JSON object); give the JSON of a result")
-    return content
-
-
-def same(path: Path, sha256: str, certificate: dict[str, Any], key: str) -> None:
-    """Refuse, with InputRefusedError, a file whose hash is not the one under `key`, if there is one there."""
-    stated = at(certificate, key, "sha256")
-    if isinstance(stated, str) and len(stated) == 64 and sha256 != stated:  # a withheld one is words
-        raise InputRefusedError(
-            f"{path}: is not the file that the certificate was written for (SHA-256 differs); give the two that belong "
-            "together"
-        )
 
 
 def read(path: Path, form: Any, series: str | None = None) -> tuple[torch.Tensor, Grid, dict[str, Any]]:
@@ -50,15 +29,6 @@ def read(path: Path, form: Any, series: str | None = None) -> tuple[torch.Tensor
     if not finite.all():
         values = np.where(finite, values, values[finite].min())
     return torch.from_numpy(values)[None], Grid(header.shape, header.affine), source_record(path, header)
-
-
-def beside(result: Path, quantity: str) -> Path | None:
-    """The map of a result, called as the result with `_` and the quantity after it: a folder where the result is one,
-    else a NIfTI file. None where there is none."""
-    endings = ("",) if result.is_dir() else (".nii.gz", ".nii")
-    name = result.name if result.is_dir() else stem(result)
-    paths = (result.with_name(f"{name}_{quantity}{ending}") for ending in endings)
-    return next((path for path in paths if path.exists()), None)
 
 
 def map_on(grid: Grid, result: Path, quantity: str) -> Volume | None:

@@ -11,13 +11,15 @@ from functools import cache
 from html import escape
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from brgm_med.errors import BrgmError
 from brgm_med.pipelines.console import shown
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 MAX_BYTES = 6_000_000
 ICON = re.compile(rb'<link rel="icon" href="(data:image/jpeg;base64,[A-Za-z0-9+/=]+)">')
@@ -39,6 +41,8 @@ def e(value: object) -> str:
 def _environment() -> Environment:
     """Templates of this package. All that they print is text, escaped, with the names withheld that no output may have
     (`console.shown`), unless it is marked as HTML."""
+
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     def printed(value: Any) -> Any:
         return shown(value, longest=None) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -7,8 +7,8 @@ from pathlib import Path
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.files import check_output, replacing
+from brgm_med.pipelines.report.beside import beside, read_certificate
 from brgm_med.pipelines.report.entries import at, rows
-from brgm_med.pipelines.report.files import beside, read_certificate
 from brgm_med.pipelines.report.page import asset, document, filled
 from brgm_med.pipelines.report.words import paragraphs
 from brgm_med.pipelines.results.certificate import STATEMENT
