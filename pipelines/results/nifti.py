@@ -30,9 +30,8 @@ class NiftiTarget(Target):
     like: Header
     dtype: OutputType
 
-    @property
-    def map_path(self) -> Path:
-        return self.path.with_name(f"{stem(self.path)}_{MEASURED.name}.nii.gz")
+    def beside(self, name: str) -> Path:
+        return self.path.with_name(f"{stem(self.path)}_{name}.nii.gz")
 
     def check(self) -> None:
         for path in self.paths:
@@ -44,7 +43,8 @@ class NiftiTarget(Target):
     def write(
         self, array: NDArray[np.floating], affine: Affine, text: Derivation, label: str, thickness: float | None = None
     ) -> ReadBack:
-        written = nifti.write(self.path, array, affine, self.like, self.dtype, label, self.force)
+        form = self.like, self.dtype, label, self.force
+        written = nifti.write(self.path, array, affine, *form, conventional=True)
         self.forget_map()
         rounded = self.dtype == "source" and self.like.dtype.kind in "iu"
         return ReadBack(written, nifti.read_header(self.path).slope if rounded else None)
@@ -59,13 +59,13 @@ class NiftiTarget(Target):
     def write_map(
         self, array: NDArray[np.floating], affine: Affine, text: Derivation, quantity: Quantity = MEASURED
     ) -> Path:
-        path = self.map_path.with_name(f"{stem(self.path)}_{quantity.name}.nii.gz")
+        path = self.beside(quantity.name)
         with taken_back(self.remove):
             values, result = dicom_map.check_values(array, quantity), nifti.read_header(self.path)
             if values.shape != result.shape or corner_distance(result.affine, affine, result.shape) > TOLERANCE_MM:
                 raise ValueError(f"{path}: the map is on another grid than {self.path}")
             label = f"{quantity.text}; research only, not for diagnosis"
-            nifti.write(path, values, affine, self.like, "float32", label, self.force, display=quantity.limits)
+            nifti.write(path, values, affine, result, "float32", label, self.force, display=quantity.limits)
         return path
 
 

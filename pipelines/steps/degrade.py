@@ -79,7 +79,7 @@ def degrade(
         coarse = turned(coarse, turn)
         image = acquire_turned(volume, grid, coarse, model)
     text = f"brgm-med {__version__}: simulated acquisition, research only"
-    with target.staged(sidecar, [scan]) as (staged, about):
+    with target.staged([sidecar], [scan]) as (staged, (about,)):
         staged.write(image[0].numpy(), coarse.affine, degraded(), text, model.thickness[2])
         write_json(about, {"Source": called(scan, choices), **model.to_sidecar(coarse)}, force=False)
     say(f"wrote {out} ({' x '.join(f'{s:g}' for s in coarse.spacing)} mm) and {sidecar.name}")

@@ -8,7 +8,6 @@ from typing import Any
 from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, TraitedSpec, traits
 
 from brgm_med.pipelines.report import subject_report
-from brgm_med.pipelines.results.nifti import measured_beside
 from brgm_med.pipelines.steps.write_dicom import write_dicom
 from brgm_med.pipelines.workflow.compute import missing_files_trait, scan_trait
 from brgm_med.pipelines.workflow.refusals import is_refusal
@@ -73,9 +72,6 @@ class Report(Step):
 
     def work(self, cwd: Path) -> dict[str, Any]:
         options = self.arguments("scan", "result", "certificate", "mask", "measured", "prior", "title")
-        beside = measured_beside(Path(self.inputs.result))
-        if beside.is_file():
-            options.setdefault("measured", beside)
         return {"report": subject_report(cwd / "report.html", **options)}
 
 

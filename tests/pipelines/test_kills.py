@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from brgm_med.pipelines.cli import main
+from brgm_med.pipelines.report import subject_report
 from brgm_med.pipelines.results import publish
 from brgm_med.pipelines.send.send import send
 from brgm_med.pipelines.steps import degrade, inpaint, super_resolution
@@ -124,14 +125,16 @@ def test_a_command_on_a_scan(
     if command == "degrade":
         rest: Rest = lambda: degrade.degrade(scan, out, factor=2, **options) and 0  # noqa: E731
     elif command == "sr":
-        call = partial(super_resolution.super_resolve, scan, out, prior="self", steps=1, threads=1, **options)
+        page = {"report": subject_report, **options}
+        call = partial(super_resolution.super_resolve, scan, out, prior="self", steps=1, threads=1, **page)
         place.mkdir()
         rest = rest_of(super_resolution, call, monkeypatch)
     else:
         mask = np.zeros(nib.load(tmp_path / "head.nii.gz").shape, np.uint8)  # type: ignore[attr-defined]
         mask[20:24, 20:24, 20:24] = 1
         nib.save(nib.Nifti1Image(mask, nib.load(tmp_path / "head.nii.gz").affine), tmp_path / "mask.nii.gz")  # type: ignore[attr-defined]
-        call = partial(inpaint.inpaint, scan, tmp_path / "mask.nii.gz", out, steps=1, threads=1, **options)
+        page = {"report": subject_report, **options}
+        call = partial(inpaint.inpaint, scan, tmp_path / "mask.nii.gz", out, steps=1, threads=1, **page)
         place.mkdir()
         rest = rest_of(inpaint, call, monkeypatch)
 
@@ -146,6 +149,8 @@ def test_a_command_on_a_scan(
                 else:
                     path.mkdir()
                     (path / "0001.dcm").write_text("old")
+            if command != "degrade":
+                (place / "out_report.html").write_text("old")
             (place / ("out.json" if command == "degrade" else "out_certificate.json")).write_text("old")
 
     killed_anywhere(place, prepare, rest, force)
