@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -35,8 +36,9 @@ def withhold(paths: Iterable[Path] = ()) -> None:
     _withheld[:] = sorted(names - {"", ".", "/"}, key=len, reverse=True)
 
 
-def shown(text: object) -> str:
-    """A text with names of files or words of others in it, as it may be printed: one line, not long, harmless.
+def shown(text: object, longest: int | None = LONGEST) -> str:
+    """A text with names of files or words of others in it, as it may be printed: one line, of `longest` characters or a
+    few more, harmless.
 
     Control characters, and what no encoding has, are escaped; names that are withheld are withheld.
     """
@@ -44,15 +46,44 @@ def shown(text: object) -> str:
     for name in (name for name in _withheld if name in line):
         line = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", WITHHELD, line)
     line = " ".join(line.split())
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
-    if len(line) > LONGEST:
-        line = f"{line[: LONGEST * 3 // 4]} [...] {line[-LONGEST // 5 :]}"
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
+    if longest is not None and len(line) > longest:
+        line = f"{line[: longest * 3 // 4]} [...] {line[-longest // 5 :]}"
     return line
 
 
-def say(line: str) -> None:
-    """Print a message on standard error, as `shown`."""
-    print(shown(line), file=sys.stderr, flush=True)
+class _OnStderr(logging.Handler):
+    """Lines on what is standard error when they are printed; with their time where all is to be said."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        dated = DATED.format(record) if LOG.level == logging.DEBUG else record.getMessage()
+        print(dated, file=sys.stderr, flush=True)
+
+
+LOG = logging.getLogger("brgm_med")
+"""All messages go through it: errors, warnings, what is done (INFO), and details of that (DEBUG)."""
+
+DATED = logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S")
+LOG.addHandler(_OnStderr())
+LOG.propagate = False
+LOG.setLevel(logging.INFO)
+
+
+def speak(quiet: bool = False, verbose: bool = False) -> None:
+    """Print warnings and errors alone, or details too, from now on."""
+    LOG.setLevel(logging.WARNING if quiet else logging.DEBUG if verbose else logging.INFO)
+
+
+def say(line: str, level: int | None = None) -> None:
+    """Print a message on standard error, as `shown`; by default a warning where it says that it is one, else INFO."""
+    usual = logging.WARNING if line.startswith("warning: ") else logging.INFO
+    LOG.log(usual if level is None else level, "%s", shown(line))
+
+
+def give(path: Path) -> None:
+    """Print the path of a result on standard output, for other programs."""
+    print(shown(path, longest=None), flush=True)
 
 
 def announce(line: str) -> None:
@@ -65,15 +96,18 @@ def announce(line: str) -> None:
 
 @contextmanager
 def progress(label: str, total: int, every: float = 10.0) -> Iterator[Callable[[str], None]]:
-    """Yields `advance(note)`, to be called after each of `total` steps; writes to stderr."""
-    if sys.stderr.isatty():
+    """Yields `advance(note)`, to be called after each of `total` steps; writes to stderr, notes only where details are
+    wanted, and then each."""
+    details = LOG.isEnabledFor(logging.DEBUG)
+    if sys.stderr.isatty() and LOG.isEnabledFor(logging.INFO):
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TimeRemainingColumn
 
-        columns = ("{task.description}", BarColumn(), TimeRemainingColumn(), "{task.fields[note]}")
+        count = "{task.completed} of {task.total}"
+        columns = ("{task.description}", BarColumn(), count, TimeRemainingColumn(), "{task.fields[note]}")
         with Progress(*columns, console=Console(stderr=True)) as bar:
             task = bar.add_task(label, total=total, note="")
-            yield lambda note: bar.update(task, advance=1, note=note)
+            yield lambda note: bar.update(task, advance=1, note=note if details else "")
         return
     begun = said = time.monotonic()
     done = 0
@@ -82,9 +116,9 @@ def progress(label: str, total: int, every: float = 10.0) -> Iterator[Callable[[
         nonlocal said, done
         done += 1
         now = time.monotonic()
-        if done == total or now - said >= every:
+        if done == total or now - said >= every or details:
             said = now
-            print(f"{label}: {done}/{total}  {now - begun:.0f} s  {note}", file=sys.stderr, flush=True)
+            say(f"{label}, {done} of {total}, {now - begun:.0f} s" + f": {note}" * bool(details and note))
 
     yield advance
 
@@ -92,5 +126,5 @@ def progress(label: str, total: int, every: float = 10.0) -> Iterator[Callable[[
 @contextmanager
 def search_progress(steps: int) -> Iterator[Callable[[int, dict[str, Tensor]], None]]:
     """Progress of a MAP search of so many steps: yields the solver's `callback`, which tells the mean energies."""
-    with progress("MAP", steps) as advance:
+    with progress("searching the most probable image", steps) as advance:
         yield lambda _step, terms: advance("  ".join(f"{k} {float(v.mean()):.1f}" for k, v in terms.items()))

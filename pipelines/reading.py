@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from brgm_med.errors import InputRefusedError
-from brgm_med.files import read_json
 from brgm_med.pipelines.console import WITHHELD, say
 from brgm_med.transforms.formats import for_reading, stem
+from brgm_med.transforms.formats.beside import metadata_beside, sidecar_of
+from brgm_med.transforms.formats.dicom.content import same_pixels
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 from brgm_med.transforms.formats.dicom.passed import said
 from brgm_med.transforms.formats.dicom.stack import one_patient
 from brgm_med.transforms.formats.visible import identical
+from brgm_med.transforms.formats.zipped import is_zip
 
 if TYPE_CHECKING:
     from brgm_med.pipelines.reconstruct.measurement import Scan
@@ -95,18 +97,6 @@ def stated_acquisition(
         return placed(AcquisitionModel(thickness, "box", along, True), series), "stated in the DICOM header"
     model = stated_slices(metadata, grid, str(scan), axis)
     return None if model is None else (placed(model, series), "SliceThickness stated in the JSON file beside the scan")
-
-
-def metadata_beside(scan: Path) -> dict[str, Any]:
-    """The content of the JSON file beside a scan, empty where there is none. Raises InputRefusedError for a damaged
-    one."""
-    sidecar = sidecar_of(scan, stem(scan))
-    return read_json(sidecar) if sidecar.is_file() else {}
-
-
-def sidecar_of(path: Path, stem: str) -> Path:
-    """The JSON file beside a scan: same name, `.json`."""
-    return path.with_name(f"{stem}.json")
 
 
 def called(path: Path, choices: Choices) -> str:
@@ -213,13 +203,16 @@ def say_tolerated(header: Header, name: str) -> None:
 
 
 def say_identical(paths: Sequence[Path], trained: Sequence[Path] = ()) -> None:
-    """A warning where files of `paths` hold the same, which then counts twice; where it is `trained` on and held out,
-    that is said."""
-    groups = identical(paths)
+    """A warning where files of `paths`, or series by their pixel data, hold the same, which then counts twice; where it
+    is `trained` on and held out, that is said."""
+    series = [path for path in paths if path.is_dir() or is_zip(path)]
+    files = identical(path for path in paths if path not in series)
+    groups = files + (same_pixels(series) if len(series) > 1 else [])
     if groups:
         count, names = sum(len(group) - 1 for group in groups), " and ".join(path.name for path in groups[0][:2])
+        content = "the same" if files else "the same pixels"
         more = "" if count == 1 else f", and {count - 1} more"
-        say(f"warning: {names} hold the same, byte for byte{more}: each counts as a subject of its own")
+        say(f"warning: {names} hold {content}, byte for byte{more}: each counts as a subject of its own")
     part = set(trained)
     leaks = [group for group in groups if part and any(p in part for p in group) and any(p not in part for p in group)]
     if leaks:

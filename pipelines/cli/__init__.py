@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import logging
 import os
 import signal
 import warnings
@@ -17,19 +18,20 @@ from collections.abc import Sequence
 from brgm_med._version import __version__
 from brgm_med.errors import BrgmError, InputRefusedError
 from brgm_med.pipelines.cli import priors, scans, studies
+from brgm_med.pipelines.cli.arguments import Help, Parser, take_scans, talk_arguments
 from brgm_med.pipelines.cli.completion import Install
-from brgm_med.pipelines.console import say, withhold
+from brgm_med.pipelines.console import say, speak, withhold
 from brgm_med.staging import clear_scratch
 
 COMMANDS = (
-    *(scans.sr, scans.inpaint, scans.degrade, scans.series, priors.train),
+    *(scans.sr, scans.inpaint, scans.report, scans.degrade, scans.series, priors.train),
     *(studies.run, studies.evaluate, studies.study, priors.prior, scans.send, priors.doctor),
 )
 
 
 def parser() -> argparse.ArgumentParser:
     """The parser of the whole command line."""
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="brgm-med",
         description="Bayesian reconstruction of medical scans with deep generative priors. For research, not for "
         "diagnosis.",
@@ -41,8 +43,10 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--install-completion", action=Install, help=text)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
-        one = commands.add_parser(command.__name__, help=command.__doc__, description=command.__doc__)
-        one.set_defaults(handler=command(one))
+        about = command.__doc__
+        one = commands.add_parser(command.__name__, help=about, description=about, formatter_class=Help)
+        one.set_defaults(handler=command(one), parser=one)
+        talk_arguments(one)
     return top
 
 
@@ -53,6 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not debug:
         warnings.simplefilter("ignore")
     options = parser().parse_args(arguments)
+    take_scans(options)
+    speak(options.quiet, options.verbose)
     named = [getattr(options, name, None) or () for name in ("scan", "mask", "like")]
     hidden = [path for one in named for path in (one if isinstance(one, list | tuple) else [one])]
     withhold(hidden if getattr(options, "deidentify", False) else [])
@@ -63,17 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrgmError as error:
         if debug:
             raise
-        say(f"brgm-med: {error}")
+        say(f"brgm-med: {error}", logging.ERROR)
         return error.exit_code
     except KeyboardInterrupt:
-        say("brgm-med: interrupted")
+        say("brgm-med: interrupted", logging.ERROR)
         return 130
     except BrokenPipeError:
         return 1
     except OSError as error:
         if debug or error.errno != errno.ENAMETOOLONG:
             return unexpected(error, debug)
-        say(f"brgm-med: {error.filename}: no file can have so long a name; check the name")
+        say(f"brgm-med: {error.filename}: no file can have so long a name; check the name", logging.ERROR)
         return InputRefusedError.exit_code
     except Exception as error:
         return unexpected(error, debug)
@@ -86,5 +92,6 @@ def unexpected(error: Exception, debug: bool) -> int:
     """One line on stderr for a defect of ours, or the error itself to `debug` it."""
     if debug:
         raise error
-    say(f"brgm-med: unexpected error, {type(error).__name__}: {error} (BRGM_MED_DEBUG=1 shows where)")
+    text = f"brgm-med: unexpected error, {type(error).__name__}: {error} (BRGM_MED_DEBUG=1 shows where)"
+    say(text, logging.ERROR)
     return 1

@@ -20,14 +20,18 @@ def train(parser: argparse.ArgumentParser) -> Handler:
     )
     text = "folder of the run; resumed if it exists; a template in it is used"
     parser.add_argument("--out", type=Path, required=True, metavar="RUN", help=text)
-    parser.add_argument("--kimg", type=positive_float, default=100.0, help="train until so many thousand images")
-    text = "train on the first N heads (or pictures) by name"
+    parser.add_argument(
+        "--kimg", type=positive_float, default=100.0, metavar="K", help="train until so many thousand images"
+    )
+    text = "train on the first N heads (or pictures) by name (default: all)"
     parser.add_argument("--heads", type=positive_int, metavar="N", help=text)
     text = "measure on the M heads (or pictures) after those, never trained on (default: a tenth of the folder's)"
     parser.add_argument("--held-out", type=count, metavar="M", help=text)
-    parser.add_argument("--threads", type=positive_int, metavar="N")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--lpips-weights", type=Path, metavar="FILE", help="AlexNet weights, for offline use")
+    text = "processor threads (default: all cores)"
+    parser.add_argument("--threads", type=positive_int, metavar="N", help=text)
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of random numbers")
+    text = "AlexNet weights, for offline use (default: downloaded)"
+    parser.add_argument("--lpips-weights", type=Path, metavar="FILE", help=text)
     return _train
 
 
@@ -41,9 +45,11 @@ def prior(parser: argparse.ArgumentParser) -> Handler:
     """List, show, verify or import priors."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="list|show|verify|import")
     listed = actions.add_parser("list", help="the shipped priors, or the named ones")
-    listed.add_argument("priors", nargs="*", metavar="NAME|DIR")
+    listed.add_argument("priors", nargs="*", metavar="NAME|DIR", help="which (default: the shipped ones)")
+    listed.add_argument("--json", action="store_true", help="for programs")
     for name, text in (("show", "what a prior is and is not good for"), ("verify", "check every file's SHA-256")):
-        actions.add_parser(name, help=text).add_argument("prior", nargs="?", default=DEFAULT)
+        one = actions.add_parser(name, help=text)
+        one.add_argument("prior", nargs="?", default=DEFAULT, metavar="NAME|DIR", help="which (default: %(default)s)")
     text = "Import a StyleGAN2 generator: a pickle of StyleGAN2-ADA, a .pt in rosinality's layout, or safetensors."
     imported = actions.add_parser("import", help="make a prior of somebody else's generator", description=text)
     imported.add_argument("file", type=Path, metavar="FILE", help="nothing in it is run")
@@ -56,7 +62,7 @@ def _prior(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.steps.priors import list_priors, show_prior, verify_prior
 
     if a.action == "list":
-        list_priors(a.priors)
+        list_priors(a.priors, a.json)
     elif a.action == "import":
         from brgm_med.pipelines.steps.import_prior import import_prior
 
@@ -67,12 +73,13 @@ def _prior(a: argparse.Namespace) -> None:
         verify_prior(a.prior)
 
 
-def doctor(_parser: argparse.ArgumentParser) -> Handler:
+def doctor(parser: argparse.ArgumentParser) -> Handler:
     """Print what is installed, which device and weights, what is missing and how to get it."""
+    parser.add_argument("--json", action="store_true", help="for programs")
     return _doctor
 
 
-def _doctor(_a: argparse.Namespace) -> None:
+def _doctor(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.steps.priors import doctor
 
-    doctor()
+    doctor(a.json)

@@ -109,7 +109,7 @@ def check_known(registration: Registration, prior: str) -> None:
     if registration.correlation < STRANGE:
         raise InputRefusedError(
             f"{registration.first.scan.name}: {prior} does not know such scans (correlation with its template "
-            f"{registration.correlation:.2f}, at least {STRANGE} needed)"
+            f"{registration.correlation:.2f}, at least {STRANGE} needed); leave the prior out, or take self"
         )
 
 

@@ -34,6 +34,8 @@ def percent(value: Any) -> str | None:
     """A fraction as per cent."""
     if number(value) is None:
         return None
+    if 0 < value < 1e-4:
+        return f"{number(100 * value)} %"
     if value in (0, 1) or 0.01 <= value <= 0.99:
         return f"{100 * value:.0f} %"
     return f"{100 * value:.{2 if value < 0.5 else 4}g} %"

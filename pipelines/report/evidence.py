@@ -10,43 +10,65 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from brgm_med.errors import BrgmError, InputRefusedError, PriorError
-from brgm_med.files import digest
+from brgm_med.errors import BrgmError, InputRefusedError
+from brgm_med.files import digest, read_json
 from brgm_med.pipelines.report.entries import at, population_prior
+from brgm_med.pipelines.report.files import inferred_on, map_on, read, same
 from brgm_med.pipelines.report.images import Volume
-from brgm_med.pipelines.results.records import file_record, source_record
 from brgm_med.priors import AUTO, SELF
 from brgm_med.priors.bundle import find
-from brgm_med.transforms.acquire import AcquisitionModel
-from brgm_med.transforms.formats import for_reading, read_mask
-from brgm_med.transforms.formats.affine import RAS_LPS
+from brgm_med.transforms.acquire import AcquisitionModel, interpolate, respaced
 from brgm_med.transforms.geometry import Grid, resample
+from brgm_med.transforms.pyramid import shrink
 from brgm_med.transforms.register import head_centre, resample_cubic
 from brgm_med.transforms.template import Template
 
 HEAD_LEVEL = 0.25
 """Of the brain's mean: what is brighter than this in a template is drawn as the head."""
 
+OUTLINE_MM = 2.0
+"""Voxels in which a template is laid over a scan, at least."""
+
+INTERVALS = ("lower", "upper", "std")
+SAMPLES = 16
+"""No more samples than this are looked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class Slices:
+    """Mean intensity of every measured slice, [slices], in the scan's units: in the scan, and as the scanner's sampling
+    makes it of the result; over samples that lie in the result alone. `positions`: of the slices, mm along `axis` (R, A
+    or S)."""
+
+    measured: NDArray[np.float64]
+    of_result: NDArray[np.float64]
+    positions: NDArray[np.float64]
+    axis: str
+
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """Evidence that could not be worked out is None, and `missing` says why.
 
-    All but `scan` and `residual` are on the result's grid. `before` is the scan by cubic B-splines; `residual` is
-    |A x - y| on the scan's grid, in its units; `inferred` in [0, 1], 1 where nothing was measured; `head` and `brain`
-    are the template's, for level lines; `focus` is a world point (RAS mm) to look at, and `reach` [3] how far from it
-    there is something to see, mm.
+    All but `scan` and `residual` are in the result's field of view. `before` is the scan by cubic B-splines; `residual`
+    is |A x - y| on the scan's grid, in its units; `inferred` in [0, 1], 1 where nothing was measured; `lower`, `upper`
+    and `std` the result's intervals; `samples` of its distribution; `head` and `brain` are the template's, for level
+    lines; `box` [4, 4] takes world points (RAS mm, homogeneous) to where the prior's box is 0 to 1. `focus` is a world
+    point to look at.
     """
 
     scan: Volume
     before: Volume
     after: Volume
     focus: NDArray[np.float64]
-    reach: NDArray[np.float64]
     residual: Volume | None = None
+    slices: Slices | None = None
     inferred: Volume | None = None
     head: Volume | None = None
     brain: Volume | None = None
+    box: NDArray[np.float64] | None = None
+    intervals: dict[str, Volume] = field(default_factory=dict)
+    samples: tuple[Volume, ...] = ()
     missing: dict[str, str] = field(default_factory=dict)
 
 
@@ -60,131 +82,88 @@ def gather(
     prior: str | None = None,
     series: str | None = None,
 ) -> Evidence:
-    """Read the files and work out what is to be seen.
+    """Read the files and work out what is to be seen. Intervals and samples are looked for beside the result.
 
     Raises InputRefusedError where one cannot be read, or is not the one that the certificate names by its SHA-256.
     """
     form = at(certificate, "source", "affine")
-    scan_image, scan_grid, record = _read(scan, form if form in ("sform", "qform") else "auto", series)
+    scan_image, scan_grid, record = read(scan, form if form in ("sform", "qform") else "auto", series)
     same(scan, record["sha256"], certificate, "source")
     # A result in NIfTI holds its one affine in both forms where the scan did.
-    after, grid, record = _read(result, form if form in ("sform", "qform") else "auto")
+    after, grid, record = read(result, form if form in ("sform", "qform") else "auto")
     same(result, record["sha256"], certificate, "result")
     missing: dict[str, str] = {}
 
-    before = scan_image
-    if not (scan_grid.shape == grid.shape and np.allclose(scan_grid.affine, grid.affine, atol=1e-4)):
-        before = resample_cubic(scan_image, scan_grid, grid, outside=float(scan_image.min()))
-    residual = None
+    residual = slices = None
     if "hole" not in certificate:
         try:
-            residual = _residual(after, grid, scan_image, scan_grid, certificate.get("acquisition"))
+            residual, slices = _residual(after, grid, scan_image, scan_grid, certificate.get("acquisition"))
         except (BrgmError, ValueError) as error:
             missing["residual"] = f"the scan's acquisition model could not be applied to the result ({error})"
     inferred = inferred_on(grid, measured, mask, certificate, missing)
     pose = _pose(certificate)
-    head, brain = _template(pose, grid, certificate, prior, missing)
+    template = _template(pose, grid, certificate, prior, missing)
 
     if "hole" in certificate and inferred is not None and bool((inferred > 0.5).any()):
         points = np.argwhere(inferred[0].numpy() > 0.5)
         focus = (grid.affine @ np.append((points.min(0) + points.max(0)) / 2, 1.0))[:3]
-        reach = np.abs(grid.affine[:3, :3]) @ (np.ptp(points, axis=0) + 1) / 4
     else:
-        focus = pose[:3, 3] if pose is not None else head_centre(after[0].numpy(), grid)
-        reach = np.full(3, 24.0)
+        focus = pose[:3, 3] if pose is not None else head_centre(*shrink(after[0].numpy(), grid, 4.0, 0.0))
 
-    def turned(image: torch.Tensor | None, on: Grid = grid) -> Any:
-        return None if image is None else Volume.turned(image[0].numpy(), on)
-
-    images = (turned(scan_image, scan_grid), turned(before), turned(after))
-    maps = (turned(residual, scan_grid), turned(inferred), turned(head), turned(brain))
-    return Evidence(*images, focus, reach, *maps, missing)
-
-
-def same(path: Path, sha256: str, certificate: dict[str, Any], key: str) -> None:
-    """Refuse, with InputRefusedError, a file whose hash is not the one under `key`, if there is one there."""
-    stated = at(certificate, key, "sha256")
-    if isinstance(stated, str) and len(stated) == 64 and sha256 != stated:  # a withheld one is words
-        raise InputRefusedError(
-            f"{path}: is not the file that the certificate was written for (SHA-256 differs); give the two that belong "
-            "together"
-        )
-
-
-def _read(path: Path, form: Any, series: str | None = None) -> tuple[torch.Tensor, Grid, dict[str, Any]]:
-    """[1, X, Y, Z] float32, its grid and its record; voxels that are no number (in a hole) as the lowest value."""
-    reader = for_reading(path, series=series, allow_missing_files=True)  # the reconstruction decided that
-    header, stored = reader.read_stored(path, form)
-    values = header.decode(stored).astype(np.float32)
-    finite = np.isfinite(values)
-    if not finite.any():
-        raise InputRefusedError(f"{path}: holds no number; give an image")
-    values = np.where(finite, values, values[finite].min())
-    return torch.from_numpy(values)[None], Grid(header.shape, header.affine), source_record(path, header)
+    before = Volume.turned(interpolated(scan_image, scan_grid, grid)[0].numpy(), grid)
+    head, brain, box = template
+    beside = {name: map_on(grid, result, name) for name in INTERVALS}
+    intervals = {name: image for name, image in beside.items() if image is not None}
+    drawn = [map_on(grid, result, f"sample-{k}") for k in range(1, SAMPLES + 1)]
+    return Evidence(
+        scan=Volume.turned(scan_image[0].numpy(), scan_grid),
+        before=before,
+        after=Volume.turned(after[0].numpy(), grid),
+        focus=focus,
+        residual=None if residual is None else Volume.turned(residual[0].numpy(), scan_grid),
+        slices=slices,
+        inferred=None if inferred is None else Volume.turned(inferred[0].numpy(), grid),
+        head=head,
+        brain=brain,
+        box=box,
+        intervals=intervals,
+        samples=tuple(image for image in drawn if image is not None),
+        missing=missing,
+    )
 
 
-def _residual(after: torch.Tensor, grid: Grid, scan: torch.Tensor, scan_grid: Grid, acquisition: Any) -> torch.Tensor:
-    """|A x - y| [1, X', Y', Z'] on the scan's grid; 0 for samples that reach out of the result."""
+def interpolated(image: torch.Tensor, source: Grid, target: Grid) -> torch.Tensor:
+    """The scan [1, X', Y', Z'] by cubic B-splines on `target`, [1, X, Y, Z]; axis by axis where the grids allow it."""
+    if source.shape == target.shape and np.allclose(source.affine, target.affine, atol=1e-4):
+        return image
+    if np.allclose(respaced(source, target.spacing, target.shape).affine, target.affine, rtol=0, atol=1e-3):
+        return interpolate(image, source, target)
+    return resample_cubic(image, source, target, outside=float(image.min()))
+
+
+def _residual(
+    after: torch.Tensor, grid: Grid, scan: torch.Tensor, scan_grid: Grid, acquisition: Any
+) -> tuple[torch.Tensor, Slices]:
+    """|A x - y| [1, X', Y', Z'] on the scan's grid, 0 for samples that reach out of the result; and means of slices."""
     model = AcquisitionModel.from_sidecar({"BrgmMedAcquisition": acquisition}, scan_grid, "the certificate")
     if model is None:
         raise InputRefusedError("the certificate states none")
     corruption = model.corruption(grid, scan_grid)
-    error = (corruption(after.double()) - scan.double()).abs()
-    return torch.where(corruption.inside(scan_grid.shape), error, 0.0).float()
+    image = corruption(after.double())
+    inside = corruption.inside(scan_grid.shape)
+    residual = torch.where(inside, (image - scan.double()).abs(), 0.0).float()
 
-
-def inferred_on(
-    grid: Grid, measured: Path | None, mask: Path | None, certificate: dict[str, Any], missing: dict[str, str]
-) -> torch.Tensor | None:
-    """Inferred part of each voxel of `grid`, [1, X, Y, Z] in [0, 1]: from the map of what was measured, or from the
-    mask that was inpainted. None, and why in `missing`, where there is neither. Raises InputRefusedError for files that
-    are not what they should be.
-    """
-    if measured is not None:
-        same(measured, file_record(measured)["sha256"], certificate, "measured_map")
-        image, on = _parametric_map(measured) if measured.is_dir() else _read(measured, "auto")[:2]
-        if _backwards(on, grid):  # frames may come from either end
-            image, on = image.flip(-1), grid
-        if not (on.shape == grid.shape and np.allclose(on.affine, grid.affine, atol=1e-3)):
-            raise InputRefusedError(f"{measured}: is not on the result's grid; give the map that was written with it")
-        if image.min() < -1e-3 or image.max() > 1 + 1e-3:
-            raise InputRefusedError(f"{measured}: holds values outside [0, 1]; give the map of what was measured")
-        return 1 - image.clamp(0, 1)
-    if mask is not None:
-        from brgm_med.pipelines.reconstruct.hole import hole_on
-
-        header, stored = read_mask(mask)
-        same(mask, source_record(mask, header)["sha256"], certificate, "mask")
-        on = Grid(header.shape, header.affine)
-        hole, _ = hole_on(header.decode(stored), on, grid, bool(at(certificate, "mask", "known")))
-        return hole.float()[None]
-    missing["inferred"] = "no map of what was measured was given"
-    return None
-
-
-def _backwards(one: Grid, other: Grid) -> bool:
-    """True where two grids are the same but for the direction of their last axis."""
-    turn = np.diag([1.0, 1.0, -1.0, 1.0])
-    turn[2, 3] = one.shape[2] - 1
-    return one.shape == other.shape and np.allclose(one.affine @ turn, other.affine, atol=1e-3)
-
-
-def _parametric_map(folder: Path) -> tuple[torch.Tensor, Grid]:
-    """[1, columns, rows, frames] and the grid of a DICOM parametric map (PS3.3 A.75) of floats, alone in `folder`."""
-    import highdicom
-    from pydicom.errors import InvalidDicomError
-
-    try:
-        (file,) = folder.iterdir()
-        image = highdicom.imread(file)
-        if "FloatPixelData" not in image:
-            raise ValueError("its pixels are no floating point numbers")
-        volume = image.get_volume(dtype=np.float32, apply_real_world_transform=False)
-    except (OSError, ValueError, AttributeError, LookupError, RuntimeError, InvalidDicomError) as error:
-        raise InputRefusedError(f"{folder}: is no map of what was measured ({error}); give the one written") from error
-    values = np.ascontiguousarray(volume.array.T)  # from [frames, rows, columns]
-    x, y, z = values.shape
-    return torch.from_numpy(values)[None], Grid((x, y, z), RAS_LPS @ volume.affine[:, [2, 1, 0, 3]])
+    axis = int(np.argmax(scan_grid.spacing)) if model.axis is None else model.axis
+    used = inside.expand(scan.shape)[0].double()
+    plane = [other for other in range(3) if other != axis]
+    count = used.sum(plane).numpy()
+    measured, of_result = ((values[0].double() * used).sum(plane).numpy() for values in (scan, image))
+    index = np.tile([*((n - 1) / 2 for n in scan_grid.shape), 1.0], (scan_grid.shape[axis], 1))
+    index[:, axis] = np.arange(scan_grid.shape[axis])
+    world = scan_grid.world_axis(axis)
+    there = count > 0
+    positions = (index @ scan_grid.affine.T)[there, world]
+    return residual, Slices(measured[there] / count[there], of_result[there] / count[there], positions, "RAS"[world])
 
 
 def _pose(certificate: dict[str, Any]) -> NDArray[np.float64] | None:
@@ -202,23 +181,31 @@ def _template(
     certificate: dict[str, Any],
     prior: str | None,
     missing: dict[str, str],
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
-    """The template's image and brain mask on `grid`, only of the population prior that the certificate names by its
-    SHA-256. `prior`: its name or folder here; None, "auto" or "self": as in the certificate."""
+) -> tuple[Volume | None, Volume | None, NDArray[np.float64] | None]:
+    """The template's image and brain mask in the field of view of `grid`, and the prior's box, only of the population
+    prior that the certificate names by its SHA-256. `prior`: its name or folder here; None, "auto" or "self": as in the
+    certificate."""
     record = population_prior(certificate)
     name = record.get("name") if prior in (None, AUTO, SELF) else prior
     if pose is None or not isinstance(name, str):
         missing["registration"] = "the scan was not registered to a prior's template"
-        return None, None
+        return None, None, None
     try:
         folder = find(name)
         if record.get("sha256") not in (None, digest(folder / "configs" / "metadata.json")):
             missing["registration"] = "the prior here is not the one that the certificate names (SHA-256 differs)"
-            return None, None
-        template = Template.load(folder, grid)
-    except (PriorError, OSError):
+            return None, None, None
+        grid_of_prior = read_json(folder / "configs" / "metadata.json")["grid"]
+        x, y, z = (int(n) for n in grid_of_prior["shape"])
+        template = Template.load(folder, Grid((x, y, z), np.asarray(grid_of_prior["affine"], np.float64)))
+    except (BrgmError, OSError, LookupError, TypeError, ValueError):
         missing["registration"] = "the template of the prior that the certificate names cannot be read here"
-        return None, None
+        return None, None, None
     back = np.linalg.inv(pose).astype(np.float64)
-    image, mask = (resample(v, template.grid, grid, back) for v in (template.image, template.mask))
-    return image, mask
+    sides = list(zip(grid.shape, grid.spacing, strict=True))
+    counts = [max(1, round(n * s / max(s, OUTLINE_MM))) for n, s in sides]
+    on = respaced(grid, [n * s / count for (n, s), count in zip(sides, counts, strict=True)], counts)
+    image, mask = (resample(v, template.grid, on, back)[0].numpy() for v in (template.image, template.mask))
+    edges = np.diag([1 / n for n in template.box.shape] + [1.0])
+    edges[:3, 3] = 0.5 / np.asarray(template.box.shape)
+    return Volume.turned(image, on), Volume.turned(mask, on), edges @ np.linalg.inv(template.box.affine) @ back

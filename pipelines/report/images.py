@@ -1,4 +1,4 @@
-"""Volumes as pictures: three planes in radiological convention, as PNG in data URIs."""
+"""Volumes as pictures: three planes in radiological convention, as PNG or JPEG in data URIs."""
 
 from __future__ import annotations
 
@@ -16,6 +16,9 @@ from brgm_med.transforms.geometry import Grid
 
 LARGEST = 512
 """No picture has more pixels than this along a side."""
+
+WHITE = 1.15
+"""White is so many times as far from black as the brightest of the brain."""
 
 OUTLINE = 400
 """A picture with outlines has at least so many pixels along its longer side, so that they are thin."""
@@ -79,12 +82,27 @@ def tilt(grid: Grid) -> float:
     return float(np.degrees(np.arccos(np.clip(columns.max(0), 0, 1))).max())
 
 
-def window(values: NDArray[np.float32]) -> tuple[float, float]:
-    """Black and white for a scan: its 1st and 99.5th percentiles; its whole range where those are equal."""
-    low, high = np.percentile(values, [1, 99.5])
-    if low == high:
-        low, high = values.min(), values.max()
-    return float(low), float(high if high > low else low + 1)
+def window(volume: Volume, brain: Volume | None = None) -> tuple[float, float]:
+    """Black and white for a head: air, and a little above the 99.5th percentile of the `brain` (0 to 1, in the same
+    field of view), or without one of the middle half of the volume; its whole range where those are equal."""
+    values = volume.values
+    if brain is not None and bool((brain.values > 0.5).any()):
+        points = np.argwhere(brain.values > 0.5)[::7]
+        index = (points + 0.5) * values.shape / brain.values.shape
+        inside = values[tuple(index.astype(int).T)]
+    else:
+        inside = values[tuple(slice(n // 4, n - n // 4) for n in values.shape)]
+    low, high = float(np.percentile(values.ravel()[::11], 2)), float(np.percentile(inside, 99.5))
+    high = low + WHITE * (high - low)
+    if not high > low:
+        low, high = float(values.min()), float(values.max())
+    return low, high if high > low else low + 1
+
+
+def whole_range(volume: Volume, low: float, high: float) -> tuple[float, float]:
+    """`low` to `high`, widened to the darkest and the brightest 0.1 % of a volume."""
+    below, above = np.percentile(volume.values.ravel()[::11], [0.1, 99.9])
+    return min(low, float(below)), max(high, float(above))
 
 
 def bytes_of(values: NDArray[np.float32], low: float, high: float) -> NDArray[np.uint8]:
@@ -139,8 +157,8 @@ def outlined(below: Image.Image, shapes: list[tuple[Volume, float, Colour]], spo
     return Image.fromarray(picture)
 
 
-def data_uri(picture: Image.Image) -> str:
-    """The same bytes for the same picture."""
-    file = io.BytesIO()
-    picture.save(file, "PNG")
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
+def data_uri(picture: Image.Image, quality: int | None = None) -> str:
+    """PNG, or JPEG of a `quality`. The same bytes for the same picture."""
+    file, kind = io.BytesIO(), "PNG" if quality is None else "JPEG"
+    picture.save(file, kind, **({} if quality is None else {"quality": quality, "subsampling": 0}))
+    return f"data:image/{kind.lower()};base64," + base64.b64encode(file.getvalue()).decode("ascii")

@@ -5,14 +5,24 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
+from functools import cache
 from html import escape
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from brgm_med.errors import BrgmError
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
 
-MAX_BYTES = 8_000_000
+from brgm_med.errors import BrgmError
+from brgm_med.pipelines.console import shown
+
+MAX_BYTES = 6_000_000
+ICON = re.compile(rb'<link rel="icon" href="(data:image/jpeg;base64,[A-Za-z0-9+/=]+)">')
+HEAD_BYTES = 50_000
+"""The icon of a page lies within so many bytes from its start."""
 
 
 def asset(name: str, package: str = "brgm_med.pipelines.report") -> str:
@@ -25,44 +35,54 @@ def e(value: object) -> str:
     return escape(str(value), quote=True)
 
 
-def banner(text: str) -> str:
-    """Bar that stays on top of a page."""
-    return f'<p class="banner" role="note"><strong>{e(text)}</strong></p>'
+@cache
+def _environment() -> Environment:
+    """Templates of this package. All that they print is text, escaped, with the names withheld that no output may have
+    (`console.shown`), unless it is marked as HTML."""
 
+    def printed(value: Any) -> Any:
+        return shown(value, longest=None) if isinstance(value, str) and not isinstance(value, Markup) else value
 
-def section(identifier: str, heading: str, inside: str) -> str:
-    """A part of a page, under a heading; `inside` is HTML already."""
-    return (
-        f'<section id="{identifier}" aria-labelledby="{identifier}-h"><h2 id="{identifier}-h">{e(heading)}</h2>'
-        f"{inside}</section>"
+    return Environment(
+        loader=FunctionLoader(asset), autoescape=True, finalize=printed, undefined=StrictUndefined, trim_blocks=True
     )
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str) -> str:
-    """A table of cells that are HTML already; the first of a row is its heading."""
-    top = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-    body = "".join(
-        f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows
-    )
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{e(caption)}"><table><caption>{e(caption)}</caption>'
-        f"<thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>"
-    )
+def filled(template: str, **content: Any) -> Markup:
+    """A template of this package with its content."""
+    return Markup(_environment().get_template(template).render(content))
 
 
-def data_block(identifier: str, content: Any) -> str:
+def data_block(identifier: str, content: Any) -> Markup:
     """JSON for a script to read: no part of it can end the element that holds it."""
     text = json.dumps(content, allow_nan=False).replace("<", "\\u003c").replace("&", "\\u0026")
-    return f'<script type="application/json" id="{e(identifier)}">{text}</script>'
+    return Markup(f'<script type="application/json" id="{e(identifier)}">{text}</script>')
+
+
+def icon_of(page: Path) -> str | None:
+    """The icon of a page of this software, a JPEG as `data:` address; None where it has none, or is not there."""
+    try:
+        with page.open("rb") as file:
+            start = file.read(HEAD_BYTES)
+    except OSError:
+        return None
+    address = ICON.search(start)
+    return address[1].decode("ascii") if address else None
 
 
 def document(
-    title: str, body: str, scripts: Sequence[str] = (), style: str | None = None, most: int = MAX_BYTES
+    title: str,
+    body: str,
+    scripts: Sequence[str] = (),
+    style: str | None = None,
+    most: int = MAX_BYTES,
+    icon: str = "data:,",
 ) -> str:
-    """The whole page, in the reports' style or another. Raises BrgmError for one of more than `most` bytes.
+    """The whole page around `body`, which is HTML, in the reports' style or another. Raises BrgmError for one of more
+    than `most` bytes.
 
     The Content Security Policy allows the scripts given here, by their hashes, and no request that leaves the file: an
-    image is `data:`, what niivue unpacks `data:` or `blob:`; it sets styles on its canvas.
+    image is `data:`.
     """
     for script in scripts:
         if "</script" in script.lower() or "<!--" in script:
@@ -71,18 +91,11 @@ def document(
             )
     hashes = " ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)
     policy = (
-        f"default-src 'none'; script-src {hashes or chr(39) + 'none' + chr(39)}; "
-        "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; connect-src data: blob:; base-uri 'none'; "
-        "form-action 'none'"
+        f"default-src 'none'; script-src {hashes or chr(39) + 'none' + chr(39)}; style-src 'unsafe-inline'; "
+        "img-src data: blob:; font-src data:; connect-src data: blob:; base-uri 'none'; form-action 'none'"
     )
-    page = (
-        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta name="color-scheme" content="light dark">\n<meta name="robots" content="noindex">\n'
-        f'<title>{e(title)}</title>\n<link rel="icon" href="data:,">\n<style>\n{style or asset("page.css")}</style>\n'
-        f"</head>\n<body>\n{body}\n{''.join(f'<script>{s}</script>' + chr(10) for s in scripts)}</body>\n</html>\n"
-    )
+    parts = {"style": Markup(style or asset("page.css")), "body": Markup(body), "scripts": [*map(Markup, scripts)]}
+    page = str(filled("page.html", title=title, policy=Markup(policy), icon=icon, **parts))
     if len(page.encode()) > most:
         raise BrgmError(f"the page would have {len(page.encode())} bytes, more than {most}; please report it")
     return page

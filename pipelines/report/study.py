@@ -1,30 +1,32 @@
-"""One study's report: a table of its subjects with what is unusual marked, and the same table as CSV."""
+"""One study's report: a table of its scans with what is unusual marked, and the same table as CSV and as TSV."""
 
 from __future__ import annotations
 
 import csv
 import io
-import math
 import os
+import re
 import statistics
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
+import numpy as np
+
 from brgm_med._version import __version__
 from brgm_med.files import check_output, moved
-from brgm_med.pipelines.report.entries import at, number, own_prior, population_prior
-from brgm_med.pipelines.report.page import asset, banner, document, e, table
+from brgm_med.pipelines.console import shown
+from brgm_med.pipelines.report.entries import number
+from brgm_med.pipelines.report.outliers import COLUMNS, FAR, FEWEST, Cell, Column, cells, marked
+from brgm_med.pipelines.report.page import asset, document, filled, icon_of
 from brgm_med.pipelines.results.certificate import STATEMENT
 
-FEWEST = 5
-"""Of fewer values than this none is called unusual."""
-
-FAR = 3.5
-"""A robust z beyond this is marked (Iglewicz and Hoaglin 1993, How to detect and handle outliers)."""
+SUBJECT = re.compile(r"sub-[0-9A-Za-z]+")
+MOST_BYTES = 64_000_000
+BINS = 16
 
 
 @dataclass(frozen=True)
@@ -38,104 +40,50 @@ class Outcome:
     certificate: Mapping[str, Any] = field(default_factory=dict)
     report: Path | None = None
 
+    @property
+    def subject(self) -> str:
+        """BIDS's label of the person; the name of what has none."""
+        label = SUBJECT.search(self.name)
+        return label[0] if label else self.name
 
-@dataclass(frozen=True)
-class Column:
-    """A number of a certificate; `scale` makes it comparable (a logarithm for what spans magnitudes)."""
-
-    key: str
-    title: str
-    entry: tuple[str, ...]
-    scale: Callable[[float], float] = float
-
-
-def _log(value: float) -> float:
-    return math.log10(max(value, 1e-12))
-
-
-COLUMNS = (
-    Column("relative_residual", "relative residual", ("consistency", "relative_residual"), _log),
-    Column("max_abs_residual", "largest residual", ("consistency", "max_abs_residual"), _log),
-    Column("own_weight", "weight of the scan's own prior (a)", ("own_prior", "weight")),
-    Column("population_weight", "weight of the population prior (b)", ("population_prior", "weight")),
-    Column("registration_correlation", "registration correlation", ("registration", "correlation")),
-    Column("registration_scale", "scale", ("registration", "scale")),
-    Column("residual_rms", "residual (root mean square)", ("consistency", "residual_rms"), _log),
-    Column("noise_deviation", "noise (standard deviation)", ("consistency", "noise_deviation"), _log),
-    Column("explained", "explained by the scans", ("explained_by_the_scans", "mean")),
-    Column("voxels_with_prior", "reached by the prior", ("coverage", "voxels_with_prior")),
-    Column("hole_voxels", "voxels of the hole", ("hole", "voxels"), _log),
-    Column("inferred_by_the_prior", "of these inferred by the prior", ("hole", "inferred_by_the_prior")),
-)
-
-
-Cell = tuple[float | None, float]
-"""A number, None where the certificate has none, and its robust z among the subjects that have one (else 0)."""
 
 Row = tuple[Outcome, list[Cell]]
 
 
 def study_report(
-    out: Path, subjects: Sequence[Outcome], *, title: str = "Study", force: bool = False, like: Sequence[Path] = ()
+    out: Path, scans: Sequence[Outcome], *, title: str = "Study", force: bool = False, like: Sequence[Path] = ()
 ) -> Path:
-    """Write the table of `subjects`, in their order, to `out` (HTML) and beside it, ending in .csv, as CSV.
+    """Write the table of `scans`, in their order, to `out` (HTML) and beside it, ending in .csv and .tsv, as text.
 
-    Columns that no certificate fills are left out. Links to the subjects' reports are relative to `out`. Nobody may
-    read either who may not read all of `like`. Raises as `files.replacing` does.
+    Columns that no certificate fills are left out, and of the page those in a scan's own units. Links to the scans'
+    reports are relative to `out`, and their thumbnails are those reports' icons. Nobody may read any of it who may not
+    read all of `like`. Raises as `files.replacing` does.
     """
-    sheet = out.with_suffix(".csv")
-    cells = {column: _cells(column, subjects) for column in COLUMNS}
-    columns = [column for column in COLUMNS if any(value is not None for value, _ in cells[column])]
-    rows = [(subject, [cells[column][i] for column in columns]) for i, subject in enumerate(subjects)]
-    for path in (out, sheet):
+    sheets = {out.with_suffix(".csv"): ",", out.with_suffix(".tsv"): "\t"}
+    certificates = [scan.certificate for scan in scans]
+    numbers = {column: cells(column, certificates) for column in COLUMNS}
+    columns = [column for column in COLUMNS if any(value is not None for value, _ in numbers[column])]
+    rows = [(scan, [numbers[column][i] for column in columns]) for i, scan in enumerate(scans)]
+    for path in (out, *sheets):
         check_output(path, force)
-    with moved([out, sheet], force, like) as (new_page, new_sheet):
-        new_page.write_text(_page(title, out, sheet, columns, rows), encoding="utf-8")
-        new_sheet.write_text(_csv(columns, rows), encoding="utf-8")
+    with moved([out, *sheets], force, like) as (page, *texts):
+        page.write_text(_page(title, out, [*sheets], columns, rows), encoding="utf-8")
+        for text, delimiter in zip(texts, sheets.values(), strict=True):
+            text.write_text(_sheet(columns, rows, delimiter), encoding="utf-8")
     return out
 
 
-def robust_z(values: Sequence[float]) -> list[float]:
-    """0.6745 (x - median) / MAD; where the MAD is 0, (x - median) / (1.2533 times the mean absolute deviation).
-
-    All 0 for fewer than `FEWEST` values, or for values that are all alike.
-    """
-    if len(values) < FEWEST:
-        return [0.0] * len(values)
-    middle = statistics.median(values)
-    away = [abs(v - middle) for v in values]
-    spread = statistics.median(away) / 0.6745 or 1.2533 * statistics.fmean(away)
-    if spread <= 1e-9 * max(abs(v) for v in values):
-        return [0.0] * len(values)
-    return [(v - middle) / spread for v in values]
-
-
-def _cells(column: Column, subjects: Sequence[Outcome]) -> list[Cell]:
-    entries = [at(_by_origin(subject.certificate), *column.entry) for subject in subjects]
-    values = [v if number(v) is not None and math.isfinite(v) else None for v in entries]
-    scores = iter(robust_z([column.scale(value) for value in values if value is not None]))
-    return [(value, 0.0 if value is None else next(scores)) for value in values]
-
-
-def _by_origin(certificate: Mapping[str, Any]) -> dict[str, Any]:
-    """The certificate with its priors as `own_prior` and `population_prior`, whichever reconstructed alone."""
-    priors = {"own_prior": own_prior(certificate), "population_prior": population_prior(certificate)}
-    return {**certificate, **priors}
-
-
-def _marked(columns: Sequence[Column], cells: Sequence[Cell]) -> list[str]:
-    return [column.key for column, (_, z) in zip(columns, cells, strict=True) if abs(z) > FAR]
-
-
-def _csv(columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    """Numbers in full. Text that a spreadsheet would run as a formula gets an apostrophe before it."""
+def _sheet(columns: Sequence[Column], rows: Sequence[Row], delimiter: str) -> str:
+    """Numbers in full; n/a for what is not there in TSV, as BIDS wants it. Text that a spreadsheet would run as a
+    formula gets an apostrophe before it."""
+    absent = "n/a" if delimiter == "\t" else ""
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
+    writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
     writer.writerow(["subject", "status", "reason", *(c.key for c in columns), "outlier_in"])
-    for subject, cells in rows:
-        numbers = ["" if value is None else repr(value) for value, _ in cells]
-        text = [_harmless(t) for t in (subject.name, subject.status, subject.reason)]
-        writer.writerow([*text, *numbers, " ".join(_marked(columns, cells))])
+    for scan, row in rows:
+        values = [absent if value is None else repr(value) for value, _ in row]
+        text = [_harmless(shown(t)) or absent for t in (scan.name, scan.status, scan.reason)]
+        writer.writerow([*text, *values, " ".join(marked(columns, row)) or absent])
     return file.getvalue()
 
 
@@ -143,40 +91,64 @@ def _harmless(text: str) -> str:
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
-def _page(title: str, out: Path, sheet: Path, columns: Sequence[Column], rows: Sequence[Row]) -> str:
-    lines = []
-    for subject, cells in rows:
-        name, status = e(subject.name), e(subject.status)
-        if subject.report is not None:
-            link = os.path.relpath(subject.report, out.parent).replace(os.sep, "/")
-            name = f'<a href="{e(quote("./" + link))}">{name}</a>'
-        if subject.status != "done":
-            status = f'<strong class="outlier">{status}</strong>'
-        lines.append([name, status, *(_cell(value, z) for value, z in cells), e(subject.reason)])
-    counts = Counter(subject.status for subject, _ in rows)
-    unusual = sum(bool(_marked(columns, cells)) for _, cells in rows)
+def _page(title: str, out: Path, sheets: Sequence[Path], columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    def link(path: Path) -> str:
+        return quote("./" + os.path.relpath(path, out.parent).replace(os.sep, "/"))
+
+    counts = Counter(scan.status for scan, _ in rows)
+    unusual = sum(bool(marked(columns, row)) for _, row in rows)
+    subjects = len({scan.subject for scan, _ in rows})
+    of = f"{len(rows)} scan{'s' * (len(rows) != 1)} of {subjects} subject{'s' * (subjects != 1)}"
     summary = (
-        f"{len(rows)} subjects: {counts['done']} done, {counts['refused']} refused, {counts['failed']} failed. "
-        f"{unusual} with an unusual value."
+        f"{of}: {counts['done']} done, {counts['refused']} refused, {counts['failed']} failed. {unusual} with an "
+        "unusual value."
     )
-    method = (
-        "A value is marked as unusual where its robust z, 0.6745 times its distance from the median over the median "
-        f"absolute deviation, is beyond {FAR}; residuals, noise and the hole's size are compared by their logarithms. "
-        f"Of fewer than {FEWEST} values none is marked. Unusual is not wrong, nor is usual right: look at the "
-        "subject's report."
+    compared = [i for i, column in enumerate(columns) if column.floor is not None]
+    lines = [
+        {
+            "name": re.split("(?<=[/_])", scan.name),
+            "link": None if scan.report is None else link(scan.report),
+            "icon": None if scan.report is None else icon_of(scan.report),
+            "status": scan.status,
+            "reason": scan.reason,
+            "unusual": bool(marked(columns, row)),
+            "cells": [(repr(v), number(v), f"{z:+.1f}" if abs(z) > FAR else "") for v, z in (row[i] for i in compared)],
+        }
+        for scan, row in rows
+    ]
+    body = filled(
+        "study.html",
+        statement=STATEMENT,
+        title=title,
+        version=__version__,
+        summary=summary,
+        far=FAR,
+        fewest=FEWEST,
+        sheets=[(sheet.name, link(sheet)) for sheet in sheets],
+        charts=[chart for i, column in enumerate(columns) if (chart := _chart(column, [row[i] for _, row in rows]))],
+        columns=[columns[i].title for i in compared],
+        lines=lines,
     )
-    body = (
-        f"{banner(STATEMENT)}<header><h1>{e(title)}</h1>"
-        f"<p>Report of a study by brgm-med {__version__}</p></header><main><p>{e(summary)}</p><p>{e(method)}</p>"
-        f'<p>The same table, with all digits: <a href="{e(quote("./" + sheet.name))}">{e(sheet.name)}</a></p>'
-        + table(["subject", "status", *(e(c.title) for c in columns), "reason"], lines, "Subjects")
-        + f"</main><footer><p>{e(STATEMENT)}</p></footer>"
-    )
-    return document(title, body, [asset("sort.js")])
+    return document(title, body, [asset("table.js")], most=MOST_BYTES)
 
 
-def _cell(value: float | None, z: float) -> str:
-    if value is None:
-        return ""
-    text = f'<data value="{value!r}">{e(number(value))}</data>'
-    return f'<span class="outlier">{text} (unusual, z {z:+.1f})</span>' if abs(z) > FAR else text
+def _chart(column: Column, row: Sequence[Cell]) -> dict[str, Any] | None:
+    """A histogram of a column, bars of a picture 200 by 60; None where it is not drawn, or has too few values."""
+    values = [value for value, _ in row if value is not None]
+    if not column.drawn or len(values) < FEWEST:
+        return None
+    scaled = np.array([column.scale(value) for value in values])
+    middle, floor = float(np.median(scaled)), column.floor or 0.0
+    low, high = min(scaled.min(), middle - 4 * floor), max(scaled.max(), middle + 4 * floor)
+    counts = np.histogram(scaled, BINS, (low, high))[0]
+    width, height = 200 / BINS, 54 / counts.max()
+    bars = [
+        {"x": f"{i * width:.1f}", "y": f"{60 - n * height:.1f}", "height": f"{n * height:.1f}"}
+        for i, n in enumerate(counts.tolist())
+    ]
+    ends = {
+        "least": number(min(values)),
+        "middle": number(float(statistics.median(values))),
+        "most": number(max(values)),
+    }
+    return {"title": column.title, "count": len(values), "bars": bars, "width": f"{width - 1:.1f}", **ends}

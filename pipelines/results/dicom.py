@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import InputRefusedError
+from brgm_med.extras import require
 from brgm_med.files import check_new_folder
 from brgm_med.pipelines.results.target import Target, taken_back
 from brgm_med.transforms.formats.dicom import map as dicom_map
@@ -41,6 +42,7 @@ class SeriesTarget(Target):
         return self.path.with_name(f"{self.path.name}_{name}")
 
     def check(self) -> None:
+        require("dicom", "highdicom")  # for the map of what was measured
         check_source(self.like)
         for path in self.paths:
             check_new_folder(path, dicom_write.ENDING if self.force else None)

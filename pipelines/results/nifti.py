@@ -43,7 +43,8 @@ class NiftiTarget(Target):
     def write(
         self, array: NDArray[np.floating], affine: Affine, text: Derivation, label: str, thickness: float | None = None
     ) -> ReadBack:
-        written = nifti.write(self.path, array, affine, self.like, self.dtype, label, self.force)
+        form = self.like, self.dtype, label, self.force
+        written = nifti.write(self.path, array, affine, *form, conventional=True)
         self.forget_map()
         rounded = self.dtype == "source" and self.like.dtype.kind in "iu"
         return ReadBack(written, nifti.read_header(self.path).slope if rounded else None)
@@ -64,7 +65,7 @@ class NiftiTarget(Target):
             if values.shape != result.shape or corner_distance(result.affine, affine, result.shape) > TOLERANCE_MM:
                 raise ValueError(f"{path}: the map is on another grid than {self.path}")
             label = f"{quantity.text}; research only, not for diagnosis"
-            nifti.write(path, values, affine, self.like, "float32", label, self.force, display=quantity.limits)
+            nifti.write(path, values, affine, result, "float32", label, self.force, display=quantity.limits)
         return path
 
 

@@ -4,42 +4,70 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from brgm_med.errors import UsageError
+from brgm_med.errors import CannotWriteError, UsageError
 from brgm_med.files import check_apart, check_output, read_json, write_json
 from brgm_med.pipelines.console import say
-from brgm_med.pipelines.reading import sidecar_of
 from brgm_med.pipelines.results.certificate import Certificate, Entry, Task
 from brgm_med.pipelines.results.records import file_record
 from brgm_med.pipelines.results.target import Destination, delete
 from brgm_med.transforms.formats import stem
+from brgm_med.transforms.formats.beside import sidecar_of
 from brgm_med.transforms.formats.dicom.derived import Derivation
+
+
+class WriteReport(Protocol):
+    """A function that writes the page on a result and its certificate to `out`."""
+
+    def __call__(self, out: Path, *, result: Path, certificate: Path) -> object: ...
+
 
 Image = TypeVar("Image")
 Place = TypeVar("Place", bound=Destination)
 
 
 def check(
-    target: Destination, inputs: Sequence[Path], certificate: Path | None, also: Sequence[Path | str | None] = ()
+    target: Destination,
+    inputs: Sequence[Path],
+    certificate: Path | None,
+    also: Sequence[Path | str | None] = (),
+    report: bool = False,
 ) -> Path:
     """Check, before any work is done, that all files of a result can be written; returns its certificate's path.
 
-    Raises as `Destination.check` and `check_certificate`; UsageError where two of all files are one, links
-    counted, and where an output is a JSON file beside an input, or one of `also`, files and folders that are read.
+    `report`: whether there is to be one. Raises as `Destination.check` and `check_certificate`; UsageError where two of
+    all files are one, links counted, and where an output is a JSON file beside an input, or one of `also`, files and
+    folders that are read.
     """
     path = certificate or default_certificate(target.path)
-    paths = (*inputs, *target.paths, path)
+    page = [default_report(target.path)] if report else []
+    paths = (*inputs, *target.paths, path, *page)
     if len({p.resolve() for p in paths}) < len(paths):
-        raise UsageError(f"{target.path}: inputs, outputs and the certificate must all be different files")
+        raise UsageError(f"{target.path}: inputs, outputs, report and certificate must all be different files")
     beside = (sidecar_of(scan, stem(scan)) for scan in inputs)
-    check_apart((*target.paths, path), [*inputs, *beside, *(Path(one) for one in also if one is not None)])
+    check_apart((*target.paths, path, *page), [*inputs, *beside, *(Path(one) for one in also if one is not None)])
     target.check()
     check_certificate(path, target.path, target.force)
+    for one in page:
+        check_output(one, target.force)
     return path
+
+
+def check_space(target: Destination, voxels: float) -> None:
+    """Check, before any work is done, that a result of so many voxels, and its map, may fit on the disk.
+
+    Compressed, and in DICOM, at least 2 bytes a voxel are taken; else 8. Raises CannotWriteError.
+    """
+    needed = voxels * (8 if target.path.name.lower().endswith(".nii") else 2)
+    free = shutil.disk_usage(target.path.parent).free
+    if free < needed:
+        text = f"needs about {needed / 1e6:,.1f} MB, and {free / 1e6:,.1f} MB are free there"
+        raise CannotWriteError(f"{target.path}: {text}; free space or choose another folder")
 
 
 def publish(
@@ -52,16 +80,19 @@ def publish(
     write_map: Callable[[Place, Derivation], object] | None = None,
     *,
     like: Sequence[Path] = (),
+    report: WriteReport | None = None,
 ) -> Certificate:
-    """Write image, map and certificate, or none of them; returns the certificate that is written to `path`.
+    """Write image, map, certificate and report, or none of them; returns the certificate that is written to `path`.
 
     `write` and `write_map` get the destination to write to and the description of the result for DICOM and for NIfTI,
     made of `certificate`: all is written in private folders and appears together. `read_back` gets the image as the
-    files hold it, and returns the entries that are known only then. Nobody may read the result who may not read all of
+    files hold it, and returns the entries that are known only then. `report` writes a page on what is there then; the
+    page of a result that is replaced goes with it. Nobody may read the result who may not read all of
     the inputs `like`.
     """
     derivation, old = certificate.derivation(task), old_maps(target, path)
-    with target.staged(path, like) as (staged, proof):
+    pages = [default_report(target.path)] if report is not None or target.force else []
+    with target.staged([path, *pages], like) as (staged, (proof, *page)):
         image = write(staged, derivation, certificate.label)
         if write_map is not None:
             write_map(staged, derivation)
@@ -71,6 +102,8 @@ def publish(
         warn_beyond(target, certificate)
         hidden = target.choices.transform is not None
         write_json(proof, certificate.deidentified() if hidden else certificate.to_json(), force=False)
+        if report is not None:
+            report(page[0], result=staged.path, certificate=proof)
     for one in old:
         delete(one)
     return certificate
@@ -106,16 +139,22 @@ def warn_beyond(target: Destination, certificate: Certificate) -> None:
     say(f"warning: {target.path.name}: {line}")
 
 
-def announce(target: Destination, certificate: Path, note: str) -> None:
+def announce(target: Destination, certificate: Path, note: str, report: bool = False) -> None:
     """Print the names of the written files, and `note`."""
     image, *others = target.paths
-    images = ", ".join([str(image), *(path.name for path in others)])
+    names = [path.name for path in others] + [default_report(image).name] * report
+    images = ", ".join([str(image), *names])
     say(f"wrote {images} and {certificate.name} ({note})")
 
 
 def default_certificate(out: Path) -> Path:
     """The JSON file of a result: beside it, the same name, `_certificate.json`."""
     return out.with_name(f"{stem(out)}_certificate.json")
+
+
+def default_report(out: Path) -> Path:
+    """The page that reports on a result: beside it, the same name, `_report.html`."""
+    return out.with_name(f"{stem(out)}_report.html")
 
 
 def check_certificate(path: Path, out: Path, force: bool) -> None:

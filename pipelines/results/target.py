@@ -48,13 +48,13 @@ class Destination(ABC):
             delete(path)
 
     @contextmanager
-    def staged(self, beside: Path, like: Sequence[Path]) -> Iterator[tuple[Self, Path]]:
-        """This destination and the file `beside` in private folders; on leaving, all are put in place together.
+    def staged(self, beside: Sequence[Path], like: Sequence[Path]) -> Iterator[tuple[Self, list[Path]]]:
+        """This destination and the files `beside` in private folders; on leaving, all are put in place together.
 
         `like` as of `files.moved`, which see.
         """
-        with moved([*self.paths, beside], self.force, like) as (image, *_, other):
-            yield replace(self, path=image, force=False), other
+        with moved([*self.paths, *beside], self.force, like) as (image, *others):
+            yield replace(self, path=image, force=False), others[len(others) - len(beside) :]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -9,13 +10,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from brgm_med.errors import BrgmError, InputRefusedError
+from brgm_med.errors import BrgmError, InputRefusedError, UsageError
 from brgm_med.pipelines.console import say, search_progress
 from brgm_med.pipelines.reading import acquisition_of, acquisition_record, called, say_tolerated
 from brgm_med.pipelines.reconstruct.compute import computed_by, set_up
 from brgm_med.pipelines.results.certificate import Certificate, Entry
 from brgm_med.pipelines.results.choose import target_of
-from brgm_med.pipelines.results.publish import announce, check, publish
+from brgm_med.pipelines.results.publish import announce, check, check_space, publish
 from brgm_med.pipelines.results.records import file_record, prior_record, registration_record, source_record
 from brgm_med.priors import DEFAULT
 from brgm_med.staging import scratch_beside
@@ -48,13 +49,15 @@ def inpaint(
     like: Path | None = None,
     choices: Choices = NO_CHOICES,
     allow_missing_files: bool = False,
+    report: Callable[..., object] | None = None,
 ) -> Path:
     """Fill the voxels of the head scan at `scan` that `mask` marks, into `out` (default: its stem + `_brgm`).
 
     The mask is any integer image, on the scan's grid or another: not 0 is unknown (0 is, if `mask_known`). Outside the
     hole the stored voxels, their type and scaling are those of the scan, to the last bit; the scan may hold NaN inside
     it. Beside the output goes a map, `_measured` after its name: 0 in the hole, 1 elsewhere. The certificate (JSON)
-    goes to `certificate`, by default beside the output. `allow_missing_files`: of DICOM, see `the_series`. Raises as
+    goes to `certificate`, by default beside the output, and so does what `report` (such as `report.subject_report`)
+    writes. `allow_missing_files`: of DICOM, see `the_series`. Raises as
     the exit codes of `brgm_med.errors` say; nothing is left behind when it does.
     """
     scratch_beside(out or scan)
@@ -63,8 +66,13 @@ def inpaint(
     header, stored = reader.read_stored(scan, affine)
     say_tolerated(header, called(scan, choices))
     mask_header, mask_stored = read_mask(mask)
+    if swapped(stored, mask_stored):
+        raise UsageError(
+            f"--in holds but two values and --mask {mask} many: they seem to be swapped; --mask says where the hole is"
+        )
     target = target_of(scan, out, header, like=like, series=series, choices=choices, force=force)
-    certificate = check(target, (scan, mask), certificate, (like, prior))
+    certificate = check(target, (scan, mask), certificate, (like, prior), report is not None)
+    check_space(target, stored.size)
 
     import torch
 
@@ -122,10 +130,16 @@ def inpaint(
         partial(read_back, stored, outside, result.registration),
         lambda to, text: to.write_map(outside.astype(np.float32), header.affine, text),
         like=(scan, mask),
+        report=None if report is None else partial(report, scan=scan, mask=mask, prior=prior, series=own_series),
     )
     beyond = f"; {clipped} clipped to {stored_type.name}" if clipped else ""
     used = f"{bundle.name} with weight {result.population.weight:.2g}: {result.population.reason}"
-    announce(target, certificate, f"{weight.numel()} voxels filled, all others as they were{beyond}; {used}")
+    announce(
+        target,
+        certificate,
+        f"{weight.numel()} voxels filled, all others as they were{beyond}; {used}",
+        report is not None,
+    )
     return target.path
 
 
@@ -144,6 +158,14 @@ def _hole(
         grids = f"{called(mask, choices)} is on another grid; taken nearest-neighbour"
         say(f"warning: {grids}, {int(hole.sum())} voxels of the scan are unknown")
     return hole, resampled
+
+
+def swapped(scan: NDArray[np.generic], mask: NDArray[np.generic]) -> bool:
+    """Whether the scan holds at most two values, as masks do, and the mask more than labels are."""
+    first, few = scan.ravel()[0], 64
+    others = scan[scan != first]
+    two = others.size == 0 or bool((others == others[0]).all())
+    return two and np.unique(mask.ravel()[:: max(1, mask.size // 100_000)]).size > few
 
 
 def read_back(

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from brgm_med._version import __version__
 from brgm_med.errors import PriorError
+from brgm_med.extras import EXTRAS, missing
 from brgm_med.priors import bundle
 
+CORE = ("torch", "monai", "nibabel", "pydicom", "SimpleITK", "lpips", "nipype", "numpy", "scipy", "safetensors")
+CPU = "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
+"""PyTorch's wheels without CUDA; before this package, so that it finds them installed."""
 
-def list_priors(priors: Sequence[str] = ()) -> None:
-    """One line for each of `priors` (names or folders), or for each shipped one. Raises PriorError."""
+
+def list_priors(priors: Sequence[str] = (), as_json: bool = False) -> None:
+    """One line for each of `priors` (names or folders), or for each shipped one; or a list in JSON. Raises
+    PriorError."""
+    entries = []
     for prior in priors or bundle.names():
         loaded = bundle.load(prior)
         if loaded.volumetric:
@@ -22,7 +30,13 @@ def list_priors(priors: Sequence[str] = ()) -> None:
         else:
             colours = {1: "grey", 3: "RGB"}.get(loaded.image_channels, f"{loaded.image_channels} channels")
             size = f"pictures of {' x '.join(str(n) for n in loaded.image_shape)}, {colours}"
-        print(f"{prior}  {loaded.metadata['version']}  {size}  {loaded.metadata['description']}")
+        about = {"version": loaded.metadata["version"], "size": size, "description": loaded.metadata["description"]}
+        entries.append({"prior": prior, **about, "sha256": loaded.sha256})
+    if as_json:
+        print(json.dumps(entries, indent=2))
+        return
+    for one in entries:
+        print(f"{one['prior']}  {one['version']}  {one['size']}  {one['description']}")
 
 
 def show_prior(prior: str) -> None:
@@ -36,41 +50,77 @@ def show_prior(prior: str) -> None:
 
 def verify_prior(prior: str) -> None:
     """Check the SHA-256 of every file. Raises PriorError."""
+    print(": ".join(_verified(prior)))
+
+
+def _verified(prior: str) -> tuple[str, str]:
     loaded = bundle.load(prior)
-    print(f"{loaded.name}: {len(loaded.metadata['sha256'])} files as they should be, sha256 {loaded.sha256}")
+    return loaded.name, f"{len(loaded.metadata['sha256'])} files as they should be, sha256 {loaded.sha256}"
 
 
-def doctor() -> None:
-    """Versions, device and weights; for what is missing, how to get it."""
-    print(f"brgm-med {__version__}, Python {platform.python_version()}, {platform.platform()}")
-    for package in ("torch", "monai", "nibabel", "pydicom", "SimpleITK", "lpips", "nipype", "numpy", "safetensors"):
+def doctor(as_json: bool = False) -> None:
+    """Versions, device and weights; for what is missing, how to get it. In lines, or as an object of JSON."""
+    facts = {"brgm-med": f"{__version__}, Python {platform.python_version()}, {platform.platform()}"}
+    packages, rest = dict(_packages()), dict(_rest())
+    if as_json:
+        print(json.dumps({**facts, **packages, **rest}, indent=2))
+        return
+    for name, text in facts.items():
+        print(f"{name} {text}")
+    for name, text in packages.items():
+        print(f"  {name} {text}")
+    for name, text in rest.items():
+        print(f"{name}: {text}")
+
+
+def _packages() -> Iterator[tuple[str, str]]:
+    for package in CORE:
         try:
-            print(f"  {package} {importlib.metadata.version(package)}")
+            yield package, importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
-            print(f"  {package} MISSING: pip install {package}")
+            yield package, f"MISSING: pip install {package}"
+    for name, extra in EXTRAS.items():
+        absent = missing(name)
+        state = f"without {', '.join(absent)}: pip install 'brgm-med[{name}]'" if absent else "complete"
+        yield f"[{name}]", f"{state}; for {extra.purpose}"
+
+
+def _rest() -> Iterator[tuple[str, str]]:
+    """Priors, the device, and what computes on it."""
     for name in bundle.names() or [bundle.DEFAULT]:
         try:
-            verify_prior(name)
+            yield _verified(name)
         except PriorError as error:
-            print(f"prior: {error}")
+            yield f"prior {name}", str(error)
     try:
         import torch
     except (ImportError, OSError) as error:  # OSError: a library that it needs
-        print(f"torch: MISSING or broken ({error}), so nothing can be computed: pip install torch")
+        yield "torch", f"MISSING or broken ({error}), so nothing can be computed: pip install torch"
         return
     if torch.cuda.is_available():
-        print(f"device: {torch.cuda.get_device_name()} (CUDA {torch.version.cuda})")
+        yield "device", f"{torch.cuda.get_device_name()} (CUDA {torch.version.cuda})"
     else:
-        print(f"device: CPU, {torch.get_num_threads()} threads of {os.cpu_count()} cores; torch sees no CUDA device")
-    print(f"operations: {_operations()}")
+        cores = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
+        yield "device", f"CPU, {cores}; torch sees no CUDA device"
+        if size := cuda_packages():
+            text = f"take {size / 1e9:.1f} GB here, for nothing; a new environment does without: {CPU}"
+            yield "CUDA's packages", text
+    yield "operations", _operations()
     from brgm_med.weights import HOW_TO, locate_lpips_features
 
     for net in ("alex", "vgg"):
         try:
             path = locate_lpips_features(net)  # type: ignore[arg-type]
-            print(f"LPIPS {net}: {path}" if path else f"LPIPS {net}: no weights on this machine; {HOW_TO}")
+            yield f"LPIPS {net}", str(path) if path else f"no weights on this machine; {HOW_TO}"
         except PriorError as error:
-            print(f"LPIPS {net}: {error}")
+            yield f"LPIPS {net}", str(error)
+
+
+def cuda_packages() -> int:
+    """Bytes of the installed packages that only PyTorch on CUDA needs, as their own records list them."""
+    prefixes = ("nvidia-", "cuda-", "triton")
+    packages = [d for d in importlib.metadata.distributions() if d.metadata["Name"].lower().startswith(prefixes)]
+    return sum(file.size or 0 for package in packages for file in package.files or ())
 
 
 def _operations() -> str:

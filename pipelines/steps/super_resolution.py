@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,6 +13,7 @@ from brgm_med.errors import UsageError
 from brgm_med.pipelines.console import progress, say
 from brgm_med.pipelines.reading import Flags, Profile, called, check_together, doubtful, read_scan
 from brgm_med.pipelines.reconstruct.compute import Network, computed_by, perceptual_features, set_up
+from brgm_med.pipelines.results.certificate import Entry
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.pipelines.results.dicom import SeriesTarget
 from brgm_med.pipelines.results.intervals import (
@@ -22,8 +24,9 @@ from brgm_med.pipelines.results.intervals import (
     region_entry,
     uncertainty_entry,
 )
-from brgm_med.pipelines.results.publish import announce, check, publish
+from brgm_med.pipelines.results.publish import announce, check, check_space, publish
 from brgm_med.pipelines.results.target import Target
+from brgm_med.pipelines.steps.presets import Preset, check_preset, chosen_search
 from brgm_med.priors import AUTO, SELF, population
 from brgm_med.staging import scratch_beside
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices, Derivation
@@ -37,7 +40,9 @@ def super_resolve(
     prior: str = AUTO,
     steps: int | None = None,
     seed: int = 0,
-    perceptual: Network = "none",
+    preset: Preset = "default",
+    project: bool = True,
+    perceptual: Network | None = None,
     lpips_weights: Path | None = None,
     affine: Literal["auto", "sform", "qform"] = "auto",
     series: str | Sequence[str | None] | None = None,
@@ -59,6 +64,7 @@ def super_resolve(
     roi: Path | None = None,
     choices: Choices = NO_CHOICES,
     allow_missing_files: bool = False,
+    report: Callable[..., object] | None = None,
 ) -> Path:
     """Super-resolve the scan at `scan` into `out` (default: its name + `_brgm` beside it); returns `out`.
 
@@ -69,14 +75,17 @@ def super_resolve(
     `series` then is one for each. `thickness`, `profile`, `gap` and `slice_axis` (R, A, S) describe them all. DICOM of
     several patients is refused, and of several frames of reference unless `same_world`. `spacing`: of the result, mm,
     by default the finest of the scans and the prior. `noise`: its standard deviation in the scans' units; None:
-    estimated from the scan itself. `max_memory`: GB, above which it is refused; None: most of what is free.
-    `level` (per cent): of intervals, whose bounds and standard deviation become maps beside the result, `samples`: so
-    many samples of the truth as it may be, `roi`: a mask, in which volume and mean intensity are stated with an
-    interval; each of the three brings the intervals, of 90 % where no level is named. For `out`,
-    `like` and `choices` see `results.choose.target_of`, for `allow_missing_files` (of DICOM) `the_series`.
+    estimated from the scan itself. `preset`: "paper" searches a population prior's generator as the paper does (Eq. 5,
+    `search.PAPER`); without `project` its answer is the result, which then keeps no measured value. `max_memory`: GB,
+    above which it is refused; None: most of what is free. `level` (per cent): of intervals, whose bounds and standard
+    deviation become maps beside the result, `samples`: so many samples of the truth as it may be, `roi`: a mask, in
+    which volume and mean intensity are stated with an interval; each of the three brings the intervals, of 90 % where
+    no level is named. For `out`, `like` and `choices` see `results.choose.target_of`, for `allow_missing_files` (of
+    DICOM) `the_series`.
 
     The certificate (JSON) goes to `certificate`, by default beside the output, and so does the map of what was
-    measured. Raises as the exit codes of `brgm_med.errors` say; nothing is left behind when it does.
+    measured, and what `report` (such as `report.subject_report`) writes. Raises as the exit codes of `brgm_med.errors`
+    say; nothing is left behind when it does.
     """
     paths = [Path(one) for one in ([scan] if isinstance(scan, str | Path) else scan)]
     out = None if out is None else Path(out)
@@ -106,9 +115,11 @@ def super_resolve(
         maps=("measured", *(map_names(samples) if uncertain else ())),
     )
     check_together(files, None if like is None or not isinstance(target, SeriesTarget) else target.like, same_world)
-    certificate = check(target, paths, certificate, (like, lpips_weights, prior, roi))
-    if spacing is not None and spacing > (finest := min(grid.spacing)) * 1.001:
+    certificate = check(target, paths, certificate, (like, lpips_weights, prior, roi), report is not None)
+    finest = min(grid.spacing)
+    if spacing is not None and spacing > finest * 1.001:
         raise UsageError(f"--spacing {spacing:g}: the scan's own is {finest:g} mm, which a coarser grid cannot keep")
+    check_space(target, math.prod(n * s / (spacing or finest) for n, s in zip(grid.shape, grid.spacing, strict=True)))
 
     region = None if roi is None else read_region(roi)
 
@@ -117,16 +128,17 @@ def super_resolve(
     from brgm_med.priors.bundle import load
     from brgm_med.search import VOLUME
 
-    if prior == SELF and perceptual != "none":
+    own = prior in (AUTO, SELF)
+    check_preset(preset, project, own)
+    if prior == SELF and perceptual not in (None, "none"):
         raise UsageError(f"--perceptual {perceptual}: is a term of a population prior's search; leave it out")
     where = set_up(device, seed, threads)
     named_prior = population(prior)
     bundle = None if named_prior is None else load(named_prior)
-    features = None if bundle is None else perceptual_features(perceptual, bundle, lpips_weights, where)
-    own = prior in (AUTO, SELF)
+    search, network, parameters = chosen_search(VOLUME, preset, steps, project, perceptual)
+    features = None if bundle is None else perceptual_features(network, bundle, lpips_weights, where)
     if bundle is not None and not own and len(files) == 1 and (doubt := doubtful(files[0].scan, bundle.spacing)):
         say(f"warning: {called(paths[0], choices)}: {doubt}")
-    search = VOLUME.limited_to(steps)
     result = reconstruct_volume(
         [file.scan for file in files],
         bundle,
@@ -142,10 +154,13 @@ def super_resolve(
         uncertainty=uncertain,
     )
 
-    weights = {"noise": search.misfit, "perceptual": search.perceptual_weight, "prior": search.prior_weight}
-    options = {"steps": search.iterations, "seed": seed, "perceptual": perceptual, "weights": weights}
-    model = {"covariance_mm": search.correlation, "spacing_mm": result.grid.spacing[0], "noise": noise}
-    entries = super_resolved(files, {**options, **model, **computed_by(where, result.image)}, result)
+    model: Entry = {
+        "seed": seed,
+        "covariance_mm": search.correlation,
+        "spacing_mm": result.grid.spacing[0],
+        "noise": noise,
+    }
+    entries = super_resolved(files, {**parameters, **model, **computed_by(where, result.image)}, result)
     if uncertain:
         there = None if region is None else region_entry(region, result, level, choices)
         entries = replace(entries, uncertainty=uncertainty_entry(result, level, samples), region=there)
@@ -165,9 +180,17 @@ def super_resolve(
         partial(residuals, result.measurements),
         write_maps,
         like=paths if roi is None else [*paths, roi],
+        report=None
+        if report is None
+        else partial(report, scan=paths[0], prior=named_prior, series=named[0] if like is None else None),
     )
     assert written.consistency is not None
+    if not project:
+        residual = f"{written.consistency['relative_residual']:.1%}"
+        say(f"warning: {target.path.name}: not projected, so it does not keep what was measured (off by {residual})")
     for clause in contradictions(written.consistency, [called(path, choices) for path in paths]):
         say(f"warning: {clause}")
-    announce(target, certificate, f"relative residual {written.consistency['relative_residual']:.1e}")
+    announce(
+        target, certificate, f"relative residual {written.consistency['relative_residual']:.1e}", report is not None
+    )
     return target.path

@@ -4,6 +4,7 @@ content are told, and a head that is trained on and held out."""
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.formats import nifti, pictures_in
 from brgm_med.transforms.formats.affine import make_affine
 from brgm_med.transforms.geometry import Grid
-from tests.mr_series import ROOT, mr_series
+from tests.mr_series import ROOT, blob, mr_series
 
 RULES: list[tuple[tuple[float, float, float], dict[str, Any], tuple[float, float, float], int | None]] = [
     ((1, 1, 6), {"SliceThickness": 4}, (1, 1, 4), 2),
@@ -164,6 +165,29 @@ def test_a_head_that_is_trained_on_and_held_out(
     say_identical(paths, paths[:trained])
     text = "0.nii.gz is trained on and, under another name, held out: its measure says nothing"
     assert (text in capsys.readouterr().err) == leaks
+
+
+def test_series_of_the_same_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever their names, order and headers; one other pixel is another series."""
+    one = mr_series(tmp_path / "one")
+    copy = mr_series(tmp_path / "copy", PatientName="Other^Name", SeriesInstanceUID="1.2.3", SeriesNumber=9)
+    for number, file in enumerate(sorted(copy.iterdir())):
+        file.rename(copy / f"{9 - number}.dcm")
+    voxels = blob()
+    voxels[0, 0, 0] += 1
+    other = mr_series(tmp_path / "other", voxels)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "IM0").write_bytes((one / "IM000").read_bytes()[:-100])
+    bad = tmp_path / "bad"
+    say_identical([one, other, bad])
+    assert capsys.readouterr().err == ""
+    text = " hold the same pixels, byte for byte: each counts as a subject of its own\n"
+    say_identical([one, other, copy, bad])
+    assert capsys.readouterr().err == f"warning: one and copy{text}"
+    archive = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", copy))
+    say_identical([one, other, archive])
+    assert capsys.readouterr().err == f"warning: one and packed.zip{text}"
+    assert not list(tmp_path.glob(".brgm-*"))
 
 
 def test_hidden_pictures_and_volumes_do_not_count(tmp_path: Path) -> None:

@@ -122,7 +122,8 @@ def pictures_in(folder: Path | str) -> list[Path]:
     for path in pictures:
         refuse_absent(path)
     if not pictures:
-        raise InputRefusedError(f"{folder}: holds no picture ({', '.join(claimed)}); give a folder of pictures")
+        kinds = f"no picture ({', '.join(claimed)}) and no series of DICOM"
+        raise InputRefusedError(f"{folder}: holds {kinds}; give a folder of one of these, or a file")
     return sorted(pictures, key=lambda p: (p.name, p.as_posix()))
 
 

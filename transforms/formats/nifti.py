@@ -21,6 +21,9 @@ from brgm_med.transforms.formats.nifti_voxels import encode, read_voxels
 OutputType = Literal["float32", "source"]
 KIND: Literal["volume"] = "volume"
 ENDINGS = (".nii", ".nii.gz")
+MM, SECONDS = 2, 8
+"""Codes of units."""
+
 COMPRESSION = 1
 """Higher levels take several times as long and make voxels hardly smaller."""
 
@@ -55,6 +58,7 @@ def write(
     description: str | None = None,
     force: bool = False,
     display: tuple[float, float] | None = None,
+    conventional: bool = False,
 ) -> NDArray[np.floating]:
     """Write `array` [X, Y, Z] with `affine` (index -> world RAS mm) and give it back as the file holds it.
 
@@ -64,7 +68,8 @@ def write(
     the source's, and `display`, the values to be shown as black and white, its cal_min and cal_max. `dtype`
     "source" keeps the source's type: integers get the source's own scaling where that holds every value
     exactly, else a slope and intercept that clip nothing and use the whole range, so the error is at most half
-    a step (the slope). The result is float32 or float64 for floats, float64 for integers.
+    a step (the slope). `conventional`: the forms and units are those that other tools expect of a new grid, see
+    `_make_conventional`. The result is float32 or float64 for floats, float64 for integers.
 
     The file is whole or not there: it is written beside `path`, read back, compared, and renamed. Raises
     InputRefusedError where `path` exists and not `force`; CannotWriteError where it cannot be written;
@@ -81,6 +86,8 @@ def write(
     affines.check(np.asarray(affine, np.float64), array.shape)
     target = np.dtype("f4") if dtype == "float32" or like is None else like.dtype.newbyteorder("=")
     record = make_record(array.shape, affine, target, like, description)
+    if conventional:
+        _make_conventional(record, np.asarray(affine, np.float64), array.shape)
     stored = encode(array, target, record, like)
     if display is not None:
         record["cal_min"], record["cal_max"] = display
@@ -120,6 +127,16 @@ def _put(path: Path, record: Record, stored: NDArray[np.generic], force: bool) -
             header, written = read_stored(temporary)
             check(header.dtype == stored.dtype and written.tobytes() == stored.tobytes())
     return header, written
+
+
+def _make_conventional(record: Record, affine: Affine, shape: tuple[int, ...]) -> None:
+    """Header of a new grid as dcm2niix, FreeSurfer and FSL write it: `affine` in sform and qform, of one code (that of
+    the form which was there), and units of mm and seconds."""
+    code = max(int(record["sform_code"]), int(record["qform_code"]))
+    for name in ("sform_code", "qform_code"):
+        record[name] = int(record[name]) or code
+    nifti_affine.encode(record, affine, shape)
+    record["xyzt_units"] = MM | (int(record["xyzt_units"]) & ~7 or SECONDS)
 
 
 def make_record(

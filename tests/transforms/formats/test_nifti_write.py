@@ -268,3 +268,25 @@ def test_real_scans_survive_a_round_trip(tmp_path: Path) -> None:
         np.testing.assert_array_equal(again.get_fdata(), witness.get_fdata())
         np.testing.assert_array_equal(again.affine, witness.affine)
         np.testing.assert_allclose(again.get_qform(), witness.get_qform(), atol=1e-4)
+
+
+@pytest.mark.parametrize("codes", [(1, 0), (0, 1), (1, 1), (4, 0), (2, 2), (1, 3)])
+@pytest.mark.parametrize("units", [0, 2, 10])
+def test_a_conventional_header_is_that_of_dcm2niix_freesurfer_and_fsl(
+    tmp_path: Path, codes: tuple[int, int], units: int
+) -> None:
+    """Both forms with one affine, read alike by nibabel from either; mm and seconds."""
+    image = image_of(voxels())
+    image.header["sform_code"], image.header["qform_code"] = codes
+    image.header["xyzt_units"] = units
+    nib.save(image, tmp_path / "scan.nii")
+    like = read_header(tmp_path / "scan.nii")
+    affine = like.affine @ np.diag([0.5, 0.5, 0.5, 1])
+    fine = voxels((24, 26, 28)).astype(np.float32)
+    nifti.write(tmp_path / "out.nii", fine, affine, like, conventional=True)
+    header = opened(tmp_path / "out.nii").header
+    (sform, s), (qform, q) = header.get_sform(coded=True), header.get_qform(coded=True)
+    np.testing.assert_allclose(sform, affine, atol=1e-4)
+    np.testing.assert_allclose(qform, affine, atol=1e-3)
+    assert (s, q) == tuple(code or max(codes) for code in codes)
+    assert header.get_xyzt_units() == ("mm", "sec")
