@@ -64,9 +64,14 @@ def cases(data: Path, which: str) -> Iterator[Case]:
     yield noisy(turned_case(f"noise {heads[0].name[:6]}", heads[0], 0), 0.03)
 
 
+def whole(case: Case) -> bool:
+    """True for heads with skull."""
+    return case.name.startswith(("ixi", "ds000011", "noise"))
+
+
 def brain_of(case: Case, template: Template) -> Tensor:
     """The brain [X, Y, Z]: what is not 0 in heads without skull, else the template's mask in the truth's pose."""
-    if not case.name.startswith(("ixi", "ds000011", "noise")):
+    if not whole(case):
         return case.truth[0] > 0
     pose, _ = rigid_pose(case.truth, case.grid, template)
     return resample(template.mask, template.grid, case.grid, np.linalg.inv(pose).astype(np.float64))[0] > 0.5
@@ -91,7 +96,7 @@ def measured(case: Case, result: Reconstruction, brain: Tensor) -> dict[str, flo
                 thirds = (values <= low, (values > low) & (values <= high), values > high)
                 row |= {name: part(covered[brain & third]) for name, third in zip(names, thirds, strict=True)}
             tissue = box & ~brain & (result.uncertainty.model.normalisation(truth[0]) > TISSUE)
-            row["skull"] = part(covered[tissue]) if int(tissue.sum()) > 1000 else float("nan")
+            row["skull"] = part(covered[tissue]) if whole(case) else float("nan")
     for name, mask, coverage in (("brain", brain, row["brain 90"]), ("head", box, row["head"])):
         width = result.uncertainty.half_width(0.9)[0][mask].double().mean()
         row[f"width {name}"] = float(width) / quantile(error[mask], coverage / 100)

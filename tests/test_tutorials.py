@@ -58,6 +58,7 @@ def test_a_thick_t2_becomes_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyP
     template_head(tmp_path / "head.nii.gz")
     monkeypatch.chdir(tmp_path)
     run_page("thick-t2", f"{FAST} --prior self")
+    assert (tmp_path / "again.html").read_bytes() == (tmp_path / "finer_report.html").read_bytes()
 
 
 @pytest.mark.slow

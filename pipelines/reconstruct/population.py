@@ -81,7 +81,8 @@ def weight_of(registration: Registration) -> tuple[float, str]:
 @dataclass(frozen=True, eq=False)
 class Searched:
     """Slices `stack` [Y, 1, Z, X] of the prior's `box`, as they are most probable given the scans of `registration`;
-    `refined`: poses and bias fields as fitted, for each scan; `coordinates`: whitened ones, of which the stack is."""
+    `refined`: poses and bias fields as fitted, for each scan; `coordinates`: of the stack, as
+    they were searched."""
 
     registration: Registration
     stack: Tensor
@@ -135,7 +136,8 @@ def sampled(
     population: Population, searched: Searched, search: Search, random: torch.Generator, device: torch.device | str
 ) -> Searched:
     """As most probable given perturbed data and a perturbed prior, from the most probable stack on: a sample of the
-    posterior, see `sampling`. Poses and bias fields stay as they were fitted."""
+    posterior, see `sampling`. Poses and bias fields stay as they were fitted. Not for the paper's search, of which the
+    prior is not Gaussian."""
     prior, box = population.bundle, searched.box
     posterior = stack_posterior(searched.registration, prior, box, search, torch.device(device))
     noise = torch.randn(posterior.measured.shape, generator=random)

@@ -112,7 +112,7 @@ def reconstruct_volume(
                 with phases("measuring errors on the scan's planes", 1) as advance:
                     unsure = uncertainty_of(scans, taught, result)
                     advance("")
-                if used is not None and slices is not None:
+                if used is not None and slices is not None and search.energy != "paper":
                     unsure = dataclasses.replace(unsure, population=partial(spread, used, slices, search, device))
                 result = dataclasses.replace(result, uncertainty=unsure)
             return put_back(result, scans)
