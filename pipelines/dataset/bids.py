@@ -41,7 +41,7 @@ NATIVE = "native"
 RAW = "raw"
 """Name, in BIDS URIs, of the data set that is reconstructed."""
 NAME = re.compile(r"((?:[a-z]+-[A-Za-z0-9+]+_)+)([A-Za-z0-9]+)\.nii(\.gz)?")
-IGNORED = ("*_measured.nii.gz", "*.html", "*.csv", "figures/", "logs/", "/prior/")
+IGNORED = ("*_measured.nii.gz", "*.html", "*.csv", "/study.tsv", "figures/", "logs/", "/prior/")
 """Files outside BIDS: maps, reports, logs, and a prior that was trained. Images are never ignored."""
 
 
