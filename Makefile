@@ -1,6 +1,7 @@
 # make demo    a real head from PyPI: degrade it, reconstruct it, draw and measure (demo/before-after.png)
 # make test    lint, type-check, fast tests: no system packages, no network but the package registry
 # make check   the slow tests, with all the real parts
+# make site    the documentation, into site/
 # make clean   remove what the above made, .venv included
 #
 # Each makes .venv first, or brings it up to date when what pyproject.toml asks for has changed.
@@ -25,7 +26,7 @@ $(error $(PYTHON) cannot read pyproject.toml: Python 3.11 or newer is needed, fo
 endif
 INSTALLED := .venv/.installed-$(WANTED)
 
-.PHONY: .venv lint typecheck test check demo clean
+.PHONY: .venv lint typecheck test check demo site clean
 
 $(INSTALLED):
 	test -x $(PY) || $(PYTHON) -m venv .venv
@@ -60,5 +61,10 @@ check: $(INSTALLED)
 demo: $(INSTALLED)
 	$(PY) benchmarks/demo.py
 
+# Strict: a warning, such as a link that leads nowhere, ends it. The variable silences an advertisement.
+site: $(INSTALLED)
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --site-dir site
+	@echo "site/index.html is the documentation; its search needs a server: $(PY) -m http.server --directory site"
+
 clean:
-	rm -rf .venv build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv build dist demo site *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -15,10 +15,11 @@ from brgm_med.networks.stylegan2 import StyleGAN2
 from brgm_med.priors.bundle import load
 
 NETWORKS: dict[str, dict[str, Any]] = {
+    "128": {"channels": (512, 512, 512, 512, 256, 128)},
     "256": {"channels": (512, 512, 512, 512, 256, 128, 64)},
     "1024": {"channels": (512, 512, 512, 512, 512, 256, 128, 64, 32), "image_channels": 3},
 }
-"""256 x 256 grey with 24.8 M parameters; 1024 x 1024 RGB, config F of the StyleGAN2 paper."""
+"""128 x 128 and 256 x 256 grey, the latter with 24.8 M parameters; 1024 x 1024 RGB, config F of the StyleGAN2 paper."""
 
 
 def network(name: str) -> StyleGAN2:

@@ -91,7 +91,7 @@ def _about(rows: Mapping[str, Sequence[Row]], evaluations: Mapping[str, Evaluati
         f"**Brains**: {images} coronal slices of {heads} heads (IXI, Hammersmith, T1w, 2 mm, slices of 80 x 96 pixels, "
         f"{2 * first.every} mm apart; of shifts, every other one), registered to the prior's template; none of these "
         f"heads trained or chose anything. Prior: {bundle.name} ({bundle.sha256[:12]}). Each slice is reconstructed on "
-        "its own; `brgm-med sr` and `inpaint` see its neighbours too, and README has tables of that. PSNR, RMSE and "
+        "its own; `brgm-med sr` and `inpaint` see its neighbours too, as heads.md and holes.md show. PSNR, RMSE and "
         "MAE are on the scale on which the 0.5th to the 99.5th percentile of a head is 0 to 255; LPIPS is version 0.1, "
         "AlexNet, at the images' own size.",
         "",

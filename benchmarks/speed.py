@@ -1,13 +1,14 @@
 """How fast reconstruction is, as ratios in one run: ours against synthesis as published PyTorch code computes it.
 
-    python benchmarks/speed.py [--threads 2] [--only 256 1024 prior] [--batches 1 8 32] [--reference DIR]
+    python benchmarks/speed.py [--threads 2] [--only 256 128 1024 prior] [--batches 1 8 32] [--reference DIR]
 
 A step is one pass of the generator and the gradient of a sum of squares to W+, with frozen weights. The baseline
 (plain.py) has weights per image and channels first, in float32, one image at a time; both compute the same image, which
-is checked first. Networks: 256 x 256 grey with 24.8 M parameters; 1024 x 1024 RGB (the paper's config F, one image);
-the shipped prior. Every line is measured in processes of its own, so that its peak memory is its own. The fraction is
-of the rate of one large matrix product with the same threads in the same precision, of all operations of convolutions
-and matrix products that ours asks for (the baseline's gradient also passes through weights of every image).
+is checked first. Networks: 256 x 256 (24.8 M parameters) and 128 x 128, grey; 1024 x 1024 RGB (the paper's config F,
+one image); the shipped prior. Every line is measured in processes of its own, so that its peak memory is its own. The
+fraction is of the rate of one large matrix product with the same threads in the same precision, of all operations of
+convolutions and matrix products that ours asks for (the baseline's gradient also passes through weights of every
+image).
 
 `--reference DIR` takes the published networks themselves as the baseline: DIR is a clone of them that has
 `training/networks.py` with `SynthesisNetwork` (StyleGAN2-ADA in PyTorch). Its weights are random, so images are not
@@ -41,6 +42,7 @@ from rates import Operations, network
 from training import matmul_times
 
 PUBLISHED = {
+    "128": {"img_resolution": 128, "img_channels": 1, "channel_base": 16384},
     "256": {"img_resolution": 256, "img_channels": 1, "channel_base": 16384},
     "1024": {"img_resolution": 1024, "img_channels": 3, "channel_base": 32768},
 }
@@ -135,7 +137,7 @@ def apart(name: str, which: str, batch: int, threads: int, folder: str | None) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--only", nargs="+", choices=["256", "1024", "prior"], default=["256", "1024", "prior"])
+    parser.add_argument("--only", nargs="+", choices=[*PUBLISHED, "prior"], default=["256", "128", "1024", "prior"])
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--reference", metavar="DIR", help="a clone of the published networks")
     parser.add_argument("--measure", nargs=3, help=argparse.SUPPRESS)

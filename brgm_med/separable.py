@@ -16,6 +16,10 @@ from brgm_med.errors import BrgmError
 MAX_CONDITION = 1e12
 """Beyond this condition number along an axis an exact solution in float64 would be noise."""
 
+NOTHING = 1e-20
+"""A correlation below this is 0: it is beyond the rounding of float64, and float32 would hold it as a subnormal number,
+which processors multiply many times slower."""
+
 
 def stationary_covariance(
     shape: Sequence[int],
@@ -42,6 +46,7 @@ def stationary_covariance(
             "matern": lambda u: (1 + u) * torch.exp(-u),
             "exponential": lambda u: torch.exp(-u),
         }[kernel](u)
+        k = torch.where(k < NOTHING, 0.0, k)
         matrices.append((1 - nugget) * k + nugget * torch.eye(n, dtype=torch.float64))
     return Separable(matrices)
 

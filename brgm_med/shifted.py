@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 
@@ -28,22 +29,27 @@ def solve_shifted(
     solutions, directions = [right * 0 for _ in shifts], [right.clone() for _ in shifts]
     now, before = [1.0] * len(shifts), [1.0] * len(shifts)
     residual, direction = right.clone(), right.clone()
-    square = first = float(right.double().square().sum())
+    square = first = squared(right)
     step, ratio = 1.0, 0.0
     for _ in range(iterations):
         if not square > tolerance**2 * first:
             break
-        image = product(direction) + least * direction
+        image = torch.add(product(direction), direction, alpha=least)
         previous, step = step, square / float((direction.double() * image.double()).sum())
-        residual = residual - step * image
-        square, last = float(residual.double().square().sum()), square
+        residual.sub_(image, alpha=step)
+        square, last = squared(residual), square
         ratio, old = square / last, ratio
         for j, offset in enumerate(offsets):
             scale = step * old * (before[j] - now[j]) + before[j] * previous * (1 + offset * step)
             after = now[j] * before[j] * previous / scale
-            solutions[j] = solutions[j] + step * after / now[j] * directions[j]
-            directions[j] = after * residual + ratio * (after / now[j]) ** 2 * directions[j]
+            solutions[j].add_(directions[j], alpha=step * after / now[j])
+            directions[j].mul_(ratio * (after / now[j]) ** 2).add_(residual, alpha=after)
             before[j], now[j] = now[j], after
-        direction = residual + ratio * direction
+        direction.mul_(ratio).add_(residual)
         progress((square / first) ** 0.5)
     return solutions
+
+
+def squared(x: Tensor) -> float:
+    """Sum of squares, in float64."""
+    return float(torch.linalg.vector_norm(x, dtype=torch.float64)) ** 2

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from brgm_med.pipelines.reconstruct.measurement import Scan as Scan
     from brgm_med.pipelines.reconstruct.picture import inpaint_picture as inpaint_picture
     from brgm_med.pipelines.reconstruct.picture import reconstruct_picture as reconstruct_picture
+    from brgm_med.pipelines.reconstruct.samples import sample_volume as sample_volume
     from brgm_med.pipelines.reconstruct.transform import SuperResolve as SuperResolve
     from brgm_med.pipelines.reconstruct.transform import SuperResolved as SuperResolved
     from brgm_med.pipelines.reconstruct.volume import reconstruct_volume as reconstruct_volume

@@ -8,23 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from brgm_med.errors import InputRefusedError
-from brgm_med.files import read_json
+from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.pipelines.console import WITHHELD, say
 from brgm_med.transforms.formats import for_reading, stem
+from brgm_med.transforms.formats.beside import metadata_beside, sidecar_of
+from brgm_med.transforms.formats.dicom.content import same_pixels
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 from brgm_med.transforms.formats.dicom.passed import said
 from brgm_med.transforms.formats.dicom.stack import one_patient
 from brgm_med.transforms.formats.visible import identical
+from brgm_med.transforms.formats.zipped import is_zip
 
 if TYPE_CHECKING:
     from brgm_med.pipelines.reconstruct.measurement import Scan
     from brgm_med.transforms.acquire import AcquisitionModel
+    from brgm_med.transforms.examine import Examination
     from brgm_med.transforms.formats.dicom.series import Series
     from brgm_med.transforms.formats.header import Header
     from brgm_med.transforms.geometry import Grid
 
 Profile = Literal["box", "gaussian", "trapezoid"]
+Thickness = float | Literal["estimate"]
 
 
 def acquisition_of(
@@ -97,27 +101,16 @@ def stated_acquisition(
     return None if model is None else (placed(model, series), "SliceThickness stated in the JSON file beside the scan")
 
 
-def metadata_beside(scan: Path) -> dict[str, Any]:
-    """The content of the JSON file beside a scan, empty where there is none. Raises InputRefusedError for a damaged
-    one."""
-    sidecar = sidecar_of(scan, stem(scan))
-    return read_json(sidecar) if sidecar.is_file() else {}
-
-
-def sidecar_of(path: Path, stem: str) -> Path:
-    """The JSON file beside a scan: same name, `.json`."""
-    return path.with_name(f"{stem}.json")
-
-
 def called(path: Path, choices: Choices) -> str:
     """The name of an input file, for logs and records; withheld where the output is de-identified."""
     return WITHHELD if choices.transform is not None else path.name
 
 
 class Flags(NamedTuple):
-    """The acquisition as a person states it: slice thickness and gap, mm, profile, slice axis (R, A or S)."""
+    """The acquisition as a person states it: slice thickness and gap, mm, profile, slice axis (R, A or S); thickness
+    "estimate": as the scan looks."""
 
-    thickness: float | None = None
+    thickness: Thickness | None = None
     gap: float | None = None
     profile: Profile | None = None
     axis: str | None = None
@@ -128,12 +121,14 @@ NO_FLAGS = Flags()
 
 @dataclass(frozen=True, eq=False)
 class ScanFile:
-    """A scan as read from `path`, the header that it had there, and where its acquisition comes from, in words."""
+    """A scan as read from `path`, the header that it had there, where its acquisition comes from, in words, and what
+    its slices say of it; None: it has none."""
 
     path: Path
     header: Header
     scan: Scan
     origin: str
+    examination: Examination | None = None
 
     @property
     def acquisition(self) -> dict[str, Any]:
@@ -154,35 +149,64 @@ def read_scan(
     choices: Choices = NO_CHOICES,
     noise: float | None = None,
     allow_missing_files: bool = False,
+    even_odd: Literal["correct"] | None = None,
 ) -> ScanFile:
-    """Read a scan and say how it is taken to have been acquired, with warnings where its header is suspicious.
+    """Read a scan and say how it is taken to have been acquired, with warnings where its header is suspicious, or its
+    slices do not fit it or each other.
 
     `flags`: where a person states it; `noise`: its standard deviation; None: to be estimated. `allow_missing_files`:
-    see `dicom.series.the_series`. Raises as `formats` and `acquisition_of` do.
+    see `dicom.series.the_series`. `even_odd` "correct": where every second slice is brighter, all are brought to one
+    level. Raises as `formats` and `acquisition_of` do, and InputRefusedError where the thickness is to be estimated and
+    the scan does not tell it.
     """
     source = for_reading(path, series=series, allow_missing_files=allow_missing_files).read(path, affine)
 
     import torch
 
     from brgm_med.pipelines.reconstruct.measurement import Scan
+    from brgm_med.transforms.examine import examine, levelled
     from brgm_med.transforms.geometry import Grid
     from brgm_med.transforms.sidecar import contradictions
     from brgm_med.transforms.suspicion import suspicions
 
-    grid = Grid(source.header.shape, source.affine)
+    grid, values = Grid(source.header.shape, source.affine), torch.from_numpy(source.array)
     metadata = metadata_beside(path)
-    model, origin = acquisition_of(path, grid, *flags[:3], source.header.series, flags.axis, metadata)
+    thickness = None if flags.thickness == "estimate" else flags.thickness
+    if flags.thickness == "estimate" and flags.gap is not None:
+        raise UsageError("--gap: follows from the slice thickness, which is to be estimated; leave one of the two out")
+    model, origin = acquisition_of(path, grid, thickness, *flags[1:3], source.header.series, flags.axis, metadata)
+    examined = examine(values, grid, model)
+    if flags.thickness == "estimate":
+        model, origin = estimated(model, grid, examined, str(path)), "estimated from the scan"
     widths = " x ".join(f"{t:g}" for t in model.thickness)
     spacing = " x ".join(f"{s:g}" for s in grid.spacing)
     name = called(path, choices)
     say(f"{name}: {spacing} mm, {model.profile} profile {widths} mm ({origin})")
     say_tolerated(source.header, name)
-    for clause in [*contradictions(metadata, grid, model), *suspicions(source.array, grid, model)]:
+    if even_odd and examined is not None and examined.stripes is not None and examined.stripes.significant:
+        say(f"{name}: its odd and even slices, {examined.stripes.gain:+.1%} apart, are brought to one level")
+        values = levelled(values, examined.axis, examined.stripes)
+        examined = dataclasses.replace(examined, levelled=True)
+    elif even_odd:
+        say(f"{name}: its odd and even slices are not clearly apart; nothing is corrected")
+    clauses = [] if examined is None else examined.clauses(model.stated)
+    for clause in [*contradictions(metadata, grid, model), *suspicions(source.array, grid, model), *clauses]:
         say(f"warning: {name}: {clause}")
     named = str(path) if name != WITHHELD else WITHHELD
     stripped = metadata.get("SkullStripped") is True
-    scan = Scan(torch.from_numpy(source.array)[None], grid, model, noise, named, stripped)
-    return ScanFile(path, source.header, scan, origin)
+    scan = Scan(values[None], grid, model, noise, named, stripped)
+    return ScanFile(path, source.header, scan, origin, examined)
+
+
+def estimated(model: AcquisitionModel, grid: Grid, examined: Examination | None, name: str) -> AcquisitionModel:
+    """`model` with slices as thick as the scan looks. Raises InputRefusedError, with its `name`, if that is unclear."""
+    from brgm_med.transforms.acquire import replaced
+
+    if examined is None or examined.identified is None:
+        looks = "" if examined is None or examined.width is None else f" (it looks like {examined.looks})"
+        raise InputRefusedError(f"{name}: does not tell its slice thickness{looks}; state it with --slice-thickness")
+    thickness = replaced(model.thickness, examined.axis, examined.identified.width)
+    return dataclasses.replace(model, thickness=thickness, axis=examined.axis)
 
 
 def check_together(files: Sequence[ScanFile], like: Series | None = None, same_world: bool = False) -> None:
@@ -213,13 +237,16 @@ def say_tolerated(header: Header, name: str) -> None:
 
 
 def say_identical(paths: Sequence[Path], trained: Sequence[Path] = ()) -> None:
-    """A warning where files of `paths` hold the same, which then counts twice; where it is `trained` on and held out,
-    that is said."""
-    groups = identical(paths)
+    """A warning where files of `paths`, or series by their pixel data, hold the same, which then counts twice; where it
+    is `trained` on and held out, that is said."""
+    series = [path for path in paths if path.is_dir() or is_zip(path)]
+    files = identical(path for path in paths if path not in series)
+    groups = files + (same_pixels(series) if len(series) > 1 else [])
     if groups:
         count, names = sum(len(group) - 1 for group in groups), " and ".join(path.name for path in groups[0][:2])
+        content = "the same" if files else "the same pixels"
         more = "" if count == 1 else f", and {count - 1} more"
-        say(f"warning: {names} hold the same, byte for byte{more}: each counts as a subject of its own")
+        say(f"warning: {names} hold {content}, byte for byte{more}: each counts as a subject of its own")
     part = set(trained)
     leaks = [group for group in groups if part and any(p in part for p in group) and any(p not in part for p in group)]
     if leaks:

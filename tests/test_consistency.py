@@ -203,6 +203,18 @@ def test_the_certificate_counts_only_samples_inside() -> None:
         certificate(x, a, y, torch.zeros(4, dtype=torch.bool))
 
 
+def test_far_correlations_are_0_and_not_subnormal() -> None:
+    """Products with subnormal numbers take many times as long; what is left out is beyond float64's rounding."""
+    for kernel in ("gaussian", "matern", "exponential"):
+        matrix = stationary_covariance((256,), 1.0, kernel).matrices[0]  # type: ignore[arg-type]
+        assert matrix is not None
+        row = matrix.float()[0].abs()
+        assert row[row > 0].min() > 1e-30
+        u = torch.arange(256, dtype=torch.float64)
+        exact = {"gaussian": torch.exp(-u * u / 2), "matern": (1 + u) * torch.exp(-u), "exponential": torch.exp(-u)}
+        assert float((matrix[0, 1:] - (1 - 1e-3) * exact[kernel][1:]).abs().sum()) < 1e-16
+
+
 def test_a_stationary_covariance_is_one() -> None:
     for kernel in ("gaussian", "matern", "exponential"):
         c = stationary_covariance((6, 40), 2.0, kernel)  # type: ignore[arg-type]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from monai.metrics import PSNRMetric, SSIMMetric
 from torch import Tensor
 
 from brgm_med import metrics
@@ -108,6 +109,16 @@ def test_psnr_agrees_with_skimage() -> None:
     np.testing.assert_allclose(metrics.psnr(x, t, 2.0).numpy(), expected, rtol=1e-9)
 
 
+def test_psnr_and_ssim_agree_with_monai() -> None:
+    x = random_images(3, 2, 31, 27)
+    t = (x + 0.3 * random_images(3, 2, 31, 27, seed=5)).clamp(-1, 1)
+    psnr, ssim = PSNRMetric(max_val=2.0), SSIMMetric(spatial_dims=2, data_range=2.0, win_size=11, kernel_sigma=1.5)
+    torch.testing.assert_close(metrics.psnr(x, t, 2.0), torch.as_tensor(psnr(x.double(), t.double()))[:, 0])
+    torch.testing.assert_close(
+        metrics.ssim(x, t, 2.0).float(), torch.as_tensor(ssim(x, t))[:, 0], rtol=1e-5, atol=1e-6
+    )  # float32
+
+
 def test_wrong_calls_are_refused() -> None:
     x = torch.zeros(1, 1, 16, 16)
     with pytest.raises(ValueError, match="equal shapes"):
@@ -130,6 +141,14 @@ def test_bootstrap_interval_is_the_normal_one_for_many_values() -> None:
     assert (low, high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
     assert (low, high) == metrics.bootstrap_interval(torch.from_numpy(values), seed=1)
     assert metrics.bootstrap_interval([3.0, 3.0, 3.0], seed=0) == (3.0, 3.0)
+
+
+def test_bootstrap_intervals_are_quantiles_of_means_of_resamples() -> None:
+    values = np.random.default_rng(3).normal(size=15)
+    drawn = np.random.default_rng(7).integers(15, size=(10_000, 15))
+    low, high = np.quantile(values[drawn].mean(1), (0.025, 0.975))
+    assert metrics.bootstrap_interval(values.tolist(), seed=7) == pytest.approx((low, high), rel=1e-13)
+    assert metrics.bootstrap_interval([2.5], seed=0) == (2.5, 2.5)
 
 
 # Perceptual.

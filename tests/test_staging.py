@@ -14,6 +14,7 @@ import pytest
 from brgm_med import staging
 from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError
 from brgm_med.files import check_apart, check_new_folder, check_output, moved, new_folder, replacing, write_json
+from brgm_med.staging import commit, journal
 from tests.kills import content, forked
 
 NAMES = ("image", "map", "proof")
@@ -23,7 +24,7 @@ NAMES = ("image", "map", "proof")
 def rename(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """With the exchange of Linux, and as on a file system that has none."""
     if request.param == "plain":
-        monkeypatch.setattr(staging, "_renameat2", lambda *_: errno.EINVAL)
+        monkeypatch.setattr(journal, "_renameat2", lambda *_: errno.EINVAL)
     return request.param
 
 
@@ -99,14 +100,14 @@ def test_what_appears_meanwhile_is_not_replaced(tmp_path: Path, rename: str) -> 
 def test_what_appears_between_the_look_and_the_move_is_not_replaced(
     tmp_path: Path, rename: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = staging._do
+    real = commit.do
 
     def late(staged: Path, path: Path, *rest: object) -> None:
         if path.name == "map":
             path.write_text("theirs")
         real(staged, path, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(staging, "_do", late)
+    monkeypatch.setattr(commit, "do", late)
     several = moved([tmp_path / name for name in NAMES])
     for one in several.__enter__():
         one.write_text("ours")

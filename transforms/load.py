@@ -12,6 +12,7 @@ from monai.data import MetaTensor
 from monai.transforms import Transform
 
 from brgm_med.transforms import formats
+from brgm_med.transforms.formats.beside import metadata_beside
 from brgm_med.transforms.keyed import Keyed
 
 
@@ -22,9 +23,10 @@ class LoadScan(Transform):
     DICOM (a folder, DICOMDIR, zip or file of slices) comes in the order of positions, [1, columns, rows, slices], and
     `series` chooses one of several volumes (see `dicom.series.the_series`). `affine` chooses between a NIfTI file's
     "sform" and "qform"; "auto" refuses two that disagree by more than 0.1 mm at a corner. `meta` keeps facts of the
-    header to look at (`dtype`, `slope`, `inter`; of NIfTI `sform_code`, `qform_code`, `description`) and, for
-    `SaveScan`, which file, form and series it came from (`filename_or_obj`, `form`, `series` where one was chosen).
-    Raises InputRefusedError as the format's `read` does.
+    header to look at (`dtype`, `slope`, `inter`; of NIfTI `sform_code`, `qform_code`, `description`), whether the JSON
+    file beside the scan says that it is without its skull (BIDS's `SkullStripped`), and, for `SaveScan`, which file,
+    form and series it came from (`filename_or_obj`, `form`, `series` where one was chosen). Raises InputRefusedError as
+    the format's `read` does, and for a damaged JSON file.
     """
 
     affine: str = "auto"
@@ -40,6 +42,7 @@ class LoadScan(Transform):
             "slope": header.slope,
             "inter": header.inter,
             "space": "RAS",
+            "SkullStripped": metadata_beside(Path(path)).get("SkullStripped") is True,
         } | ({} if self.series is None else {"series": self.series})
         if header.nifti is not None:
             meta |= {name: int(header.nifti.fields[name]) for name in ("sform_code", "qform_code")}

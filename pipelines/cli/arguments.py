@@ -46,9 +46,13 @@ def _pair(text: str) -> tuple[str, Path]:
 positive_int = kind("positive int", int, lambda value: value > 0)
 positive_float = kind("positive float", float, lambda value: 0 < value < INFINITY)
 count = kind("count", int, lambda value: value >= 0)
+level = kind("per cent from 1 to 99", float, lambda value: 1 <= value <= 99)
 angle = kind("angle", float, lambda value: abs(value) <= 180)
 noise = kind(
     "noise level", lambda text: None if text == "auto" else float(text), lambda v: v is None or 0 <= v < INFINITY
+)
+thickness = kind(
+    "thickness", lambda text: text if text == "estimate" else float(text), lambda v: v == "estimate" or 0 < v < INFINITY
 )
 selection = kind("range", _bounds)
 """ "135:150" -> (135, 150), as Python counts; "135:" -> (135, None)."""
@@ -135,10 +139,14 @@ def scan_arguments(parser: argparse.ArgumentParser, several: bool = False) -> No
     entry.add_argument("--in", dest="scan", type=scan_path, action="append", metavar="SCAN", help=text)
     parser.set_defaults(several=several)
     entry.add_argument("--series", action="append" if several else "store", metavar="UID|NUMBER", help=which)
-    text = "read a folder of DICOM although files beside the slices are empty, no DICOM, or not there"
-    entry.add_argument("--allow-missing-files", action="store_true", help=text)
+    missing_files_argument(entry)
     text = "which one to believe (default: auto, the sform where there is one, and both must agree)"
     entry.add_argument("--affine", choices=("sform", "qform"), default="auto", help=text)
+
+
+def missing_files_argument(parser: argparse._ActionsContainer) -> None:
+    text = "read a folder of DICOM although files beside the slices are empty, no DICOM, or not there"
+    parser.add_argument("--allow-missing-files", action="store_true", help=text)
 
 
 def dicom_arguments(parser: argparse.ArgumentParser) -> None:
@@ -150,10 +158,14 @@ def dicom_arguments(parser: argparse.ArgumentParser) -> None:
     entry.add_argument("--keep-private", action="store_true", help="keep the private elements of DICOM input")
 
 
-def acquisition_arguments(parser: argparse.ArgumentParser) -> None:
+def acquisition_arguments(parser: argparse.ArgumentParser, estimate: bool = False) -> None:
+    """`estimate`: the slice thickness may also be estimated."""
     entry = group(parser, "how it was acquired")
     text = "full width (Gaussian: at half maximum; default: as DICOM or the JSON file say, else the slices' spacing)"
-    entry.add_argument("--slice-thickness", type=positive_float, metavar="MM", help=text)
+    if estimate:
+        text += "; estimate: as the scan looks"
+    metavar = "MM|estimate" if estimate else "MM"
+    entry.add_argument("--slice-thickness", type=thickness if estimate else positive_float, metavar=metavar, help=text)
     text = "slice profile (default: box)"
     entry.add_argument("--profile", choices=("box", "gaussian", "trapezoid"), help=text)
     text = "gap between slices (default: what the thickness leaves)"

@@ -18,6 +18,7 @@ from brgm_med.pipelines.cli.arguments import (
     dtype_argument,
     examples,
     group,
+    level,
     noise,
     options,
     positive_float,
@@ -31,9 +32,12 @@ from brgm_med.priors import population
 
 ONLY_VOLUMES = (
     *("like", "series", "slice_thickness", "profile", "gap", "slice_axis", "spacing", "noise"),
-    *("dtype", "affine", "perceptual", "lpips_weights", "same_world", "max_memory", "allow_missing_files"),
+    *("dtype", "affine", "same_world", "max_memory", "allow_missing_files"),
+    *("level", "samples", "roi", "even_odd"),
 )
 """Options of `sr` that pictures have not."""
+SEARCH = ("preset", "project", "perceptual", "lpips_weights")
+"""Options of its search."""
 EVERY = ("prior", "force", "steps", "seed", "device", "threads", "certificate")
 """Options of every reconstruction."""
 
@@ -41,12 +45,14 @@ EVERY = ("prior", "force", "steps", "seed", "device", "threads", "certificate")
 def sr(parser: argparse.ArgumentParser) -> Handler:
     """Super-resolve a scan (or a picture): thick slices in, voxels as fine as its planes' out."""
     scan_arguments(parser, several=True)
-    acquisition_arguments(parser)
+    acquisition_arguments(parser, estimate=True)
     entry = group(parser, "how it was acquired")
     text = "slices lie along it (default: as DICOM or the JSON file say, else the coarsest)"
     entry.add_argument("--slice-axis", choices=("R", "A", "S"), help=text)
     text = "standard deviation of the scan's noise, in its units (default: auto, from the scan); 0 keeps every value"
     entry.add_argument("--noise", type=noise, metavar="auto|SD|0", help=text)
+    text = "bring every second slice to the level of the others where they are clearly brighter or darker"
+    entry.add_argument("--even-odd", choices=("correct",), help=text)
     text = "scans of several frames of reference lie in one world all the same"
     entry.add_argument("--same-world", action="store_true", help=text)
     reconstruction_arguments(parser, auto=True)
@@ -58,8 +64,19 @@ def sr(parser: argparse.ArgumentParser) -> Handler:
     entry.add_argument("--factor", type=positive_int, metavar="N", help=text)
     text = "refuse what would take more memory (default: most of what is free)"
     entry.add_argument("--max-memory", type=positive_float, metavar="GB", help=text)
-    text = "perceptual term of a population prior's search"
-    entry.add_argument("--perceptual", choices=("discriminator", "alex", "vgg", "none"), default="none", help=text)
+    text = "of intervals, in per cent: their bounds and the standard deviation are written beside the result"
+    text += " (default: no intervals)"
+    entry.add_argument("--level", type=level, metavar="PERCENT", help=text)
+    text = "so many samples of the truth as it may be, and intervals (of 90 %% without --level; default: 0)"
+    entry.add_argument("--samples", type=count, metavar="N", help=text)
+    text = "a mask: its volume and the mean intensity in it are stated with an interval (default: none)"
+    entry.add_argument("--roi", type=Path, metavar="MASK", help=text)
+    text = "the paper's own search (Eq. 5, 500 steps of Adam) in the generator of a --prior"
+    entry.add_argument("--preset", choices=("default", "paper"), default="default", help=text)
+    text = "leave the answer of a --prior's search as it is: nothing keeps its measured value"
+    entry.add_argument("--no-projection", dest="project", action="store_false", help=text)
+    text = "perceptual term of a population prior's search (default: none; of --preset paper: vgg)"
+    entry.add_argument("--perceptual", choices=("discriminator", "alex", "vgg", "none"), help=text)
     text = "AlexNet or VGG16 weights, for offline use (default: downloaded)"
     entry.add_argument("--lpips-weights", type=Path, metavar="FILE", help=text)
     dicom_arguments(parser)
@@ -79,13 +96,14 @@ def _sr(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.steps.pictures import super_resolve_picture
 
     scans, a.scan = a.scan, a.scan[0]
-    if len(scans) == 1 and _on_pictures(a, ONLY_VOLUMES, partial(super_resolve_picture, factor=a.factor)):
+    if len(scans) == 1 and _on_pictures(a, ONLY_VOLUMES, partial(super_resolve_picture, factor=a.factor), SEARCH):
         return
     if a.factor is not None:
         raise UsageError(f"--factor: is for pictures; {a.scan} is a volume, whose spacing says it")
-    scan = ("affine", "series", "profile", "gap", "slice_axis", "noise", "same_world")
+    scan = ("affine", "series", "profile", "gap", "slice_axis", "noise", "same_world", "even_odd")
     volume = options(a, *EVERY, *scan, "spacing", "dtype", "like", "max_memory", "allow_missing_files")
-    features = options(a, "perceptual", "lpips_weights")
+    volume |= options(a, "level", "roi") | {"samples": a.samples or 0}
+    features = options(a, *SEARCH)
     page = None if a.no_report else subject_report
     choices = _choices(a)
     give(super_resolve(scans, a.out, thickness=a.slice_thickness, choices=choices, report=page, **volume, **features))
@@ -223,7 +241,9 @@ def _choices(a: argparse.Namespace) -> Any:
     return Choices(transform=begin(a.out))
 
 
-def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Callable[..., Path]) -> bool:
+def _on_pictures(
+    a: argparse.Namespace, volumes_only: Sequence[str], work: Callable[..., Path], search: Sequence[str] = ()
+) -> bool:
     """True if `a.scan` is a picture or a folder of pictures; `work(picture, out, options)` is then done for each.
 
     Raises UsageError for options that only mean volumes.
@@ -244,7 +264,7 @@ def _on_pictures(a: argparse.Namespace, volumes_only: Sequence[str], work: Calla
     if a.deidentify and (folder or a.out is None or a.out.suffix.lower() != ".dcm"):
         raise UsageError("--deidentify: of pictures, takes one at a time, to an --out whose name ends in .dcm")
     a.prior = population(a.prior) or a.prior
-    one = partial(work, options=Options(choices=_choices(a), **options(a, *EVERY)))
+    one = partial(work, options=Options(choices=_choices(a), **options(a, *EVERY, *search)))
     if folder:
         each(a.scan, a.out, one)
     else:

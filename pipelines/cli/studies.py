@@ -10,6 +10,7 @@ from brgm_med.errors import UsageError
 from brgm_med.pipelines.cli.arguments import (
     Handler,
     count,
+    missing_files_argument,
     named,
     options,
     positive_float,
@@ -41,6 +42,7 @@ def run(parser: argparse.ArgumentParser) -> Handler:
         metavar="UID|NUMBER",
         help="which DICOM series, where a folder holds several (default: the only one)",
     )
+    missing_files_argument(parser)
     parser.add_argument("-w", "--work", type=Path, metavar="DIR", help="what is done already (default: OUT_DIR_work)")
     parser.add_argument("--nprocs", type=positive_int, default=1, metavar="N", help="nodes side by side (default: 1)")
     parser.add_argument(
@@ -62,7 +64,7 @@ def _run(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.dataset.run import run
     from brgm_med.pipelines.dataset.settings import Selection, Settings
 
-    settings = Settings(a.task, a.prior, a.steps, a.random_seed, a.threads, a.kimg)
+    settings = Settings(a.task, a.prior, a.steps, a.random_seed, a.threads, a.kimg, a.allow_missing_files)
     selection = Selection(a.participant_label, a.layout, a.series, a.mask_pattern, a.suffix)
     work = options(a, "work", "nprocs", "mem_gb", "stop_on_first_crash", "reports_only", "dry_run")
     run(a.folder, a.out, a.level, settings, selection, plugin=a.use_plugin, **work)

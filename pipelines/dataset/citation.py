@@ -8,7 +8,7 @@ from typing import Any
 
 from brgm_med._version import __version__
 from brgm_med.files import make_folder
-from brgm_med.pipelines.dataset.bids import write_if_new
+from brgm_med.pipelines.dataset.description import write_if_new
 from brgm_med.pipelines.dataset.settings import Settings
 from brgm_med.pipelines.report import Outcome
 from brgm_med.priors import SELF

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from brgm_med.errors import InputRefusedError
-from brgm_med.pipelines.dataset.bids import Scan
+from brgm_med.pipelines.dataset.scan import Scan
 from brgm_med.pipelines.dataset.settings import Settings
 from brgm_med.pipelines.report import Outcome, subject_report
 from brgm_med.pipelines.results.nifti import measured_beside
@@ -60,7 +60,13 @@ def renew_report(scan: Scan, outcome: Outcome, out: Path, settings: Settings) ->
         folder = folders[out] / NEW
         certificate = folder / f"{derivative.name}_certificate.json"
         certificate.write_text(json.dumps(outcome.certificate))
-        source, _ = convert(scan.path, folder, series=scan.series, metadata=scan.metadata)
+        source, _ = convert(
+            scan.path,
+            folder,
+            series=scan.series,
+            metadata=scan.metadata,
+            allow_missing_files=settings.allow_missing_files,
+        )
         return subject_report(
             derivative.with_name(derivative.name + ".html"),
             scan=source,

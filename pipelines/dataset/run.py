@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from brgm_med.errors import BrgmError, CannotWriteError, InputRefusedError, UsageError
 from brgm_med.files import make_folder
 from brgm_med.pipelines.console import say, shown
-from brgm_med.pipelines.dataset import bids
-from brgm_med.pipelines.dataset.bids import Scan
+from brgm_med.pipelines.dataset.bids import find_scans
 from brgm_med.pipelines.dataset.citation import cite
+from brgm_med.pipelines.dataset.description import describe_dataset
+from brgm_med.pipelines.dataset.names import SUFFIXES, T1W
 from brgm_med.pipelines.dataset.outcomes import outcome_of, renew_report
+from brgm_med.pipelines.dataset.plain import find_plain
+from brgm_med.pipelines.dataset.scan import Scan
 from brgm_med.pipelines.dataset.settings import Level, Selection, Settings
+from brgm_med.pipelines.dataset.work import graph, work_on_each
 from brgm_med.pipelines.report import study_report
 from brgm_med.pipelines.workflow import engines
 from brgm_med.pipelines.workflow.refusals import write_refusal
 from brgm_med.pipelines.workflow.write_back import note
 from brgm_med.priors.bundle import load
-from brgm_med.staging import NEW, private_folders, settle_below
-
-if TYPE_CHECKING:
-    from nipype import Workflow
+from brgm_med.staging import NEW, private_folders, scratch_beside, settle_below
 
 
 def run(
@@ -57,6 +56,7 @@ def run(
     if work.is_symlink():
         raise CannotWriteError(f"{work}: is a link, and the folder that it names would become private; name that")
     work = work.resolve()
+    scratch_beside(out)
     check_places(root, out, work)
     scans = find(root, settings, selection, without=(out, work))
     skipped = [scan.path.relative_to(root) for scan in scans if scan.skipped]
@@ -78,12 +78,14 @@ def run(
                 if scan.problem is not None:
                     refuse(scan, out)
             good = [scan for scan in scans if scan.problem is None]
-            workflow = graph(good, settings, level, out)
-            if good and workflow is not None:
+            if level == "participant":
+                crashed = work_on_each(good, settings, out, work, chosen, stop_on_first_crash)
+            elif good and settings.task == "train":
+                workflow = graph(good, settings, out, train=True)
                 crashed = engines.run(workflow, work, chosen, stop_on_first_crash=stop_on_first_crash, report=say)
         title = f"{settings.task} of {root.name}"
         if selection.layout == "bids":
-            bids.describe_dataset(out, root, f"brgm-med {title}")
+            describe_dataset(out, root, f"brgm-med {title}")
         outcomes = [outcome_of(scan, out, settings.task) for scan in scans]
         cite(out, settings, outcomes)
         if reports_only:
@@ -115,7 +117,7 @@ def check_places(root: Path, out: Path, work: Path) -> None:
 
 
 def find(root: Path, settings: Settings, selection: Selection, *, without: Sequence[Path]) -> list[Scan]:
-    """The scans of the study, see `bids`. Raises UsageError for options that do not go together."""
+    """The scans of the study, see `bids` and `plain`. Raises UsageError for options that do not go together."""
     labels, series, mask_pattern = selection.labels, selection.series, selection.mask_pattern
     if mask_pattern is not None and settings.task != "inpaint":
         raise UsageError("--mask-pattern: is for --task inpaint; leave it out")
@@ -126,15 +128,15 @@ def find(root: Path, settings: Settings, selection: Selection, *, without: Seque
             raise UsageError("--participant-label: is for BIDS; with --layout plain all scans are taken")
         if selection.suffixes:
             raise UsageError("--suffix: is for BIDS; with --layout plain all scans are taken")
-        return bids.find_plain(root, task=settings.task, series=series, mask_pattern=mask_pattern, without=without)
+        return find_plain(root, task=settings.task, series=series, mask_pattern=mask_pattern, without=without)
     if series is not None:
         raise UsageError("--series: is for DICOM; add --layout plain")
-    return bids.find_scans(
+    return find_scans(
         root,
         task=settings.task,
         spacing=None if settings.population is None else load(settings.population).spacing,
         own=settings.own,
-        suffixes=selection.suffixes or (bids.SUFFIXES if settings.own else (bids.T1W,)),
+        suffixes=selection.suffixes or (SUFFIXES if settings.own else (T1W,)),
         labels=labels,
         mask_pattern=mask_pattern,
     )
@@ -144,60 +146,6 @@ def refuse(scan: Scan, out: Path) -> None:
     """Note in `out`/logs a scan that is refused before any step."""
     with private_folders([out]) as folders:
         note(write_refusal(folders[out] / NEW, scan.path, "find", BrgmError(scan.problem)), out, scan.destination)
-
-
-def graph(scans: Sequence[Scan], settings: Settings, level: Level, out: Path) -> Workflow | None:
-    """A workflow for every group of scans, in one; None where a level has nothing to compute."""
-    from nipype import Workflow
-
-    from brgm_med.pipelines.workflow.workflows import init_brgm_wf, init_study_train_wf
-
-    if level == "group" and settings.task != "train":
-        return None
-    groups: dict[str, list[Scan]] = {}
-    for scan in scans:
-        groups.setdefault(scan.group, []).append(scan)
-    if settings.task == "train":
-        return init_study_train_wf(
-            {node_name(group): inputs(members) for group, members in groups.items()},
-            out_dir=out,
-            prior=settings.prior,
-            train={"kimg": settings.kimg, "seed": settings.seed} if level == "group" else None,
-            threads=settings.threads,
-        )
-    study = Workflow(name="brgm_med")
-    for group, members in groups.items():
-        one = init_brgm_wf(
-            out_dir=out,
-            task=settings.task,
-            prior=settings.prior,
-            steps=settings.steps,
-            seed=settings.seed,
-            threads=settings.threads,
-            dicom=any(not m.path.name.endswith((".nii", ".nii.gz")) for m in members),
-            name=node_name(group),
-        )
-        one.get_node("inputnode").inputs.trait_set(**inputs(members))
-        study.add_nodes([one])
-    return study
-
-
-def node_name(group: str) -> str:
-    """A name for Nipype, of letters, digits and underscores; of plain files no name, but a hash of it."""
-    known = group.startswith("sub-") and group[4:].isalnum()
-    return group.replace("-", "_") if known else f"scan_{hashlib.sha256(group.encode()).hexdigest()[:10]}"
-
-
-def inputs(scans: Sequence[Scan]) -> dict[str, list[Any]]:
-    """The lists that `init_brgm_wf` takes."""
-    lists: dict[str, list[Any]] = {
-        "scans": [str(s.path) for s in scans],
-        "series": [s.series for s in scans],
-        "metadata": [s.metadata for s in scans],
-        "destinations": [s.destination for s in scans],
-        "sidecars": [s.sidecar for s in scans],
-    }
-    return lists | ({"masks": [str(s.mask) for s in scans]} if scans[0].mask is not None else {})
 
 
 @contextmanager

@@ -14,7 +14,8 @@ Level = Literal["participant", "group"]
 
 @dataclass(frozen=True)
 class Settings:
-    """The work on every scan. Equal settings give equal derivatives, whichever engine runs them."""
+    """The work on every scan. Equal settings give equal derivatives, whichever engine runs them. `allow_missing_files`:
+    of DICOM, see `dicom.series.the_series`."""
 
     task: Task = "sr"
     prior: str = AUTO
@@ -22,6 +23,7 @@ class Settings:
     seed: int = 0
     threads: int = 1
     kimg: float = 100.0
+    allow_missing_files: bool = False
 
     @property
     def own(self) -> bool:
@@ -37,7 +39,7 @@ class Settings:
 @dataclass(frozen=True)
 class Selection:
     """The scans of a study. `labels`: only these subjects of BIDS (empty: all). `series`: which DICOM series, where a
-    folder of the plain layout holds several. `mask_pattern`: see `bids.masks_of` and `bids.find_plain`. `suffixes`: of
+    folder of the plain layout holds several. `mask_pattern`: see `bids.masks_of` and `plain.find_plain`. `suffixes`: of
     BIDS, such as T2w (empty: those that the prior knows)."""
 
     labels: Sequence[str] = ()

@@ -47,13 +47,14 @@ class Case:
         return self.model.axis
 
 
-def turned_case(name: str, path: Path, seed: int, thickness: float = 6.0) -> Case:
-    """The head at `path` in Gaussian slices of `thickness` mm along S, by a scanner that is turned by 5 to 15 degrees
-    about each axis. Square pixels. Raises UsageError where no such slice fits, InputRefusedError as the reader does."""
+def turned_case(name: str, path: Path, seed: int, thickness: float = 6.0, world: str = "S") -> Case:
+    """The head at `path` in Gaussian slices of `thickness` mm along `world`, by a scanner that is turned by 5 to 15
+    degrees about each axis. Square pixels. Raises UsageError where no such slice fits, InputRefusedError as the reader
+    does."""
     ((truth, grid),) = Heads([path])
     finest = sorted(grid.spacing)[1]
     shape = tuple(int(n * s / finest + 1e-6) for n, s in zip(grid.shape, grid.spacing, strict=True))
-    coarse, model = thick_slices(respaced(grid, (finest,) * 3, shape), "S", thickness, profile="gaussian")
+    coarse, model = thick_slices(respaced(grid, (finest,) * 3, shape), world, thickness, profile="gaussian")
     random = np.random.default_rng(seed)
     degrees = random.uniform(5, 15, 3) * random.choice([-1, 1], 3)
     coarse = turned(coarse, degrees)

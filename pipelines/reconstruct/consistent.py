@@ -143,16 +143,25 @@ def jointly(
 
     `system` is that of the first scan. `search.interpolation` of the prior's error counts as noise, beside the scans'.
     """
-    first, deviation = measurements[0], measurements[0].deviation
-    residual = first.values.double() - first.operator(image.double())
-    masks = [nn.Identity() if m.measured is None else Mask(m.measured) for m in measurements]
-    together = Together([nn.Sequential(m.operator, mask) for m, mask in zip(measurements, masks, strict=True)])
-    values = together.join([mask(m.values) for m, mask in zip(measurements, masks, strict=True)])
-    typical = math.sqrt(max(float(residual.square().mean()) - deviation**2, 0.0) / float(system.spectrum.mean()))
-    ratio = math.hypot(deviation / max(typical, 1e-3 * deviation) if deviation else 0.0, search.interpolation)
+    together, values = joined(measurements)
+    ratio = noise_ratio(image, measurements[0], system, search)
     projected = project(image, together, values, covariance, ratio, tol=5e-3)
     measured, error = measured_fraction(together, covariance, ratio, (1, *image.shape[1:]))
     return projected, measured.to(image.dtype), error
+
+
+def joined(measurements: Sequence[LinearMeasurement]) -> tuple[Together, Tensor]:
+    """All measurements as one, of the samples that were measured, and its values."""
+    masks = [nn.Identity() if m.measured is None else Mask(m.measured) for m in measurements]
+    together = Together([nn.Sequential(m.operator, mask) for m, mask in zip(measurements, masks, strict=True)])
+    return together, together.join([mask(m.values) for m, mask in zip(measurements, masks, strict=True)])
+
+
+def noise_ratio(image: Tensor, first: LinearMeasurement, system: SeparableSystem, search: Search) -> float:
+    """Noise of several scans over the error of `image`, which the first scan's residual tells."""
+    residual, deviation = first.values.double() - first.operator(image.double()), first.deviation
+    typical = math.sqrt(max(float(residual.square().mean()) - deviation**2, 0.0) / float(system.spectrum.mean()))
+    return math.hypot(deviation / max(typical, 1e-3 * deviation) if deviation else 0.0, search.interpolation)
 
 
 def weighed(

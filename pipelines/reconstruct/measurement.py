@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from brgm_med.corruptions import Separable, SliceProfile
 from brgm_med.noise_level import NoiseLevel
+from brgm_med.self_prior.error_model import ErrorModel
 from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.bias_field import LogBiasField
 from brgm_med.transforms.geometry import Grid
@@ -138,6 +139,27 @@ class PriorWeight:
 
 
 @dataclass(frozen=True, eq=False)
+class Uncertainty:
+    """The error of a reconstruction, as its scans' own planes and validation heads say.
+
+    `deviation` [1, X, Y, Z]: standard deviation around the image, in its units, 0 where nothing is in doubt; `noise`
+    [1, X, Y, Z]: the part of it that is the scan's noise. `model`: of the errors, measured on the planes of the first
+    scan with thick slices; they lie along `axis` of the image, and its voxels measure `voxel` of the planes' pixels.
+    """
+
+    deviation: Tensor
+    noise: Tensor
+    model: ErrorModel
+    axis: int
+    voxel: float
+    population: Callable[[torch.Generator], Tensor] | None = None
+
+    def half_width(self, level: float) -> Tensor:
+        """Half of the interval that holds the truth of a voxel with probability `level`, [1, X, Y, Z]."""
+        return self.model.quantile(level) * self.deviation
+
+
+@dataclass(frozen=True, eq=False)
 class Reconstruction:
     """A reconstructed volume; images are [1, X, Y, Z] on `grid`, in the first scan's units.
 
@@ -149,6 +171,8 @@ class Reconstruction:
     `own`: the prior that the scans taught, None where it was not asked; `population`: the other, likewise. Of the
     latter are `registration` (None where the scan was not registered), `slices`, the first and last coronal slice of
     its box that were searched, and `refined`, poses and bias fields as fitted, for each scan.
+
+    `uncertainty`: of the image, None where it was not asked for.
     """
 
     grid: Grid
@@ -164,3 +188,4 @@ class Reconstruction:
     registration: Registration | None = None
     slices: tuple[int, int] | None = None
     refined: tuple[Refined, ...] = ()
+    uncertainty: Uncertainty | None = None

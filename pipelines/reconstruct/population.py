@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from brgm_med.energies import GaussMarkov
 from brgm_med.errors import InputRefusedError
 from brgm_med.perceptual import PerceptualFeatures
 from brgm_med.pipelines.reconstruct.measurement import PosedScan, PriorWeight, Registration, Scan
@@ -16,7 +18,8 @@ from brgm_med.pipelines.reconstruct.registration import check_known, register
 from brgm_med.pipelines.reconstruct.stack import deviation_of, stack_paper, stack_posterior
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.reconstruction import solve
-from brgm_med.search import KNOWN, POPULATION_WEIGHT, Search
+from brgm_med.sampling import chain, perturbed
+from brgm_med.search import KNOWN, POPULATION_WEIGHT, SAMPLING, Search
 from brgm_med.transforms.geometry import Grid
 from brgm_med.transforms.refine import Refined, refine
 from brgm_med.transforms.register import scale_of
@@ -78,12 +81,14 @@ def weight_of(registration: Registration) -> tuple[float, str]:
 @dataclass(frozen=True, eq=False)
 class Searched:
     """Slices `stack` [Y, 1, Z, X] of the prior's `box`, as they are most probable given the scans of `registration`;
-    `refined`: poses and bias fields as fitted, for each scan."""
+    `refined`: poses and bias fields as fitted, for each scan; `coordinates`: of the stack, as
+    they were searched."""
 
     registration: Registration
     stack: Tensor
     box: Grid
     refined: tuple[Refined, ...]
+    coordinates: Tensor
 
 
 def most_probable(
@@ -106,8 +111,8 @@ def most_probable(
             def published(_iteration: int, terms: dict[str, Tensor]) -> None:
                 advance(energies(terms))
 
-            stack = solve(posterior, start, search, None, published).image.cpu()
-        return Searched(registration, stack, box, ())
+            estimate = solve(posterior, start, search, None, published)
+        return Searched(registration, estimate.image.cpu(), box, (), estimate.ws)
     whitened = prior.whitened(device)
     coordinates = torch.zeros(box.shape[1], 1, whitened.w_dim, device=device)
     ends = [*(n for n in search.refined_after if n < search.iterations), search.iterations]
@@ -124,7 +129,23 @@ def most_probable(
             if last < search.iterations:
                 fits = tuple(fit(posed, stack, box, search.misfit) for posed in registration.scans)
                 registration = registration.refined(fits)
-    return Searched(registration, stack, box, fits)
+    return Searched(registration, stack, box, fits, coordinates)
+
+
+def sampled(
+    population: Population, searched: Searched, search: Search, random: torch.Generator, device: torch.device | str
+) -> Searched:
+    """As most probable given perturbed data and a perturbed prior, from the most probable stack on: a sample of the
+    posterior, see `sampling`. Poses and bias fields stay as they were fitted. Not for the paper's search, of which the
+    prior is not Gaussian."""
+    prior, box = population.bundle, searched.box
+    posterior = stack_posterior(searched.registration, prior, box, search, torch.device(device))
+    noise = torch.randn(posterior.measured.shape, generator=random)
+    whitened = prior.whitened(device)
+    offset = chain(GaussMarkov(whitened.correlation, search.prior_weight), len(searched.stack), random)
+    moved = perturbed(posterior, noise.to(device), offset)
+    estimate = solve(moved, searched.coordinates, search.limited_to(SAMPLING), whitened.curvature)
+    return dataclasses.replace(searched, stack=estimate.image.cpu(), coordinates=estimate.ws)
 
 
 def energies(terms: dict[str, Tensor]) -> str:

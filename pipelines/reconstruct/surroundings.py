@@ -51,8 +51,13 @@ def put_back(result: Reconstruction, scans: Sequence[Scan]) -> Reconstruction:
     outside = ~nearest(first.measured, first.grid, grid) & ~reached
     for scan in scans[1:]:
         outside &= ~nearest(scan.measured, scan.grid, grid)
+    uncertainty = result.uncertainty
+    if uncertainty is not None:
+        deviation, noise = (torch.where(outside, 0.0, part) for part in (uncertainty.deviation, uncertainty.noise))
+        uncertainty = dataclasses.replace(uncertainty, deviation=deviation, noise=noise)
     return dataclasses.replace(
         result,
+        uncertainty=uncertainty,
         image=torch.where(outside, constant.to(result.image), result.image),
         unprojected=torch.where(outside, constant.to(result.unprojected), result.unprojected),
         measured=torch.where(outside, 0.0, result.measured),

@@ -27,7 +27,8 @@ from brgm_med.transforms.meta import grid_of, like
 class SuperResolve(Transform):
     """Super-resolve a scan, as `brgm-med sr` does: MetaTensor [1, X, Y, Z] -> MetaTensor [1, X', Y', Z'], float32.
 
-    Affines are index -> world RAS mm; the result has its own, and all other metadata of the scan.
+    Affines are index -> world RAS mm; the result has its own, and all other metadata of the scan. Where `SkullStripped`
+    is True among these (`LoadScan` reads it), the scan is taken to be without its skull.
 
     thickness: of the slices, mm; None: their spacing.
     profile: of the slices, "box", "gaussian" or "trapezoid".
@@ -60,7 +61,8 @@ class SuperResolve(Transform):
         grid, known = grid_of(image), population(self.prior)
         values = image.as_tensor().to("cpu", torch.float32)
         name = str(image.meta.get("filename_or_obj", "the scan"))
-        scan = Scan(values, grid, self.acquisition(grid), self.noise, name)
+        stripped = image.meta.get("SkullStripped") is True
+        scan = Scan(values, grid, self.acquisition(grid), self.noise, name, stripped)
         result = reconstruct_volume(
             scan,
             None if known is None else load(known),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from brgm_med.corruptions import SliceProfile
 from brgm_med.errors import InputRefusedError
@@ -16,9 +18,10 @@ from brgm_med.pipelines.reconstruct.measurement import Reconstruction, Scan
 from brgm_med.pipelines.reconstruct.memory import check_memory
 from brgm_med.pipelines.reconstruct.own import Taught, teach
 from brgm_med.pipelines.reconstruct.phases import Phases, silent
-from brgm_med.pipelines.reconstruct.population import Population, Searched, most_probable, register_to
+from brgm_med.pipelines.reconstruct.population import Population, Searched, most_probable, register_to, sampled
 from brgm_med.pipelines.reconstruct.registration import error_covariance, output_grid
 from brgm_med.pipelines.reconstruct.surroundings import put_back, taken_out
+from brgm_med.pipelines.reconstruct.uncertainty import uncertainty_of
 from brgm_med.priors.bundle import PriorBundle
 from brgm_med.search import VOLUME, Search
 from brgm_med.separable import SeparableSystem
@@ -43,6 +46,7 @@ def reconstruct_volume(
     max_memory: float | None = None,
     message: Message = lambda line: None,
     phases: Phases = silent,
+    uncertainty: bool = False,
 ) -> Reconstruction:
     """The volume that most probably caused one or several scans of one object, and its measured fraction.
 
@@ -58,6 +62,7 @@ def reconstruct_volume(
     max_memory: bytes, above which it is refused by an estimate (see `memory`); None: most of what is free.
     message: called with a line when something is settled: registration, noise, weights.
     phases: progress.
+    uncertainty: of the image too, which needs the scans' own prior.
 
     The scans' own prior and the population prior each correct the base, which is cubic interpolation made consistent:
     result = base + a (own - base) + b (population - base). All three keep what was measured, so the result does.
@@ -67,6 +72,8 @@ def reconstruct_volume(
     """
     if prior is None and not own:
         raise ValueError("reconstruct_volume: neither the scan's own prior nor another is asked for")
+    if uncertainty and not own:
+        raise ValueError("reconstruct_volume: uncertainty is measured on the scan's own planes, with its own prior")
     scans = [scans] if isinstance(scans, Scan) else scans
     grids = [scan.grid for scan in scans]
     finest = output_grid(grids, math.inf if prior is None else prior.spacing, spacing)
@@ -95,13 +102,39 @@ def reconstruct_volume(
         except InputRefusedError as error:
             if used is None:
                 raise InputRefusedError(f"{error}" + (f"; {population.why()}" if population else "")) from error
+            if uncertainty:
+                raise InputRefusedError(f"{error}; intervals are measured on planes of thick slices") from error
             message(f"{error}; {used.weight.name} reconstructs alone")
         else:
-            return put_back(join(taught, grid, search, population, None if used is None else searched(used)), scans)
+            slices = None if used is None else searched(used)
+            result = join(taught, grid, search, population, slices)
+            if uncertainty:
+                with phases("measuring errors on the scan's planes", 1) as advance:
+                    unsure = uncertainty_of(scans, taught, result)
+                    advance("")
+                if used is not None and slices is not None and search.energy != "paper":
+                    unsure = dataclasses.replace(unsure, population=partial(spread, used, slices, search, device))
+                result = dataclasses.replace(result, uncertainty=unsure)
+            return put_back(result, scans)
     assert used is not None
     alone = searched(used)
     result = put_back(combine(alone.registration, alone.stack, alone.box, alone.refined, search, phases), scans)
     return dataclasses.replace(result, population=dataclasses.replace(used.weight, weight=1.0))
+
+
+def spread(
+    population: Population,
+    searched: Searched,
+    search: Search,
+    device: torch.device | str,
+    random: torch.Generator,
+) -> Tensor:
+    """Difference [1, X, Y, Z] between the corrections by a sample of the population prior's posterior and by its most
+    probable slices, with that prior's weight."""
+    stack = sampled(population, searched, search, random, device).stack
+    images = [generated(searched.registration, slices, searched.box) for slices in (stack, searched.stack)]
+    (other, weight), (best, _) = images
+    return population.weight.weight * weight * (other - best)
 
 
 def check_range(scan: Scan) -> None:

@@ -29,17 +29,17 @@ DERIVED = {
 
 PUBLIC = (
     *("software", "prior", "population_prior", "acquisition", "parameters", "registration", "noise", "coverage"),
-    *("explained_by_the_scans", "hole"),
+    *("slices", "explained_by_the_scans", "uncertainty", "hole"),
 )
 """Entries that the images themselves may carry: nothing of files or of persons."""
 
 DEIDENTIFIED = (
-    *("statement", *PUBLIC, "source", "further_scans", "mask", "result", "measured_map", "consistency"),
-    *("coronal_slices_searched", "outside_the_hole"),
+    *("statement", *PUBLIC, "source", "further_scans", "mask", "region", "result", "measured_map", "maps"),
+    *("consistency", "coronal_slices_searched", "outside_the_hole"),
 )
 """Entries of a certificate beside a de-identified result."""
 
-INPUTS = ("source", "further_scans", "mask")
+INPUTS = ("source", "further_scans", "mask", "region")
 """Of these, name and hash are withheld there: both lead back to the patient."""
 
 NAMES = {
@@ -51,13 +51,17 @@ NAMES = {
     "registration": "correlation scale template_to_scan refined not_identified",
     "noise": "deviation kind",
     "coverage": "voxels_with_prior slice_axis interpolated_slices",
+    "slices": "axis spacing_mm thickness_mm estimated_mm interval_95_mm profile even_odd_gain even_odd_deviation "
+    "even_odd_corrected not_identified other_brightness moved ghosts",
     "explained_by_the_scans": "mean standard_error_of_a_voxel",
     "hole": "voxels inferred_by_the_prior interpolated_from_its_rim clipped_to_the_voxel_type pixels "
     "values_clipped_to_the_bits weight_of_the_prior why texture_of_the_scan_finer_than_mm",
-    **dict.fromkeys(INPUTS, "affine dicom_files acquisition known resampled"),
-    **dict.fromkeys(("result", "measured_map"), "file sha256 dicom_files"),
+    "uncertainty": "level expected_coverage least_coverage_of_exchangeable_heads rests_on pixels_compared "
+    "factor_of_heads mean_half_width expected_psnr_db psnr_interval_db samples",
+    **dict.fromkeys(INPUTS, "affine dicom_files acquisition known resampled level volume_ml mean mean_interval"),
+    **dict.fromkeys(("result", "measured_map", "maps"), "file sha256 dicom_files"),
     "consistency": "relative_residual max_abs_residual samples samples_inside bound within_bound residual_rms "
-    "noise_deviation clipped_to_the_bits further_scans",
+    "noise_deviation residual_autocorrelation clipped_to_the_bits further_scans",
     "outside_the_hole": "voxels values changed lossy_format",
 }
 """Names inside an entry that go where the entry goes; all of an entry that is not listed here."""
@@ -72,9 +76,13 @@ class Certificate:
     likewise of the one that stands beside the scan's own ("self"). `acquisition`: as in a scan's JSON file, with
     `Origin` and `Stated`.
     `parameters`: of the search, seed and device included. `noise`: standard deviation and kind, for each scan.
+    `slices`: for each scan whose slices were examined, what they say (see `transforms.examine`).
     `explained_by_the_scans`: the measured fraction of the prior's variance. `hole`: counts of its voxels or pixels,
     of a volume also the prior's weight, the reason for it, and the scale of the texture that was added.
-    `source`, `further_scans`, `mask`, `result`, `measured_map`: records of files (see `records`). `consistency`:
+    `uncertainty`: the level (per cent) of the intervals in the maps `lower` and `upper`, the coverage that is expected
+    (per cent), on what that rests, and the PSNR (dB) of this very result as it is to be expected. `region`: a mask, the
+    volume (ml) and the mean intensity in it with its interval. `source`, `further_scans`, `mask`, `result`,
+    `measured_map`, `maps` (the further ones): records of files (see `records`). `consistency`:
     the result's residual at the scans. `outside_the_hole`: counts of values and of those that changed.
     """
 
@@ -87,13 +95,17 @@ class Certificate:
     registration: Entry | None = None
     noise: list[Entry] | None = None
     coverage: Entry | None = None
+    slices: list[Entry] | None = None
     explained_by_the_scans: Entry | None = None
+    uncertainty: Entry | None = None
     hole: Entry | None = None
     source: Entry | None = None
     further_scans: list[Entry] | None = None
     mask: Entry | None = None
+    region: Entry | None = None
     result: Entry | None = None
     measured_map: Entry | None = None
+    maps: list[Entry] | None = None
     consistency: Entry | None = None
     coronal_slices_searched: list[int] | None = None
     outside_the_hole: Entry | None = None

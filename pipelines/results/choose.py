@@ -15,6 +15,7 @@ from brgm_med.pipelines.results.nifti import NiftiTarget
 from brgm_med.pipelines.results.target import OutputType, Target
 from brgm_med.transforms.formats import for_writing, stem
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
+from brgm_med.transforms.formats.dicom.map import MEASURED
 from brgm_med.transforms.formats.dicom.mr import is_mr
 from brgm_med.transforms.formats.dicom.series import Series, the_series
 
@@ -33,6 +34,7 @@ def target_of(
     dtype: OutputType = "float32",
     choices: Choices = NO_CHOICES,
     force: bool = False,
+    maps: Sequence[str] = (MEASURED.name,),
 ) -> Target:
     """The destination of the result of `scan`: `out`, by default beside it, `_brgm` after its name.
 
@@ -40,7 +42,7 @@ def target_of(
 
     A name without the ending of a format means a folder of DICOM files, with the patient and the study of `scan`, or,
     for NIfTI, of the DICOM series at `like` (of several, that called `series`). `further`: of scans that the result is
-    also made of.
+    also made of. `maps`: names of those that are written beside it.
 
     Raises UsageError where the name, `like` and the scan do not go together; InputRefusedError as `the_series` does.
     """
@@ -54,15 +56,16 @@ def target_of(
         for flag, value in (("--deidentify", choices.transform), ("--like", like)):
             if value is not None:
                 raise UsageError(f"{flag}: is for DICOM output; {out} is to be NIfTI; leave one of the two out")
-        file = NiftiTarget(out, choices, force, header, dtype)
-        if file.map_path.resolve() == scan.resolve():
+        file = NiftiTarget(out, choices, force, header, dtype, maps=tuple(maps))
+        if scan.resolve() in [path.resolve() for path in file.paths[1:]]:
             raise UsageError(f"{out}: {scan} stands where its map is to go; choose another name")
         return file
     if like is not None:
         own = the_series(like, series)
         check_same_place(scan, header, like, own)
     assert own is not None
-    target = SeriesTarget(out, choices, force, own, None if like is None else header, series_of(further))
+    made_elsewhere = None if like is None else header
+    target = SeriesTarget(out, choices, force, own, made_elsewhere, series_of(further), maps=tuple(maps))
     for source in (scan, *([] if like is None else [like])):
         for path in target.paths:
             a, b = source.resolve(), path.resolve()

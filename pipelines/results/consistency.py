@@ -15,6 +15,7 @@ from brgm_med.pipelines.reconstruct.measurement import LinearMeasurement, Recons
 from brgm_med.pipelines.results.certificate import Certificate, Entry
 from brgm_med.pipelines.results.records import registration_record, source_record, weight_record
 from brgm_med.pipelines.results.target import ReadBack
+from brgm_med.slice_checks import autocorrelation
 from brgm_med.transforms.bias_field import TERMS
 from brgm_med.transforms.refine import Refined
 
@@ -45,6 +46,7 @@ def super_resolved(files: Sequence[ScanFile], parameters: Entry, result: Reconst
             "slice_axis": coronal,
             "interpolated_slices": ranges([i for i, w in enumerate(reach.tolist()) if w == 0]),
         },
+        slices=[file.examination.record() for file in files if file.examination is not None] or None,
         explained_by_the_scans={
             "mean": float(result.measured[result.prior_weight > 0].mean()) if (result.prior_weight > 0).any() else 0.0,
             "standard_error_of_a_voxel": result.measured_error,
@@ -75,15 +77,18 @@ def _refined(fit: Refined) -> Entry:
 def residuals(scans: Sequence[LinearMeasurement], written: ReadBack) -> Entry:
     """Entry `consistency`: residual of an image, as the files hold it, at its scans.
 
-    `consistency.certificate` of the first, the residual's root mean square and the noise beside it; of the others under
-    `further_scans`. Raises BrgmError for a residual that is no number.
+    `consistency.certificate` of the first, the residual's root mean square and the noise beside it, and for a scan with
+    noise the residual's correlation with itself one sample on (of noise 0); of the others under `further_scans`. Raises
+    BrgmError for a residual that is no number.
     """
     image, entries = torch.from_numpy(written.array)[None], []
     for number, scan in enumerate(scans):
         entry = certify(image, scan.operator, scan.values, scan.inside, written.step if number == 0 else None)
-        error = (scan.operator(image.double()).to(scan.values.dtype) - scan.values)[:, scan.inside]
-        entry["residual_rms"] = float(error.square().mean().sqrt())
+        error = (scan.operator(image.double()).to(scan.values.dtype) - scan.values)[0]
+        entry["residual_rms"] = float(error[scan.inside].square().mean().sqrt())
         entry["noise_deviation"] = scan.deviation
+        if scan.deviation:
+            entry["residual_autocorrelation"] = round(autocorrelation(error, scan.inside), 4)
         entries.append(entry)
     if not math.isfinite(entries[0]["relative_residual"]):
         raise BrgmError("the result is not consistent with the scan; this is a defect, please report it")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from brgm_med.errors import UsageError
+from brgm_med.extras import require
 from brgm_med.pipelines.console import say
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ def begin(out: Path | None) -> Deidentifier:
 
     Raises UsageError without `out`: the default name of an output contains the source's, maybe the patient's.
     """
+    require("dicom", "dicomanonymizer")
     from brgm_med.transforms.formats.dicom.deidentify import FACES, Deidentifier
 
     if out is None:

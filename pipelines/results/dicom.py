@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import InputRefusedError
+from brgm_med.extras import require
 from brgm_med.files import check_new_folder
 from brgm_med.pipelines.results.target import Target, taken_back
 from brgm_med.transforms.formats.dicom import map as dicom_map
@@ -37,11 +38,11 @@ class SeriesTarget(Target):
     scan: Header | None = None
     further: tuple[Series, ...] = ()
 
-    @property
-    def map_path(self) -> Path:
-        return self.path.with_name(f"{self.path.name}_{MEASURED.name}")
+    def beside(self, name: str) -> Path:
+        return self.path.with_name(f"{self.path.name}_{name}")
 
     def check(self) -> None:
+        require("dicom", "highdicom")  # for the map of what was measured
         check_source(self.like)
         for path in self.paths:
             check_new_folder(path, dicom_write.ENDING if self.force else None)
@@ -93,7 +94,7 @@ class SeriesTarget(Target):
     def write_map(
         self, array: NDArray[np.floating], affine: Affine, text: Derivation, quantity: Quantity = MEASURED
     ) -> Path:
-        path = self.path.with_name(f"{self.path.name}_{quantity.name}")
+        path = self.beside(quantity.name)
         with taken_back(self.remove):
             dicom_map.write(path, array, affine, self.path, quantity, text, self.choices, self.force)
         return path

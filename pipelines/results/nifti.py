@@ -30,9 +30,8 @@ class NiftiTarget(Target):
     like: Header
     dtype: OutputType
 
-    @property
-    def map_path(self) -> Path:
-        return self.path.with_name(f"{stem(self.path)}_{MEASURED.name}.nii.gz")
+    def beside(self, name: str) -> Path:
+        return self.path.with_name(f"{stem(self.path)}_{name}.nii.gz")
 
     def check(self) -> None:
         for path in self.paths:
@@ -60,7 +59,7 @@ class NiftiTarget(Target):
     def write_map(
         self, array: NDArray[np.floating], affine: Affine, text: Derivation, quantity: Quantity = MEASURED
     ) -> Path:
-        path = self.map_path.with_name(f"{stem(self.path)}_{quantity.name}.nii.gz")
+        path = self.beside(quantity.name)
         with taken_back(self.remove):
             values, result = dicom_map.check_values(array, quantity), nifti.read_header(self.path)
             if values.shape != result.shape or corner_distance(result.affine, affine, result.shape) > TOLERANCE_MM:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import UsageError
+from brgm_med.extras import require
 from brgm_med.files import check_output
 from brgm_med.pipelines.results.target import Destination
 from brgm_med.transforms.formats import picture, radiograph_write
@@ -34,6 +35,8 @@ class PictureTarget(Destination):
     def check(self) -> None:
         if not self.to_dicom:
             picture.check_output_name(self.path, self.like)
+            if self.path.suffix.lower() not in (".jpg", ".jpeg"):
+                require("pictures")
         elif not is_dicom(self.like.path):
             raise UsageError(f"{self.path}: only a DICOM image gives a DICOM image; let the name end in .png or .tif")
         if self.choices.transform is not None:

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from brgm_med.errors import CannotWriteError, UsageError
-from brgm_med.files import check_apart, check_output, write_json
+from brgm_med.files import check_apart, check_output, read_json, write_json
 from brgm_med.pipelines.console import say
-from brgm_med.pipelines.reading import sidecar_of
 from brgm_med.pipelines.results.certificate import Certificate, Entry, Task
 from brgm_med.pipelines.results.records import file_record
-from brgm_med.pipelines.results.target import Destination
+from brgm_med.pipelines.results.target import Destination, delete
 from brgm_med.transforms.formats import stem
+from brgm_med.transforms.formats.beside import sidecar_of
 from brgm_med.transforms.formats.dicom.derived import Derivation
 
 
@@ -90,20 +90,39 @@ def publish(
     page of a result that is replaced goes with it. Nobody may read the result who may not read all of
     the inputs `like`.
     """
-    derivation = certificate.derivation(task)
+    derivation, old = certificate.derivation(task), old_maps(target, path)
     pages = [default_report(target.path)] if report is not None or target.force else []
     with target.staged([path, *pages], like) as (staged, (proof, *page)):
         image = write(staged, derivation, certificate.label)
         if write_map is not None:
             write_map(staged, derivation)
-        files: Entry = dict(zip(("result", "measured_map"), map(file_record, staged.paths), strict=False))
+        records = [file_record(path) for path in staged.paths]
+        files: Entry = dict(zip(("result", "measured_map"), records, strict=False)) | {"maps": records[2:] or None}
         certificate = replace(certificate, **read_back(image), **files)
         warn_beyond(target, certificate)
         hidden = target.choices.transform is not None
         write_json(proof, certificate.deidentified() if hidden else certificate.to_json(), force=False)
         if report is not None:
             report(page[0], result=staged.path, certificate=proof)
+    for one in old:
+        delete(one)
     return certificate
+
+
+def old_maps(target: Destination, path: Path) -> list[Path]:
+    """Further maps of the result that is replaced, which the new one has not, as the certificate at `path` lists them:
+    those whose content is still what it says."""
+    if not (target.force and path.exists()):
+        return []
+    records, maps = read_json(path).get("maps") or [], []
+    for record in records if isinstance(records, list) else []:
+        name = record.get("file") if isinstance(record, dict) else None
+        if not isinstance(name, str) or Path(name).name != name:
+            continue
+        map_path = target.path.with_name(name)
+        if map_path.exists() and map_path not in target.paths and file_record(map_path) == record:
+            maps.append(map_path)
+    return maps
 
 
 def warn_beyond(target: Destination, certificate: Certificate) -> None:

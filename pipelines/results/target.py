@@ -6,7 +6,7 @@ import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -57,17 +57,24 @@ class Destination(ABC):
             yield replace(self, path=image, force=False), others[len(others) - len(beside) :]
 
 
+@dataclass(frozen=True, eq=False)
 class Target(Destination):
-    """The destination of one volume, and of maps beside it."""
+    """The destination of one volume, and of `maps` beside it, by the names of their quantities."""
+
+    maps: tuple[str, ...] = field(default=(MEASURED.name,), kw_only=True)
+
+    @abstractmethod
+    def beside(self, name: str) -> Path:
+        """The file or folder of the map of that name: the result's name, `_name` after it."""
 
     @property
-    @abstractmethod
     def map_path(self) -> Path:
-        """The file or folder that `write_map` writes: the result's name, `_measured` after it."""
+        """The measured map."""
+        return self.beside(MEASURED.name)
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        return self.path, self.map_path
+        return self.path, *(self.beside(name) for name in self.maps)
 
     @abstractmethod
     def stored_type(self, known: NDArray[np.generic], header: Header) -> np.dtype:
@@ -101,9 +108,10 @@ class Target(Destination):
         """
 
     def forget_map(self) -> None:
-        """Delete the map of a result that was replaced."""
+        """Delete the maps of a result that was replaced."""
         if self.force:
-            delete(self.map_path)
+            for name in self.maps:
+                delete(self.beside(name))
 
 
 def delete(path: Path) -> None:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from brgm_med.errors import CannotWriteError, UsageError
+from brgm_med.extras import require
 from brgm_med.pipelines.console import progress, say, shown
 from brgm_med.pipelines.send.protocol import Sender, UnreachableError, instances_in
 from brgm_med.transforms.formats.dicom.passed import said
@@ -21,7 +22,9 @@ RETRIES = 3
 
 
 def sender_to(target: str, calling: str) -> Sender:
-    """`target` is AET@host:port (C-STORE) or http(s)://.../studies (STOW-RS). Raises UsageError for another one."""
+    """`target` is AET@host:port (C-STORE) or http(s)://.../studies (STOW-RS). Raises UsageError for another one, and
+    MissingPackageError."""
+    require("pacs", "dicomweb_client" if "://" in target else "pynetdicom")
     from brgm_med.pipelines.send import c_store, stow
 
     if "://" in target:

@@ -11,8 +11,9 @@ from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
 from brgm_med.files import check_output, moved, write_json
 from brgm_med.pipelines.console import say
-from brgm_med.pipelines.reading import placed, say_tolerated, sidecar_of, stated_acquisition
+from brgm_med.pipelines.reading import placed, say_tolerated, stated_acquisition
 from brgm_med.transforms.formats import for_reading, nifti, stem
+from brgm_med.transforms.formats.beside import sidecar_of
 
 if TYPE_CHECKING:
     from brgm_med.transforms.formats.header import Header
@@ -24,6 +25,7 @@ def convert(
     *,
     series: str | None = None,
     metadata: Mapping[str, Any] | None = None,
+    allow_missing_files: bool = False,
     force: bool = False,
 ) -> tuple[Path, Path]:
     """Bring the scan at `scan` into `folder` as NIfTI, with a JSON file beside it; returns both paths.
@@ -31,9 +33,12 @@ def convert(
     NIfTI passes through as a symbolic link, once its voxels have been read; DICOM, of which `series` chooses one of
     several volumes, keeps its stored integers. The JSON file holds `metadata` (such as a BIDS sidecar's) and, where
     these or the DICOM header state one, the acquisition, by the rule of `reading.stated_acquisition`.
+    `allow_missing_files`: of DICOM, see `the_series`.
     Raises InputRefusedError for whatever cannot be read, and CannotWriteError.
     """
-    header, stored = for_reading(scan, series=series or None).read_stored(scan, "auto")
+    header, stored = for_reading(scan, series=series or None, allow_missing_files=allow_missing_files).read_stored(
+        scan, "auto"
+    )
     say_tolerated(header, scan.name)
     out = folder / (scan.name if header.series is None else f"{stem(scan)}.nii.gz")
     sidecar = sidecar_of(out, stem(out))

@@ -10,11 +10,12 @@ from brgm_med._version import __version__
 from brgm_med.errors import UsageError
 from brgm_med.files import check_apart, check_output, write_json
 from brgm_med.pipelines.console import say
-from brgm_med.pipelines.reading import Profile, called, say_tolerated, sidecar_of
+from brgm_med.pipelines.reading import Profile, called, say_tolerated
 from brgm_med.pipelines.results.certificate import degraded
 from brgm_med.pipelines.results.choose import target_of
 from brgm_med.staging import scratch_beside
 from brgm_med.transforms.formats import endings, for_reading, stem
+from brgm_med.transforms.formats.beside import sidecar_of
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 
 

@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from brgm_med.errors import BrgmError, InputRefusedError, UsageError
 from brgm_med.pipelines.console import say, search_progress
 from brgm_med.pipelines.reading import called
-from brgm_med.pipelines.reconstruct.compute import computed_by, set_up
+from brgm_med.pipelines.reconstruct.compute import Network, computed_by, perceptual_features, set_up
 from brgm_med.pipelines.results.certificate import Certificate, Entry
 from brgm_med.pipelines.results.picture import PictureTarget
 from brgm_med.pipelines.results.publish import announce, check, publish
 from brgm_med.pipelines.results.records import file_record, prior_record
+from brgm_med.pipelines.steps.presets import Preset, chosen_search
 from brgm_med.transforms.formats import for_reading
 from brgm_med.transforms.formats.dicom.derived import NO_CHOICES, Choices
 from brgm_med.transforms.formats.dicom.file import is_dicom
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 class Options:
     """Options of every picture's reconstruction: its prior, its search, where torch computes, and the result's files.
 
-    `certificate`: by default beside the output; `choices`: of DICOM output.
+    `certificate`: by default beside the output; `choices`: of DICOM output; the last four as of `super_resolve`, the
+    perceptual term being the paper's alone.
     """
 
     prior: str
@@ -45,6 +47,10 @@ class Options:
     force: bool
     certificate: Path | None
     choices: Choices = NO_CHOICES
+    preset: Preset = "default"
+    project: bool = True
+    perceptual: Network | None = None
+    lpips_weights: Path | None = None
 
 
 def _read(inputs: Sequence[Path], out: Path | None, options: Options) -> tuple[Picture, PictureTarget, Path]:
@@ -95,18 +101,27 @@ def _reconstructed(
     """Values [C, H, W] that `reconstruct` gives, in the picture's units; the scale of its frame; the parameters."""
     import torch
 
+    from brgm_med.perceptual import LPIPS
+    from brgm_med.pipelines.reconstruct.stack import PAPER_SIZE
     from brgm_med.search import PICTURE
     from brgm_med.transforms.frame import Frame
     from brgm_med.transforms.intensity import Normalisation
 
     where = set_up(options.device, options.seed, options.threads)
-    search = PICTURE.limited_to(options.steps)
+    choice = options.preset, options.steps, options.project, options.perceptual
+    search, network, parameters = chosen_search(PICTURE, *choice)
+    if network != "none" and options.preset == "default":
+        raise UsageError(f"--perceptual {network}: of pictures, is a term of --preset paper; leave it out")
+    features = perceptual_features(network, bundle, options.lpips_weights, where)
+    features = features.at(PAPER_SIZE) if isinstance(features, LPIPS) else features
     normalise = Normalisation.of_range(*picture.range)
     image = normalise.forward(torch.from_numpy(picture.array)[None])
     with search_progress(search.iterations) as progress:
-        result = reconstruct(image, prior=bundle, search=search, device=where, progress=progress)
+        result = reconstruct(image, prior=bundle, search=search, features=features, device=where, progress=progress)
     scale = Frame.fit(picture.shape, bundle.image_shape).scale
-    parameters = {"steps": search.iterations, "noise": search.misfit, "seed": options.seed}
+    if options.preset == "default":
+        parameters = {"steps": search.iterations, "noise": search.misfit}
+    parameters |= {"seed": options.seed} | ({} if options.project else {"projected": False})
     return normalise.inverse(result)[0].numpy(), scale, parameters | computed_by(where, result)
 
 
@@ -133,7 +148,7 @@ def super_resolve_picture(scan: Path, out: Path | None, options: Options, *, fac
     factor = factor or fits
     enlarge = partial(reconstruct_picture, factor=factor)
     values, scale, parameters = _reconstructed(picture, bundle, options, enlarge)
-    del parameters["noise"]  # no misfit of the result: it is made consistent exactly
+    parameters.pop("noise", None)  # no misfit of the result: it is made consistent exactly
     entries = Certificate(
         prior=prior_record(bundle, finest_detail_pixels=1 / (scale / factor)),
         parameters={"factor": factor, **parameters},

@@ -7,12 +7,12 @@ from pathlib import Path
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
 from brgm_med.files import check_apart, check_output, replacing, write_json
-from brgm_med.pipelines.reading import sidecar_of
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
 from brgm_med.pipelines.results.certificate import STATEMENT
 from brgm_med.pipelines.results.records import prior_record, registration_record, source_record
 from brgm_med.priors import DEFAULT
 from brgm_med.transforms.formats import for_reading, stem
+from brgm_med.transforms.formats.beside import sidecar_of
 
 
 def preprocess(

@@ -11,7 +11,12 @@ from collections.abc import Iterator, Sequence
 
 from brgm_med._version import __version__
 from brgm_med.errors import PriorError
+from brgm_med.extras import EXTRAS, missing
 from brgm_med.priors import bundle
+
+CORE = ("torch", "monai", "nibabel", "pydicom", "SimpleITK", "lpips", "nipype", "numpy", "scipy", "safetensors")
+CPU = "pip install torch torchvision --index-url https://download.pytorch.org/whl/cpu"
+"""PyTorch's wheels without CUDA; before this package, so that it finds them installed."""
 
 
 def list_priors(priors: Sequence[str] = (), as_json: bool = False) -> None:
@@ -69,11 +74,15 @@ def doctor(as_json: bool = False) -> None:
 
 
 def _packages() -> Iterator[tuple[str, str]]:
-    for package in ("torch", "monai", "nibabel", "pydicom", "SimpleITK", "lpips", "nipype", "numpy", "safetensors"):
+    for package in CORE:
         try:
             yield package, importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             yield package, f"MISSING: pip install {package}"
+    for name, extra in EXTRAS.items():
+        absent = missing(name)
+        state = f"without {', '.join(absent)}: pip install 'brgm-med[{name}]'" if absent else "complete"
+        yield f"[{name}]", f"{state}; for {extra.purpose}"
 
 
 def _rest() -> Iterator[tuple[str, str]]:
@@ -93,6 +102,9 @@ def _rest() -> Iterator[tuple[str, str]]:
     else:
         cores = f"{torch.get_num_threads()} threads of {os.cpu_count()} cores"
         yield "device", f"CPU, {cores}; torch sees no CUDA device"
+        if size := cuda_packages():
+            text = f"take {size / 1e9:.1f} GB here, for nothing; a new environment does without: {CPU}"
+            yield "CUDA's packages", text
     yield "operations", _operations()
     from brgm_med.weights import HOW_TO, locate_lpips_features
 
@@ -102,6 +114,13 @@ def _rest() -> Iterator[tuple[str, str]]:
             yield f"LPIPS {net}", str(path) if path else f"no weights on this machine; {HOW_TO}"
         except PriorError as error:
             yield f"LPIPS {net}", str(error)
+
+
+def cuda_packages() -> int:
+    """Bytes of the installed packages that only PyTorch on CUDA needs, as their own records list them."""
+    prefixes = ("nvidia-", "cuda-", "triton")
+    packages = [d for d in importlib.metadata.distributions() if d.metadata["Name"].lower().startswith(prefixes)]
+    return sum(file.size or 0 for package in packages for file in package.files or ())
 
 
 def _operations() -> str:

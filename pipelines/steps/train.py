@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from brgm_med.extras import require
 from brgm_med.files import make_folder
 from brgm_med.pipelines.console import announce
 from brgm_med.pipelines.reconstruct.compute import set_up_torch
@@ -44,6 +45,7 @@ def train(
 
     Of processes that train together the first one prepares and writes, and the others wait.
     """
+    require("train", "tensorboard")
     material: Material = pictures if is_zip(data) or pictures.holds_pictures(data, out) else volumes
     if material is volumes:
         heads_in(data, without=out)  # refuses before anything is made

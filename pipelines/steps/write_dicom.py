@@ -34,6 +34,7 @@ def write_dicom(
     task: Task = "sr",
     series: str | None = None,
     uid_seed: str | None = None,
+    allow_missing_files: bool = False,
     force: bool = False,
 ) -> Path | None:
     """The `result` (NIfTI) of the MR series at `source` as a derived DICOM series, in the new folder `out`.
@@ -41,9 +42,10 @@ def write_dicom(
     `certificate` is the result's: what it says of the work goes into the images. Values are rounded as `dicom.write`
     says (the certificate speaks of the NIfTI file). Where there is a map of what was measured beside `result`, it
     becomes a folder beside `out`. CT and PET have no derived series: None is returned and nothing written. With
-    `uid_seed` the same result gives the same files, to the last bit. Raises as `results.choose.target_of`.
+    `uid_seed` the same result gives the same files, to the last bit. `allow_missing_files`: see `the_series`. Raises as
+    `results.choose.target_of`.
     """
-    own = the_series(source, series or None)
+    own = the_series(source, series or None, allow_missing_files)
     if not is_mr(own):
         return None
     text = read_certificate(certificate, task)

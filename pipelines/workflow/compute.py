@@ -40,12 +40,19 @@ def threads_trait(desc: str = "of torch") -> Any:
     return traits.Int(1, usedefault=True, desc=desc)
 
 
+def missing_files_trait() -> Any:
+    return traits.Bool(
+        False, usedefault=True, desc="read DICOM although files beside its slices are empty, no DICOM, or not there"
+    )
+
+
 class Convert(Step):
     """`steps.convert`: whatever a scanner left, as NIfTI with its acquisition beside it."""
 
     class input_spec(InputSpec):
         scan = scan_trait("NIfTI; file, folder or zip of DICOM", mandatory=True)
         series = traits.Str(desc="which DICOM series of several: its UID or number")
+        allow_missing_files = missing_files_trait()
         metadata = traits.Dict(desc="content of the JSON file beside the scan: a BIDS sidecar, a stated acquisition")
 
     class output_spec(TraitedSpec):
@@ -53,7 +60,9 @@ class Convert(Step):
         sidecar = File(exists=True, desc="JSON beside it: `metadata`, and the acquisition where one is stated")
 
     def work(self, cwd: Path) -> dict[str, Any]:
-        scan, sidecar = convert(Path(self.inputs.scan), cwd, **self.arguments("series", "metadata"))
+        scan, sidecar = convert(
+            Path(self.inputs.scan), cwd, **self.arguments("series", "metadata", "allow_missing_files")
+        )
         return {"scan": scan, "sidecar": sidecar}
 
 

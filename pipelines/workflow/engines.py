@@ -104,6 +104,14 @@ def private_folder(path: Path) -> None:
         raise CannotWriteError(f"{path}: cannot be the work directory ({error.strerror}); choose another") from error
 
 
+def quiet() -> None:
+    """Keep Nipype, in this process, from telling of every node what it is about to do."""
+    from nipype import config, logging
+
+    config.update_config({"logging": {"workflow_level": "CRITICAL", "interface_level": "CRITICAL"}})
+    logging.update_logging(config)
+
+
 class Watch:
     """Nipype tells it what becomes of every node. Nodes that are pickled carry an empty one."""
 
@@ -136,8 +144,6 @@ def run(
     leaves a text file in `work`/crash and stops only what depends on it. `report` is called with a line for every node
     that has ended.
     """
-    from nipype import config, logging
-
     private_folder(work)
     crashes = work / "crash"
     workflow.base_dir = str(work)
@@ -148,12 +154,11 @@ def run(
         "stop_on_first_crash": stop_on_first_crash,
         "remove_unnecessary_outputs": False,
         "create_report": False,
-        "poll_sleep_duration": 0.2 if chosen[0] == "MultiProc" else 2,
+        "poll_sleep_duration": 0.05 if chosen[0] == "MultiProc" else 2,
         "job_finished_timeout": 60,
     }
     workflow.config["execution"] = {key: str(value) for key, value in execution.items()}
-    config.update_config({"logging": {"workflow_level": "CRITICAL", "interface_level": "CRITICAL"}})
-    logging.update_logging(config)
+    quiet()
     watch = Watch(report)
     name, arguments = chosen
     try:

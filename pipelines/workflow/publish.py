@@ -9,7 +9,7 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, Trai
 
 from brgm_med.pipelines.report import subject_report
 from brgm_med.pipelines.steps.write_dicom import write_dicom
-from brgm_med.pipelines.workflow.compute import scan_trait
+from brgm_med.pipelines.workflow.compute import missing_files_trait, scan_trait
 from brgm_med.pipelines.workflow.refusals import is_refusal
 from brgm_med.pipelines.workflow.step import InputSpec, Step
 from brgm_med.pipelines.workflow.write_back import copy_folder, note, write_back
@@ -40,6 +40,7 @@ class WriteDicom(Step):
     class input_spec(ResultSpec):
         source = scan_trait("the scan as it came", mandatory=True)
         series = traits.Str(desc="which DICOM series of several")
+        allow_missing_files = missing_files_trait()
         task = traits.Enum("sr", "inpaint", usedefault=True, desc="what was done")
         uid_seed = traits.Str(desc="UIDs are made of this and the image (default: at random)")
 
@@ -50,7 +51,7 @@ class WriteDicom(Step):
         source = Path(self.inputs.source)
         if not isinstance(for_reading(source), dicom.Reader):
             return {"dicom": ""}
-        options = self.arguments("result", "certificate", "task", "series", "uid_seed")
+        options = self.arguments("result", "certificate", "task", "series", "uid_seed", "allow_missing_files")
         return {"dicom": write_dicom(source=source, out=cwd / "series", **options) or ""}
 
 

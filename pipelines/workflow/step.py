@@ -17,11 +17,11 @@ from nipype.interfaces.base import BaseInterfaceInputSpec, Directory, File, Simp
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
 from brgm_med.files import digest
-from brgm_med.pipelines.reading import sidecar_of
 from brgm_med.pipelines.workflow.refusals import is_refusal, write_refusal
 from brgm_med.processes import die_with_parent
 from brgm_med.staging import clear_scratch, scratch_beside
 from brgm_med.transforms.formats import stem
+from brgm_med.transforms.formats.beside import sidecar_of
 
 LOG = "brgm-med.log"
 """File in a step's working folder that takes all it prints."""

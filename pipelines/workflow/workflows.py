@@ -66,6 +66,7 @@ def init_preprocess_wf(
     register: bool = True,
     threads: int = 1,
     keep_going: bool = True,
+    allow_missing_files: bool = False,
     name: str = "preprocess_wf",
 ) -> Workflow:
     """convert --> preprocess --> slice, for every scan; with `register` False, convert alone.
@@ -73,11 +74,13 @@ def init_preprocess_wf(
     Inputs: `scans` (NIfTI or DICOM), `series` (of DICOM, "" for the only one), `metadata` (content of BIDS sidecars);
     lists of equal length. Outputs, lists again: `scans` (NIfTI), `sidecars`, and `registered`, `poses`, `slices`. A
     scan that is refused gives the same refusal for all of them (see `refusals`), unless `keep_going` is False.
+    `allow_missing_files`: of DICOM, see `dicom.series.the_series`.
     """
     wf = Workflow(name=name)
     inputs = _fields("inputnode", "scans", "series", "metadata")
     outputs = _fields("outputnode", "scans", "sidecars", "registered", "poses", "slices")
-    convert = _each(Convert(keep_going=keep_going), "convert", ["scan", "series", "metadata"])
+    reader = Convert(keep_going=keep_going, allow_missing_files=allow_missing_files)
+    convert = _each(reader, "convert", ["scan", "series", "metadata"])
     edges: list[Any] = [
         (inputs, convert, [("scans", "scan"), ("series", "series"), ("metadata", "metadata")]),
         (convert, outputs, [("scan", "scans"), ("sidecar", "sidecars")]),
@@ -161,14 +164,20 @@ def init_reconstruct_wf(
 
 
 def init_write_back_wf(
-    *, out_dir: Path | str, task: Task = "sr", uid_seed: str = "0", dicom: bool = True, name: str = "write_back_wf"
+    *,
+    out_dir: Path | str,
+    task: Task = "sr",
+    uid_seed: str = "0",
+    dicom: bool = True,
+    allow_missing_files: bool = False,
+    name: str = "write_back_wf",
 ) -> Workflow:
     """dicom --> write_back, for every scan: what the work directory holds, to `out_dir`.
 
     Inputs: `results`, `certificates`, `reports`, `sources` (the scans as they came), `series`, `destinations` (names
     under `out_dir`, without an ending), `sidecars` (dictionaries, what the JSON files say); lists of equal length.
     Output: `files`, lists. Where a source was MR in DICOM, and `dicom`, a derived series is written too, with UIDs made
-    of `uid_seed` and the image.
+    of `uid_seed` and the image; `allow_missing_files`: of the source, see `dicom.series.the_series`.
     """
     wf = Workflow(name=name)
     results = [("results", "result"), ("certificates", "certificate")]
@@ -181,7 +190,7 @@ def init_write_back_wf(
     write_back = _each(step, "write_back", fields, run_without_submitting=True)
     wf.connect([(inputs, write_back, publish), (write_back, outputs, [("files", "files")])])
     if dicom:
-        step = WriteDicom(task=task, uid_seed=uid_seed, keep_going=True)
+        step = WriteDicom(task=task, uid_seed=uid_seed, allow_missing_files=allow_missing_files, keep_going=True)
         series = _each(step, "dicom", [field for _, field in source])
         wf.connect([(inputs, series, source), (series, write_back, [("dicom", "dicom")])])
     return wf
@@ -197,6 +206,7 @@ def init_brgm_wf(
     steps: int | None = None,
     seed: int = 0,
     threads: int = 1,
+    allow_missing_files: bool = False,
     name: str = "brgm_wf",
 ) -> Workflow:
     """The whole way, for every scan; the module's docstring draws it.
@@ -204,16 +214,17 @@ def init_brgm_wf(
     Inputs, lists of equal length: `scans`, `series`, `metadata`, `masks` (to inpaint), `destinations`, `sidecars`.
     Output: `files`. With `train` (keywords of `init_train_wf`, at least `kimg`) a prior is trained on these scans
     first, in the space of `prior`, and they are reconstructed with it alone; else with `prior`. A scan that is refused
-    is named in `out_dir`/logs and stops no other.
+    is named in `out_dir`/logs and stops no other. `allow_missing_files`: of DICOM, see `dicom.series.the_series`.
     """
     wf = Workflow(name=name)
     inputs = _fields("inputnode", "scans", "series", "metadata", "masks", "destinations", "sidecars")
     outputs = _fields("outputnode", "files")
     space = DEFAULT if train is None else trained_in(prior)
-    before = init_preprocess_wf(prior=space, register=train is not None, threads=threads)
+    files: dict[str, Any] = {"allow_missing_files": allow_missing_files}
+    before = init_preprocess_wf(prior=space, register=train is not None, threads=threads, **files)
     options: dict[str, Any] = {"steps": steps, "seed": seed, "threads": threads}
     reconstruct = init_reconstruct_wf(task=task, prior=prior if train is None else None, **options)
-    back = init_write_back_wf(out_dir=out_dir, task=task, uid_seed=str(seed), dicom=dicom)
+    back = init_write_back_wf(out_dir=out_dir, task=task, uid_seed=str(seed), dicom=dicom, **files)
     edges: list[Any] = [
         (inputs, before, [(field, f"inputnode.{field}") for field in ("scans", "series", "metadata")]),
         (before, reconstruct, _through("scans", "sidecars")),
@@ -244,6 +255,7 @@ def init_study_train_wf(
     prior: str = AUTO,
     train: Mapping[str, Any] | None = None,
     threads: int = 1,
+    allow_missing_files: bool = False,
     name: str = "brgm_med",
 ) -> Workflow:
     """convert --> preprocess --> slice for every group of scans, and, with `train`, one training on all of them.
@@ -256,7 +268,7 @@ def init_study_train_wf(
     folder, space = os.path.abspath(out_dir), trained_in(prior)
     join = Node(Merge(len(groups)), name="join")
     for i, (group, lists) in enumerate(groups.items(), 1):
-        one = init_preprocess_wf(prior=space, threads=threads, name=group)
+        one = init_preprocess_wf(prior=space, threads=threads, allow_missing_files=allow_missing_files, name=group)
         one.get_node("inputnode").inputs.trait_set(**{f: lists[f] for f in ("scans", "series", "metadata")})
         fields = ["result", "pose", "destination"]
         note = MapNode(Note(out_dir=folder), fields, name=f"note_{group}", run_without_submitting=True)

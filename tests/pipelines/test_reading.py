@@ -4,12 +4,15 @@ content are told, and a head that is trained on and held out."""
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from brgm_med.corruptions import profile_matrix
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.pipelines.reading import Flags, check_together, read_scan, say_identical
 from brgm_med.pipelines.steps.convert import convert
@@ -18,7 +21,8 @@ from brgm_med.transforms.acquire import AcquisitionModel
 from brgm_med.transforms.formats import nifti, pictures_in
 from brgm_med.transforms.formats.affine import make_affine
 from brgm_med.transforms.geometry import Grid
-from tests.mr_series import ROOT, mr_series
+from tests.mr_series import ROOT, blob, mr_series
+from tests.textures import texture
 
 RULES: list[tuple[tuple[float, float, float], dict[str, Any], tuple[float, float, float], int | None]] = [
     ((1, 1, 6), {"SliceThickness": 4}, (1, 1, 4), 2),
@@ -166,9 +170,85 @@ def test_a_head_that_is_trained_on_and_held_out(
     assert (text in capsys.readouterr().err) == leaks
 
 
+def test_series_of_the_same_pixels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever their names, order and headers; one other pixel is another series."""
+    one = mr_series(tmp_path / "one")
+    copy = mr_series(tmp_path / "copy", PatientName="Other^Name", SeriesInstanceUID="1.2.3", SeriesNumber=9)
+    for number, file in enumerate(sorted(copy.iterdir())):
+        file.rename(copy / f"{9 - number}.dcm")
+    voxels = blob()
+    voxels[0, 0, 0] += 1
+    other = mr_series(tmp_path / "other", voxels)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "IM0").write_bytes((one / "IM000").read_bytes()[:-100])
+    bad = tmp_path / "bad"
+    say_identical([one, other, bad])
+    assert capsys.readouterr().err == ""
+    text = " hold the same pixels, byte for byte: each counts as a subject of its own\n"
+    say_identical([one, other, copy, bad])
+    assert capsys.readouterr().err == f"warning: one and copy{text}"
+    archive = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", copy))
+    say_identical([one, other, archive])
+    assert capsys.readouterr().err == f"warning: one and packed.zip{text}"
+    assert not list(tmp_path.glob(".brgm-*"))
+
+
 def test_hidden_pictures_and_volumes_do_not_count(tmp_path: Path) -> None:
     for name in ("a.png", "._a.png", ".git/b.png", ".git/annex/c.nii.gz"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("picture")
     assert pictures_in(tmp_path) == [tmp_path / "a.png"]
     assert holds_pictures(tmp_path, tmp_path / "run")
+
+
+def striped(path: Path, gain: float) -> Path:
+    """A smooth ball in 20 slices of 5 mm, every second one brighter by `gain`."""
+    x, y, z = np.meshgrid(np.arange(60) - 29.5, np.arange(60) - 29.5, 2.0 * (np.arange(20) - 9.5), indexing="ij")
+    values = 100 / (1 + np.exp((x**2 + y**2 + 0.3 * z**2) ** 0.5 - 25))
+    values += np.random.default_rng(0).normal(size=values.shape)
+    values[..., 0::2] *= 1 + gain
+    nifti.write(path, values.astype(np.float32), make_affine(np.diag([1.0, 1.0, 5.0]), np.zeros(3)))
+    return path
+
+
+def test_the_gain_of_every_second_slice_is_warned_of_and_corrected_when_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = striped(tmp_path / "striped.nii.gz", 0.05)
+    plain = read_scan(path)
+    said = capsys.readouterr().err
+    assert re.search(r"warning: striped.nii.gz: its odd-numbered slices are (4\.[5-9]|5\.[0-5])% .*brighter", said), (
+        said
+    )
+    assert plain.examination is not None
+    assert plain.examination.record()["even_odd_corrected"] is False
+    level = read_scan(path, even_odd="correct")
+    assert "are brought to one level" in (err := capsys.readouterr().err)
+    assert "brighter" not in err
+    assert level.examination is not None
+    assert level.examination.record()["even_odd_corrected"] is True
+    ratio = (level.scan.values / plain.scan.values)[0, 30, 30]
+    assert float(ratio[1] / ratio[0]) == pytest.approx(1.05, abs=0.01)
+
+
+def test_an_even_scan_is_not_corrected_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = striped(tmp_path / "even.nii.gz", 0.0)
+    assert bool((read_scan(path, even_odd="correct").scan.values == read_scan(path).scan.values).all())
+    assert "nothing is corrected" in capsys.readouterr().err
+
+
+def test_a_thickness_that_the_scan_does_not_tell_is_refused(tmp_path: Path) -> None:
+    path = striped(tmp_path / "ball.nii.gz", 0.0)
+    with pytest.raises(InputRefusedError, match=r"ball.nii.gz: does not tell its slice thickness.*state it with"):
+        read_scan(path, flags=Flags(thickness="estimate"))
+    with pytest.raises(UsageError, match="--gap"):
+        read_scan(path, flags=Flags(thickness="estimate", gap=1.0))
+
+
+def test_a_thickness_is_taken_as_the_scan_looks(tmp_path: Path) -> None:
+    values = texture(96).numpy() @ profile_matrix(96, 1.0, 24, 4.0, 6.0, "gaussian").float().numpy().T
+    nifti.write(tmp_path / "thick.nii.gz", values, make_affine(np.diag([1.0, 1.0, 4.0]), np.zeros(3)))
+    file = read_scan(tmp_path / "thick.nii.gz", flags=Flags(thickness="estimate", profile="gaussian"))
+    assert file.origin == "estimated from the scan"
+    assert file.scan.acquisition.thickness == (1.0, 1.0, pytest.approx(6.0, rel=0.1))
+    assert file.scan.acquisition.profile == "gaussian"

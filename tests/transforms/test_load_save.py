@@ -41,6 +41,13 @@ def test_load_gives_voxels_and_affine_as_nibabel_does(scan: Path) -> None:
     assert (image.meta["dtype"], image.meta["description"]) == ("int16", "of the source")
 
 
+@pytest.mark.parametrize(("content", "stripped"), [("", False), ('{"SkullStripped": true}', True), ("{}", False)])
+def test_the_file_beside_a_scan_says_that_its_skull_is_gone(scan: Path, content: str, stripped: bool) -> None:
+    if content:
+        (scan.parent / "scan.json").write_text(content)
+    assert LoadScan()(scan).meta["SkullStripped"] is stripped
+
+
 def test_save_then_load_is_the_identity(scan: Path, tmp_path: Path) -> None:
     image = LoadScan()(scan)
     held = SaveScan(tmp_path / "out.nii.gz")(image)

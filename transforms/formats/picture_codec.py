@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from brgm_med.errors import InputRefusedError, refuse
+from brgm_med.extras import MissingPackageError, require
 from brgm_med.files import start_of
 
 Codec = Literal["PNG", "JPEG", "TIFF"]
@@ -61,12 +62,12 @@ def codec_of(path: Path) -> Codec | None:
 
 
 def decode(path: Path, codec: Codec) -> Decoded:
-    """Read the picture at `path`. Raises InputRefusedError (see `picture.read`)."""
+    """Read the picture at `path`. Raises InputRefusedError (see `picture.read`), and MissingPackageError."""
     try:
         with warnings.catch_warnings(action="ignore"):  # of odd tags: those that matter are looked at below
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             pixels, orientation, icc, dpi = _tiff(path) if codec == "TIFF" else _png_or_jpeg(path, codec)
-    except InputRefusedError:
+    except (InputRefusedError, MissingPackageError):
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError):
         refuse(path, f"declares more than {MAX_PIXELS} pixels", "cut out the part that is meant")
@@ -113,6 +114,7 @@ def _png_or_jpeg(path: Path, codec: Codec) -> tuple[Pixels, int, bytes | None, D
                 refuse(path, f"is a picture in {image.mode}", "convert it to grey or RGB")
             pixels = np.asarray(image)
         else:
+            require("pictures", "imagecodecs")
             import imagecodecs
 
             content = path.read_bytes()
@@ -125,6 +127,7 @@ def _png_or_jpeg(path: Path, codec: Codec) -> tuple[Pixels, int, bytes | None, D
 
 
 def _tiff(path: Path) -> tuple[Pixels, int, bytes | None, Dpi | None]:
+    require("pictures")
     import tifffile
     from tifffile import COMPRESSION, PHOTOMETRIC, PREDICTOR, SAMPLEFORMAT
 

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo, putchunk
 
+from brgm_med.extras import require
 from brgm_med.transforms.formats.picture_codec import Codec, Dpi, Pixels
 
 JPEG_QUALITY = 95
@@ -20,6 +21,8 @@ def encode(stored: Pixels, codec: Codec, icc: bytes | None, dpi: Dpi | None, des
 
     `description` becomes PNG's text "Description", TIFF's ImageDescription or JPEG's comment.
     """
+    if codec != "JPEG":
+        require("pictures")
     pixels = np.ascontiguousarray(stored[0] if len(stored) == 1 else np.moveaxis(stored, 0, -1))
     if codec == "PNG":
         import imagecodecs

@@ -10,16 +10,10 @@ import numpy as np
 import pytest
 
 from brgm_med.errors import InputRefusedError, UsageError
-from brgm_med.pipelines.dataset.bids import (
-    derived_name,
-    entities,
-    find_plain,
-    find_scans,
-    metadata_of,
-    resolution_label,
-    result_spacing,
-)
+from brgm_med.pipelines.dataset.bids import find_scans, metadata_of, result_spacing
 from brgm_med.pipelines.dataset.ignored import matches
+from brgm_med.pipelines.dataset.names import derived_name, entities, resolution_label
+from brgm_med.pipelines.dataset.plain import find_plain
 from brgm_med.pipelines.dataset.run import find
 from brgm_med.pipelines.dataset.settings import Selection, Settings
 from brgm_med.pipelines.workflow.write_back import log_of

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from brgm_med.errors import UsageError
-from brgm_med.pipelines.dataset.bids import find_plain
 from brgm_med.pipelines.dataset.patterns import matching
+from brgm_med.pipelines.dataset.plain import find_plain
 
 
 def files(root: Path, *names: str) -> None:

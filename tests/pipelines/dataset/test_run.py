@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from brgm_med.errors import CannotWriteError, UsageError
-from brgm_med.pipelines.dataset.run import check_places, node_name
+from brgm_med.pipelines.dataset.run import check_places
+from brgm_med.pipelines.dataset.work import node_name
 from brgm_med.pipelines.workflow import engines
 from brgm_med.transforms.formats.affine import RAS_LPS
 from tests.house import ROOT
@@ -110,6 +111,10 @@ def test_places_and_names(tmp_path: Path) -> None:
     assert node_name("sub-01") == "sub_01"
     assert node_name("a/Müller").startswith("scan_")
     assert node_name("a/Müller") != node_name("a/Miller")
+    assert node_name("sub-01/anat/sub-01_acq-b_desc-sr_T1w") == "sub_01_acq_b_desc_sr_T1w"
+    others = ("sub-01_a_sr", "sub-01-a_sr", "sub-01_a-b-c_T1w", "x/sub-01_T1w", "sub-01_acq-b+c_T1w", f"sub-{'1' * 99}")
+    assert len({node_name(name) for name in others}) == len(others)
+    assert all(node_name(name).startswith("scan_") for name in others)
 
 
 def test_engines_are_chosen_by_their_names(tmp_path: Path) -> None:
@@ -216,8 +221,7 @@ def test_a_cluster_makes_the_same(study: tuple[Path, dict[str, str]], tmp_path: 
             ["squeue", "--states=all", "-h", "-o", "%T"], env=environment, capture_output=True, text=True
         ).stdout.split()
     assert done.returncode == 1, done.stderr
-    assert len(jobs) >= 5  # three conversions, two reconstructions; a refusal needs no second job of its own
-    assert set(jobs) == {"COMPLETED"}
+    assert jobs == ["COMPLETED"] * 3  # one a scan
     assert hashes(tmp_path / "out") == made
 
 
@@ -306,6 +310,46 @@ def test_dicom_in_dicom_out_and_the_same_again(tmp_path: Path) -> None:
     assert np.allclose(series.affine, volume.affine, atol=1e-3)
     assert np.abs(series.array - volume.array).max() <= 0.51
     assert "Müller" in str(series.header.series.headers[0].PatientName)
+
+
+@pytest.mark.slow
+def test_dicom_with_an_empty_file_is_read_where_that_is_allowed(tmp_path: Path) -> None:
+    """By every step of the study: the derived series too."""
+    head = nib.load(small_head(tmp_path / "head.nii.gz", thick=True))
+    assert isinstance(head, nib.Nifti1Image)
+    (tmp_path / "in").mkdir()
+    voxels = np.asarray(head.dataobj).astype(np.uint16)
+    mr_series(tmp_path / "in" / "study", voxels, RAS_LPS @ head.affine, SliceThickness=8, SpacingBetweenSlices=8)
+    (tmp_path / "in" / "study" / f"IM{voxels.shape[2] - 1:03d}").write_bytes(b"")
+    arguments = (tmp_path / "in", tmp_path / "out", "participant", "--layout", "plain", "--steps", 1)
+    done = run(*arguments)
+    assert done.returncode == 1
+    assert "--allow-missing-files" in done.stderr
+    done = run(*arguments, "--allow-missing-files")
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "out" / "study_sr_dicom").iterdir())
+
+
+@pytest.mark.slow
+def test_a_control_without_a_mask_is_skipped_and_the_study_is_done(tmp_path: Path) -> None:
+    root = bids_study(tmp_path / "bids", 2, bad=())
+    scan = nib.load(root / "sub-01/anat/sub-01_T1w.nii.gz")
+    assert isinstance(scan, nib.Nifti1Image)
+    mask = np.zeros(scan.shape, np.uint8)
+    mask[tuple(slice(n // 2 - 1, n // 2 + 1) for n in scan.shape)] = 1
+    nib.save(nib.Nifti1Image(mask, scan.affine), root / "sub-01/anat/sub-01_label-lesion_mask.nii.gz")
+    for level, derivatives in (("participant", 1), ("group", 1)):
+        done = run(root, tmp_path / "out", level, "--task", "inpaint", "--steps", 1)
+        assert done.returncode == 0, done.stderr
+        assert "sub-02/anat/sub-02_T1w.nii.gz: skipped: has no mask, nothing to fill" in done.stderr
+        assert "1 scans done, 1 skipped" in done.stderr.splitlines()[-1]
+        assert len(list((tmp_path / "out").rglob("*_desc-inpaint_T1w.nii.gz"))) == derivatives
+    assert len((tmp_path / "out" / "study.csv").read_text().splitlines()) == 2
+    validated(tmp_path / "out")
+    (root / "sub-01/anat/sub-01_label-lesion_mask.nii.gz").unlink()
+    done = run(root, tmp_path / "none", "participant", "--task", "inpaint", "--steps", 1)
+    assert (done.returncode, (tmp_path / "none").exists()) == (3, False)
+    assert "no scan has a mask" in done.stderr
 
 
 @pytest.mark.slow

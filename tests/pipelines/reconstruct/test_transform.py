@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import nibabel as nib
@@ -42,6 +43,26 @@ def test_the_transform_gives_the_arrays_of_the_library(head: Path) -> None:
     assert finer.shape == (1, *image.shape[1:3], 2 * image.shape[3])
     assert finer.meta["filename_or_obj"] == str(head)
     assert torch.equal(image.affine, LoadScan()(head).affine)  # what came in is as it was
+
+
+def test_a_scan_that_is_said_to_be_stripped_is_taken_as_that(head: Path, tmp_path: Path) -> None:
+    """As by the command: 0 in a small part of its border, which else is part of the image, stays 0."""
+    image = nib.nifti1.load(head)
+    values = np.asarray(image.dataobj).astype(np.int16)
+    values += np.random.default_rng(0).integers(10, 500, values.shape, np.int16)
+    values[:8, :8, :8] = 0
+    scan = tmp_path / "scan.nii.gz"
+    nib.save(nib.Nifti1Image(values, image.affine), scan)
+    results = []
+    for stated in (True, False):
+        (tmp_path / "scan.json").write_text(json.dumps({"SkullStripped": stated}))
+        finer = SuperResolve(prior="self", noise=0.0, steps=1)(LoadScan()(scan)).as_tensor()[0]
+        out = tmp_path / f"{stated}.nii.gz"
+        brgm_med.super_resolve(scan, out, prior="self", noise=0.0, steps=1, threads=1, device="cpu")
+        assert np.array_equal(finer, nib.nifti1.load(out).get_fdata(dtype=np.float32))
+        results.append(finer)
+    assert not results[0][:8, :8, :16].any()
+    assert results[1][:8, :8, :16].any()
 
 
 def test_a_dictionary_the_command_and_one_line_give_the_same(head: Path, tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ TASKS: dict[str, Entry] = {
         "noise": [{"deviation": 1.5, "kind": "rician"}, {"deviation": 0.0, "kind": "stated"}],
         "coverage": {"voxels_with_prior": 0.4, "slice_axis": 0, "interpolated_slices": [[0, 3]]},
         "explained_by_the_scans": {"mean": 0.4, "standard_error_of_a_voxel": 0.0},
+        "uncertainty": {"level": 90.0, "rests_on": "the scan's own planes", "psnr_interval_db": [20.0, 24.0]},
         "further_scans": [{**INPUT, "acquisition": {"Stated": True}}],
+        "region": {**INPUT, "resampled": False, "volume_ml": 1.0, "mean": 3.0, "mean_interval": [2.0, 4.0]},
         "consistency": {"relative_residual": 1e-7, "further_scans": [{"relative_residual": 2e-7}]},
     },
     "inpaint": {

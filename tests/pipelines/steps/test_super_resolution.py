@@ -116,6 +116,15 @@ def test_the_certificate_says_what_was_done(folder: Path) -> None:
     assert last[1] == values.shape[content["coverage"]["slice_axis"]] - 1
 
 
+def test_the_certificate_says_what_the_slices_look_like_beside_what_was_stated(folder: Path) -> None:
+    (slices,) = json.loads((folder / "float_brgm_certificate.json").read_text())["slices"]
+    assert slices["thickness_mm"] == slices["spacing_mm"] == pytest.approx(6)
+    assert slices["interval_95_mm"][0] < slices["estimated_mm"] < slices["interval_95_mm"][1]
+    assert abs(slices["even_odd_gain"]) < 0.02
+    assert slices["even_odd_corrected"] is False
+    assert slices["moved"] == slices["other_brightness"] == slices["ghosts"] == []
+
+
 def test_without_a_sidecar_the_acquisition_is_assumed_and_said_to_be(folder: Path, tmp_path: Path) -> None:
     scan = tmp_path / "alone.nii.gz"
     scan.write_bytes((folder / "float.nii.gz").read_bytes())

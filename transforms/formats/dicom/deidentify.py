@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from brgm_med._version import __version__
 from brgm_med.errors import InputRefusedError
+from brgm_med.extras import require
 from brgm_med.transforms.formats.dicom.elements import item, names
 
 if TYPE_CHECKING:
@@ -169,6 +170,7 @@ def check(header: Dataset, name: str = "the image") -> None:
 @cache
 def _actions() -> dict[tuple[int, ...], str]:
     """The table: (group, element) -> the name of what is done, which are dicom-anonymizer's."""
+    require("dicom", "dicomanonymizer")
     from dicomanonymizer.simpledicomanonymizer import initialize_actions
 
     table: dict[tuple[int, ...], Callable[..., Any]] = initialize_actions(TABLE)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import InputRefusedError, refuse
+from brgm_med.extras import MissingPackageError, require
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -64,7 +65,7 @@ def strict(path: Path) -> Iterator[None]:
     try:
         with warnings.catch_warnings(action="ignore"):  # of odd headers: the parts that matter are looked at
             yield
-    except InputRefusedError:
+    except (InputRefusedError, MissingPackageError):
         raise
     except OSError as error:
         refuse(path, f"cannot be read ({error.strerror or error})", "check the disk and the permissions")
@@ -174,7 +175,8 @@ def stored_pixels(path: Path, image: Dataset) -> NDArray[Any]:
     """The integers of `image`, read from `path`: [rows, columns], or [frames, rows, columns] of several.
 
     Native, RLE, or by GDCM always: lossy codecs differ in their rounding, and what else is installed must not decide.
-    Raises InputRefusedError for more or fewer of them than `image` declares, and for integers beyond its Bits Stored.
+    Raises InputRefusedError for more or fewer of them than `image` declares, and for integers beyond its Bits Stored,
+    MissingPackageError where GDCM is needed and not installed.
     """
     from pydicom.pixels import get_decoder, pixel_array
     from pydicom.uid import JPEGExtended12Bit, RLELossless
@@ -183,6 +185,7 @@ def stored_pixels(path: Path, image: Dataset) -> NDArray[Any]:
     if not syntax.is_compressed:
         _check_length(path, image)
     elif syntax != RLELossless:
+        require("dicom", "gdcm")
         plugin = "gdcm"
         try:
             known = plugin in get_decoder(syntax).available_plugins

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med._version import __version__
+from brgm_med.extras import require
 from brgm_med.files import new_folder, reading_back
 from brgm_med.transforms.formats.affine import TOLERANCE_MM, Affine
 from brgm_med.transforms.formats.dicom.derived import MAKER, Choices, Derivation, new_uids, quiet, save
@@ -107,6 +108,7 @@ def _map(
     series: Series, frames: NDArray[np.float32], quantity: Quantity, derivation: Derivation, choices: Choices
 ) -> Dataset:
     """The whole dataset."""
+    require("dicom", "highdicom")
     import highdicom
     from highdicom.pm import ParametricMap, RealWorldValueMapping
     from highdicom.sr import CodedConcept
@@ -142,7 +144,7 @@ def _map(
         voi_lut_transformations=[
             highdicom.VOILUTTransformation(window_center=(low + high) / 2, window_width=high - low)
         ],
-        content_label=quantity.name.upper(),
+        content_label=quantity.name.upper().replace("-", "_"),
         content_description=quantity.text,
     )
     for one in (*dataset.DimensionOrganizationSequence, *dataset.DimensionIndexSequence):

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brgm_med.errors import refuse
+from brgm_med.extras import require
 from brgm_med.transforms.formats import affine as affines
 from brgm_med.transforms.formats.affine import RAS_LPS
 from brgm_med.transforms.formats.dicom.file import is_dicom, read_header, read_whole, strict
@@ -32,6 +33,7 @@ def read_stored(path: Path) -> tuple[Header, NDArray[np.uint8]]:
     Of fractions, half and more count. Frames that are left out, being empty, are 0. Raises InputRefusedError for a
     damaged file, and for frames that are not evenly spaced.
     """
+    require("dicom", "highdicom")
     with strict(path):
         from highdicom.seg import Segmentation
 
