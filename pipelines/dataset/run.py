@@ -47,8 +47,8 @@ def run(
 
     participant: every scan is reconstructed, or, to train, registered and sliced. group: the table of the study
     (study.html, .csv, .tsv), and, to train, the training, into `out`/prior. Each scan ends as a derivative, or as a
-    note in `out`/logs that says why there is none. Raises BrgmError (exit code 1) where a scan has none, once all others are
-    done; other errors as the exit codes say.
+    note in `out`/logs that says why there is none. Raises BrgmError (exit code 1) where a scan has none, once all
+    others are done; other errors as the exit codes say.
     """
     engines.limit_threads(settings.threads)
     root, out = root.resolve(), out.resolve()
