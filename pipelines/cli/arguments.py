@@ -158,8 +158,8 @@ def dicom_arguments(parser: argparse.ArgumentParser) -> None:
     entry.add_argument("--keep-private", action="store_true", help="keep the private elements of DICOM input")
 
 
-def acquisition_arguments(parser: argparse.ArgumentParser, estimate: bool = False) -> None:
-    """`estimate`: the slice thickness may also be estimated."""
+def acquisition_arguments(parser: argparse.ArgumentParser, estimate: bool = False, axis: bool = False) -> None:
+    """`estimate`: the slice thickness may also be estimated; `axis`: with the slice axis and the noise."""
     entry = group(parser, "how it was acquired")
     text = "full width (Gaussian: at half maximum; default: as DICOM or the JSON file say, else the slices' spacing)"
     if estimate:
@@ -170,6 +170,18 @@ def acquisition_arguments(parser: argparse.ArgumentParser, estimate: bool = Fals
     entry.add_argument("--profile", choices=("box", "gaussian", "trapezoid"), help=text)
     text = "gap between slices (default: what the thickness leaves)"
     entry.add_argument("--gap", type=float, metavar="MM", help=text)
+    if axis:
+        text = "slices lie along it (default: as DICOM or the JSON file say, else the coarsest)"
+        entry.add_argument("--slice-axis", choices=("R", "A", "S"), help=text)
+        text = (
+            "standard deviation of the scan's noise, in its units (default: auto, from the scan); 0 keeps every value"
+        )
+        entry.add_argument("--noise", type=noise, metavar="auto|SD|0", help=text)
+
+
+def spacing_argument(entry: argparse._ArgumentGroup) -> None:
+    text = "voxel size of the result (default: the finest of the scans and the prior)"
+    entry.add_argument("--spacing", type=positive_float, metavar="MM", help=text)
 
 
 def dtype_argument(entry: argparse._ArgumentGroup) -> None:

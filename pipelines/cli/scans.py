@@ -19,13 +19,13 @@ from brgm_med.pipelines.cli.arguments import (
     examples,
     group,
     level,
-    noise,
     options,
     positive_float,
     positive_int,
     reconstruction_arguments,
     scan_arguments,
     scan_path,
+    spacing_argument,
 )
 from brgm_med.pipelines.console import give
 from brgm_med.priors import population
@@ -45,20 +45,15 @@ EVERY = ("prior", "force", "steps", "seed", "device", "threads", "certificate")
 def sr(parser: argparse.ArgumentParser) -> Handler:
     """Super-resolve a scan (or a picture): thick slices in, voxels as fine as its planes' out."""
     scan_arguments(parser, several=True)
-    acquisition_arguments(parser, estimate=True)
+    acquisition_arguments(parser, estimate=True, axis=True)
     entry = group(parser, "how it was acquired")
-    text = "slices lie along it (default: as DICOM or the JSON file say, else the coarsest)"
-    entry.add_argument("--slice-axis", choices=("R", "A", "S"), help=text)
-    text = "standard deviation of the scan's noise, in its units (default: auto, from the scan); 0 keeps every value"
-    entry.add_argument("--noise", type=noise, metavar="auto|SD|0", help=text)
     text = "bring every second slice to the level of the others where they clearly differ (default: as they are)"
     entry.add_argument("--even-odd", choices=("correct",), help=text)
     text = "scans of several frames of reference lie in one world all the same"
     entry.add_argument("--same-world", action="store_true", help=text)
     reconstruction_arguments(parser, auto=True)
     entry = group(parser, "the result")
-    text = "voxel size of the result (default: the finest of the scans and the prior)"
-    entry.add_argument("--spacing", type=positive_float, metavar="MM", help=text)
+    spacing_argument(entry)
     dtype_argument(entry)
     text = "of a picture (default: up to the prior's size)"
     entry.add_argument("--factor", type=positive_int, metavar="N", help=text)

@@ -9,7 +9,10 @@ from pathlib import Path
 from brgm_med.errors import UsageError
 from brgm_med.pipelines.cli.arguments import (
     Handler,
+    acquisition_arguments,
     count,
+    examples,
+    group,
     missing_files_argument,
     named,
     options,
@@ -17,6 +20,7 @@ from brgm_med.pipelines.cli.arguments import (
     positive_int,
     search_arguments,
     selection,
+    spacing_argument,
 )
 
 
@@ -29,9 +33,18 @@ def run(parser: argparse.ArgumentParser) -> Handler:
     parser.add_argument(
         "--participant-label", nargs="+", default=[], metavar="LABEL", help="only these subjects (default: all)"
     )
+    text = "only these sessions (default: all)"
+    parser.add_argument("--session-label", nargs="+", default=[], metavar="LABEL", help=text)
     parser.add_argument("--task", choices=("sr", "inpaint", "train"), default="sr", help="to do with each scan")
     text = "images of BIDS by their suffix (default: T1w T2w FLAIR PDw; T1w where a population prior works alone)"
     parser.add_argument("--suffix", nargs="+", default=[], metavar="SUFFIX", help=text)
+    text = 'JSON as fMRIPrep takes it: {"t2w": {"acquisition": "axial", "run": null}} (default: none)'
+    parser.add_argument("--bids-filter-file", type=Path, metavar="FILE", help=text)
+    text = (
+        "stacks of one session that differ in this entity alone, such as acq-axial acq-sagittal, go into one result, "
+    )
+    text += "with the axes and the name of the first (default: each by itself)"
+    parser.add_argument("--join", nargs="+", default=[], metavar="KEY-VALUE", help=text)
     text = "bids, or plain: NIfTI files in any folders, and a folder or zip of DICOM for each volume"
     parser.add_argument("--layout", choices=("bids", "plain"), default="bids", help=text)
     text = "path from BIDS_DIR to a scan's mask, with wildcards, {sub}, {ses}, ... and {stem}, the scan's name"
@@ -54,18 +67,32 @@ def run(parser: argparse.ArgumentParser) -> Handler:
     parser.add_argument("--stop-on-first-crash", action="store_true", help="else what does not depend on it goes on")
     parser.add_argument("--reports-only", action="store_true", help="from the derivatives that are there")
     parser.add_argument("--dry-run", action="store_true", help="list the scans and what becomes of them")
+    acquisition_arguments(parser, axis=True)
+    spacing_argument(group(parser, "the result"))
     search_arguments(parser, auto=True)
+    text = "where each scan is computed; the same to the last bit on every machine only with cpu"
+    group(parser, "the computation").add_argument("--device", choices=("cpu", "cuda"), default="cpu", help=text)
     parser.add_argument("--kimg", type=positive_float, default=100.0, help="train until so many thousand images")
     parser.add_argument("--random-seed", type=int, default=0, metavar="S", help="of random numbers")
+    examples(
+        parser,
+        "run BIDS OUT participant --nprocs 4                       every T1w, T2w, FLAIR and PDw",
+        "run BIDS OUT participant --join acq-axial acq-sagittal    both stacks of a session in one result",
+        "run BIDS OUT group                                        study.html, .csv and .tsv",
+    )
     return _run
 
 
 def _run(a: argparse.Namespace) -> None:
     from brgm_med.pipelines.dataset.run import run
-    from brgm_med.pipelines.dataset.settings import Selection, Settings
+    from brgm_med.pipelines.dataset.settings import Model, Selection, Settings
 
-    settings = Settings(a.task, a.prior, a.steps, a.random_seed, a.threads, a.kimg, a.allow_missing_files)
-    selection = Selection(a.participant_label, a.layout, a.series, a.mask_pattern, a.suffix)
+    model = Model(a.slice_thickness, **options(a, "profile", "gap", "slice_axis", "noise", "spacing"))
+    settings = Settings(
+        a.task, a.prior, a.steps, a.random_seed, a.threads, a.kimg, a.allow_missing_files, a.device, model
+    )
+    bids = {"sessions": a.session_label, "filter_file": a.bids_filter_file, "join": a.join}
+    selection = Selection(a.participant_label, a.layout, a.series, a.mask_pattern, a.suffix, **bids)
     work = options(a, "work", "nprocs", "mem_gb", "stop_on_first_crash", "reports_only", "dry_run")
     run(a.folder, a.out, a.level, settings, selection, plugin=a.use_plugin, **work)
 

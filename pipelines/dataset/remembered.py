@@ -40,7 +40,8 @@ def prior_of(settings: Settings) -> str:
 
 def inputs_of(scans: Sequence[Scan], settings: Settings, prior: str, out: Path) -> str:
     """A hash of all that the derivatives in `out` of `scans` depend on; `prior`: see `prior_of`."""
-    files = [path for scan in scans for path in (scan.path, scan.mask) if path is not None]
+    inputs = ((scan.path, scan.mask, *(path for path, _ in scan.further)) for scan in scans)
+    files = [path for several in inputs for path in several if path is not None]
     return hashed(__version__, settings, prior, str(out), list(scans), [state_of(file) for file in files])
 
 

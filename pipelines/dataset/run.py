@@ -14,12 +14,14 @@ from brgm_med.pipelines.console import say, shown
 from brgm_med.pipelines.dataset.bids import find_scans
 from brgm_med.pipelines.dataset.citation import cite
 from brgm_med.pipelines.dataset.description import describe_dataset
+from brgm_med.pipelines.dataset.filters import read_filters
 from brgm_med.pipelines.dataset.names import SUFFIXES, T1W
 from brgm_med.pipelines.dataset.outcomes import outcome_of, renew_report
 from brgm_med.pipelines.dataset.plain import find_plain
 from brgm_med.pipelines.dataset.scan import Scan
 from brgm_med.pipelines.dataset.settings import Level, Selection, Settings
 from brgm_med.pipelines.dataset.work import graph, work_on_each
+from brgm_med.pipelines.reconstruct.compute import device_of
 from brgm_med.pipelines.report import study_report
 from brgm_med.pipelines.workflow import engines
 from brgm_med.pipelines.workflow.refusals import write_refusal
@@ -64,8 +66,11 @@ def run(
         raise InputRefusedError(f"{root}: no scan has a mask, so there is nothing to fill; see --mask-pattern")
     if dry_run:
         for scan in scans:
-            print(shown(f"{scan.path.relative_to(root)}: {scan.problem or scan.destination}"))
+            names = " + ".join(str(path.relative_to(root)) for path in (scan.path, *(p for p, _ in scan.further)))
+            print(shown(f"{names}: {scan.problem or scan.destination}"))
         return
+    if plugin is None:  # a cluster's nodes may have what this machine has not
+        device_of(settings.device)
     for name in skipped:
         say(f"{name}: skipped: has no mask, nothing to fill")
     scans = [scan for scan in scans if not scan.skipped]
@@ -119,27 +124,49 @@ def check_places(root: Path, out: Path, work: Path) -> None:
 def find(root: Path, settings: Settings, selection: Selection, *, without: Sequence[Path]) -> list[Scan]:
     """The scans of the study, see `bids` and `plain`. Raises UsageError for options that do not go together."""
     labels, series, mask_pattern = selection.labels, selection.series, selection.mask_pattern
+    check_task(settings)
     if mask_pattern is not None and settings.task != "inpaint":
         raise UsageError("--mask-pattern: is for --task inpaint; leave it out")
     if settings.population is None and settings.task != "sr":
         raise UsageError(f"--prior {settings.prior}: is for --task sr; name a population prior, or leave it out")
     if selection.layout == "plain":
-        if labels:
-            raise UsageError("--participant-label: is for BIDS; with --layout plain all scans are taken")
-        if selection.suffixes:
-            raise UsageError("--suffix: is for BIDS; with --layout plain all scans are taken")
+        bids: dict[str, object] = {
+            "participant-label": labels,
+            "suffix": selection.suffixes,
+            "session-label": selection.sessions,
+        }
+        bids |= {"bids-filter-file": selection.filter_file, "join": selection.join}
+        for option, value in bids.items():
+            if value:
+                raise UsageError(f"--{option}: is for BIDS; with --layout plain all scans are taken")
         return find_plain(root, task=settings.task, series=series, mask_pattern=mask_pattern, without=without)
     if series is not None:
         raise UsageError("--series: is for DICOM; add --layout plain")
+    if selection.join and settings.task != "sr":
+        raise UsageError("--join: is for --task sr; leave it out")
+    suffixes = selection.suffixes or (SUFFIXES if settings.own else (T1W,))
     return find_scans(
         root,
         task=settings.task,
         spacing=None if settings.population is None else load(settings.population).spacing,
         own=settings.own,
-        suffixes=selection.suffixes or (SUFFIXES if settings.own else (T1W,)),
+        suffixes=suffixes,
         labels=labels,
         mask_pattern=mask_pattern,
+        stated=settings.model.spacing,
+        sessions=selection.sessions,
+        filters=None if selection.filter_file is None else read_filters(selection.filter_file, suffixes),
+        join=selection.join,
     )
+
+
+def check_task(settings: Settings) -> None:
+    """Raises UsageError for options that the task has not."""
+    if settings.task != "sr" and (stated := list(settings.model.stated)):
+        option = {"thickness": "slice-thickness"}.get(stated[0], stated[0].replace("_", "-"))
+        raise UsageError(f"--{option}: is for --task sr; leave it out")
+    if settings.task == "train" and settings.device != "cpu":
+        raise UsageError(f"--device {settings.device}: is for --task sr and inpaint; leave it out")
 
 
 def refuse(scan: Scan, out: Path) -> None:

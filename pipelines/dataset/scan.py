@@ -18,9 +18,10 @@ ONE_MASK = "one mask of its hole is needed"
 @dataclass(frozen=True)
 class Scan:
     """A scan to work on. `path` is where it is, `series` which of several DICOM volumes, `metadata` its JSON files'
-    content. Its derivative is `destination`, a name in the output folder without an ending, and `sidecar` what the JSON
-    file beside that says. `group` are the scans of one subject. `problem` says why it cannot be worked on; if it is
-    that no mask says where its hole is, there is nothing to be done, and it is `skipped`."""
+    content. `further` are scans that go into its result, with such content each. Its derivative is `destination`, a
+    name in the output folder without an ending, and `sidecar` what the JSON file beside that says. `group` are the
+    scans of one subject. `problem` says why it cannot be worked on; if it is that no mask says where its hole is, there
+    is nothing to be done, and it is `skipped`."""
 
     path: Path
     destination: str
@@ -31,6 +32,7 @@ class Scan:
     mask: Path | None = None
     problem: str | None = None
     skipped: bool = False
+    further: tuple[tuple[Path, dict[str, Any]], ...] = ()
 
 
 def the_mask(root: Path, scan: Path, masks: Sequence[Path]) -> Path:

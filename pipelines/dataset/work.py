@@ -99,6 +99,8 @@ def graph(scans: Sequence[Scan], settings: Settings, out: Path, train: bool = Fa
             steps=settings.steps,
             seed=settings.seed,
             dicom=not is_nifti(scan.path),
+            several=bool(scan.further),
+            options={"device": settings.device, **settings.model.stated},
             name=node_name(scan.destination),
             **options,
         )
@@ -129,4 +131,7 @@ def lists_of(scans: Sequence[Scan]) -> dict[str, list[Any]]:
         "destinations": [s.destination for s in scans],
         "sidecars": [s.sidecar for s in scans],
     }
+    if scans[0].further:
+        lists["further_scans"] = [[str(path) for path, _ in s.further] for s in scans]
+        lists["further_metadata"] = [[metadata for _, metadata in s.further] for s in scans]
     return lists | ({"masks": [str(s.mask) for s in scans]} if scans[0].mask is not None else {})

@@ -29,14 +29,19 @@ def set_up_torch(threads: int | None = None) -> None:
 
 
 def set_up(device: str, seed: int, threads: int | None) -> torch.device:
-    """Set up torch for one reconstruction, whose random numbers follow from `seed`; returns its device.
-
-    `device`: auto (CUDA where there is one), cpu or cuda. Raises UsageError for cuda without one.
-    """
+    """Set up torch for one reconstruction, whose random numbers follow from `seed`; returns its device, see
+    `device_of`."""
     import torch
 
     set_up_torch(threads)
     torch.manual_seed(seed)
+    return device_of(device)
+
+
+def device_of(device: str) -> torch.device:
+    """torch's device: auto (CUDA where there is one), cpu or cuda. Raises UsageError for cuda without one."""
+    import torch
+
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("--device cuda: torch sees no CUDA device here; use --device cpu (see brgm-med doctor)")
     return torch.device("cuda" if device == "auto" and torch.cuda.is_available() else device.replace("auto", "cpu"))

@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.base import Directory, File, InputMultiPath, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import Directory, File, InputMultiPath, OutputMultiPath, TraitedSpec, isdefined, traits
 
-from brgm_med.errors import UsageError
+from brgm_med.errors import InputRefusedError, UsageError
+from brgm_med.pipelines.reconstruct.compute import device_of
 from brgm_med.pipelines.results.nifti import measured_beside
 from brgm_med.pipelines.results.publish import default_certificate
 from brgm_med.pipelines.steps import super_resolve
@@ -54,16 +55,25 @@ class Convert(Step):
         series = traits.Str(desc="which DICOM series of several: its UID or number")
         allow_missing_files = missing_files_trait()
         metadata = traits.Dict(desc="content of the JSON file beside the scan: a BIDS sidecar, a stated acquisition")
+        further_scans = InputMultiPath(scan_trait("likewise"), desc="of the same head, names unlike the scan's")
+        further_metadata = traits.List(traits.Dict(), desc="of the further scans, one for each")
 
     class output_spec(TraitedSpec):
         scan = File(exists=True, desc="NIfTI")
+        further_scans = OutputMultiPath(File(exists=True), desc="NIfTI, each with a JSON file beside it")
         sidecar = File(exists=True, desc="JSON beside it: `metadata`, and the acquisition where one is stated")
 
     def work(self, cwd: Path) -> dict[str, Any]:
         scan, sidecar = convert(
             Path(self.inputs.scan), cwd, **self.arguments("series", "metadata", "allow_missing_files")
         )
-        return {"scan": scan, "sidecar": sidecar}
+        lists = self.arguments("further_scans", "further_metadata")
+        paths = lists.get("further_scans", [])
+        contents = lists.get("further_metadata") or [{}] * len(paths)
+        files = self.arguments("allow_missing_files")
+        pairs = zip(map(Path, paths), contents, strict=True)
+        further = [convert(path, cwd, metadata=content, **files)[0] for path, content in pairs]
+        return {"scan": scan, "sidecar": sidecar} | ({"further_scans": further} if further else {})
 
 
 class Preprocess(Step):
@@ -169,7 +179,13 @@ class Reconstruct(Step):
         prior, further = self.inputs.prior, self.inputs.further_scans
         if task == "sr":
             scans = [scan, *(map(Path, further) if isdefined(further) else ())]
-            super_resolve(scans, out, prior=prior, **options, **self.arguments(*SR_ONLY))
+            device_of(self.inputs.device)
+            try:
+                super_resolve(scans, out, prior=prior, **options, **self.arguments(*SR_ONLY))
+            except UsageError as error:  # of a study, an option that does not fit this scan
+                if not self.inputs.keep_going:
+                    raise
+                raise InputRefusedError(str(error)) from error
         elif mask is None:
             raise UsageError(f"{scan}: to inpaint it, a mask is needed")
         elif stated := sorted(self.arguments("further_scans", *SR_ONLY)):

@@ -67,6 +67,7 @@ def init_preprocess_wf(
     threads: int = 1,
     keep_going: bool = True,
     allow_missing_files: bool = False,
+    several: bool = False,
     name: str = "preprocess_wf",
 ) -> Workflow:
     """convert --> preprocess --> slice, for every scan; with `register` False, convert alone.
@@ -74,17 +75,21 @@ def init_preprocess_wf(
     Inputs: `scans` (NIfTI or DICOM), `series` (of DICOM, "" for the only one), `metadata` (content of BIDS sidecars);
     lists of equal length. Outputs, lists again: `scans` (NIfTI), `sidecars`, and `registered`, `poses`, `slices`. A
     scan that is refused gives the same refusal for all of them (see `refusals`), unless `keep_going` is False.
-    `allow_missing_files`: of DICOM, see `dicom.series.the_series`.
+    `allow_missing_files`: of DICOM, see `dicom.series.the_series`. With `several`, each scan has others of the same
+    head, which are converted beside it: inputs `further_scans` and `further_metadata`, lists of lists, and output
+    `further_scans`.
     """
     wf = Workflow(name=name)
-    inputs = _fields("inputnode", "scans", "series", "metadata")
-    outputs = _fields("outputnode", "scans", "sidecars", "registered", "poses", "slices")
+    read = [("scans", "scan"), ("series", "series"), ("metadata", "metadata")]
+    written = [("scan", "scans"), ("sidecar", "sidecars")]
+    if several:
+        read += [("further_scans", "further_scans"), ("further_metadata", "further_metadata")]
+        written.append(("further_scans", "further_scans"))
+    inputs = _fields("inputnode", *dict(read))
+    outputs = _fields("outputnode", "scans", "sidecars", "further_scans", "registered", "poses", "slices")
     reader = Convert(keep_going=keep_going, allow_missing_files=allow_missing_files)
-    convert = _each(reader, "convert", ["scan", "series", "metadata"])
-    edges: list[Any] = [
-        (inputs, convert, [("scans", "scan"), ("series", "series"), ("metadata", "metadata")]),
-        (convert, outputs, [("scan", "scans"), ("sidecar", "sidecars")]),
-    ]
+    convert = _each(reader, "convert", [field for _, field in read])
+    edges: list[Any] = [(inputs, convert, read), (convert, outputs, written)]
     if register:
         step = Preprocess(prior=prior_path(prior), threads=threads, keep_going=keep_going)
         preprocess = _each(step, "preprocess", ["scan"], threads)
@@ -131,24 +136,29 @@ def init_reconstruct_wf(
     seed: int = 0,
     threads: int = 1,
     keep_going: bool = True,
+    options: Mapping[str, Any] | None = None,
+    several: bool = False,
     name: str = "reconstruct_wf",
 ) -> Workflow:
     """reconstruct --> report, for every scan: super-resolve it, or fill its hole, on its own grid.
 
     Inputs: `scans` (NIfTI) and `sidecars`, `masks` to inpaint, `names` of the results; lists of equal length; and
     `prior` (a bundle's folder), where the keyword `prior` is None. Outputs: `results`, maps of what was `measured`,
-    `certificates` and `reports`, lists. `prior`: as of Reconstruct. `steps` None: the task's own.
+    `certificates` and `reports`, lists. `prior`: as of Reconstruct. `steps` None: the task's own. `options`: further
+    inputs of Reconstruct, for all scans, such as `noise` or `device`. With `several`, each scan has others of the same
+    head that go into its result: input `further_scans`, a list of lists.
     """
     wf = Workflow(name=name)
-    inputs = _fields("inputnode", "scans", "sidecars", "masks", "names", "prior")
+    inputs = _fields("inputnode", "scans", "sidecars", "further_scans", "masks", "names", "prior")
     outputs = _fields("outputnode", "results", "measured", "certificates", "reports")
     stated = {} if prior is None else {"prior": prior_path(prior)}
     reported = {} if prior in (AUTO, SELF) else stated
     trained = [("prior", "prior")] if prior is None else []
     scan = [("scans", "scan"), *([("masks", "mask")] if task == "inpaint" else [])]
-    own = [("sidecars", "sidecar"), ("names", "name")]
+    own = [("sidecars", "sidecar"), ("names", "name"), *([("further_scans", "further_scans")] if several else [])]
     results = [("result", "result"), ("measured", "measured"), ("certificate", "certificate")]
-    search = {} if steps is None else {"steps": steps}
+    search: dict[str, Any] = {} if steps is None else {"steps": steps}
+    search |= dict(options or {})
     step = Reconstruct(task=task, seed=seed, threads=threads, keep_going=keep_going, **stated, **search)
     reconstruct = _each(step, "reconstruct", [field for _, field in (*scan, *own)], threads)
     report = _each(Report(keep_going=keep_going, **reported), "report", [field for _, field in (*scan, *results)])
@@ -207,6 +217,8 @@ def init_brgm_wf(
     seed: int = 0,
     threads: int = 1,
     allow_missing_files: bool = False,
+    options: Mapping[str, Any] | None = None,
+    several: bool = False,
     name: str = "brgm_wf",
 ) -> Workflow:
     """The whole way, for every scan; the module's docstring draws it.
@@ -215,19 +227,24 @@ def init_brgm_wf(
     Output: `files`. With `train` (keywords of `init_train_wf`, at least `kimg`) a prior is trained on these scans
     first, in the space of `prior`, and they are reconstructed with it alone; else with `prior`. A scan that is refused
     is named in `out_dir`/logs and stops no other. `allow_missing_files`: of DICOM, see `dicom.series.the_series`.
+    `options`: see `init_reconstruct_wf`. With `several`, each scan has others of the same head, which go into its
+    result: inputs `further_scans` and `further_metadata`, lists of lists.
     """
     wf = Workflow(name=name)
-    inputs = _fields("inputnode", "scans", "series", "metadata", "masks", "destinations", "sidecars")
+    further = ["further_scans", "further_metadata"] if several else []
+    read = ["scans", "series", "metadata", *further]
+    inputs = _fields("inputnode", *read, "masks", "destinations", "sidecars")
     outputs = _fields("outputnode", "files")
     space = DEFAULT if train is None else trained_in(prior)
     files: dict[str, Any] = {"allow_missing_files": allow_missing_files}
-    before = init_preprocess_wf(prior=space, register=train is not None, threads=threads, **files)
-    options: dict[str, Any] = {"steps": steps, "seed": seed, "threads": threads}
-    reconstruct = init_reconstruct_wf(task=task, prior=prior if train is None else None, **options)
+    before = init_preprocess_wf(prior=space, register=train is not None, threads=threads, several=several, **files)
+    search: dict[str, Any] = {"steps": steps, "seed": seed, "threads": threads}
+    search |= {"options": options, "several": several}
+    reconstruct = init_reconstruct_wf(task=task, prior=prior if train is None else None, **search)
     back = init_write_back_wf(out_dir=out_dir, task=task, uid_seed=str(seed), dicom=dicom, **files)
     edges: list[Any] = [
-        (inputs, before, [(field, f"inputnode.{field}") for field in ("scans", "series", "metadata")]),
-        (before, reconstruct, _through("scans", "sidecars")),
+        (inputs, before, [(field, f"inputnode.{field}") for field in read]),
+        (before, reconstruct, _through("scans", "sidecars", *further[:1])),
         (reconstruct, back, _through("results", "certificates", "reports")),
         (inputs, reconstruct, [("destinations", "inputnode.names")]),
         (inputs, back, [("scans", "inputnode.sources"), ("series", "inputnode.series")]),

@@ -56,12 +56,12 @@ def test_a_name_says_the_spacing_that_is_known_before_the_work(root: Path) -> No
     near = image(root / "near.nii.gz", (2.001, 2.001, 8))
     unreadable = touch(root / "sub-01/anat/sub-01_acq-x_T1w.nii.gz")
     files = (fine, coarse, unreadable)
-    assert [result_spacing(f, 2.0, own=False) for f in files] == pytest.approx([0.9, 2, 2])
-    assert [result_spacing(f, None, own=True) for f in (fine, coarse)] == pytest.approx([0.9, 3])
+    assert [result_spacing((f,), 2.0, own=False) for f in files] == pytest.approx([0.9, 2, 2])
+    assert [result_spacing((f,), None, own=True) for f in (fine, coarse)] == pytest.approx([0.9, 3])
     # Beside the scan's own prior, the weight of the other decides whether a coarse scan comes out at its 2 mm.
-    assert result_spacing(fine, 2.0, own=True) == pytest.approx(0.9)
-    assert [result_spacing(f, 2.0, own=True) for f in (coarse, unreadable)] == [None, None]
-    assert result_spacing(near, 2.0, own=True) == pytest.approx(2.001)
+    assert result_spacing((fine,), 2.0, own=True) == pytest.approx(0.9)
+    assert [result_spacing((f,), 2.0, own=True) for f in (coarse, unreadable)] == [None, None]
+    assert result_spacing((near,), 2.0, own=True) == pytest.approx(2.001)
     scans = {s.path: s for s in find_scans(root, task="sr", spacing=2.0, own=True)}
     assert scans[fine].destination == "sub-01/anat/sub-01_res-0p9mm_desc-sr_T1w"
     assert scans[fine].sidecar["Resolution"].startswith("0.9 mm")
