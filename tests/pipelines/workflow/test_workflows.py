@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from nipype import Node, Workflow
 from nipype.interfaces.base import TraitError, isdefined
 
@@ -119,6 +120,40 @@ def test_a_refused_scan_raises_or_goes_on_as_a_refusal(tmp_path: Path) -> None:
     )
     back.run(cwd=tmp_path)
     assert [p.name for p in (tmp_path / "out").rglob("*.json")] == ["sub-1_anat_sub-1_T1w_refused.json"]
+
+
+def test_an_option_that_does_not_fit_a_scan_refuses_it_alone(tmp_path: Path) -> None:
+    """In a study; a device that is not there is no fault of a scan, and not remembered as one."""
+    scan = small_head(tmp_path / "head.nii.gz", thick=True)
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UsageError, match="--spacing 9"):
+        Reconstruct(scan=str(scan), spacing=9.0).run(cwd=tmp_path / "a")
+    outputs = Reconstruct(scan=str(scan), spacing=9.0, keep_going=True).run(cwd=tmp_path / "b").outputs
+    assert is_refusal(outputs.result)
+    assert "--spacing 9: the scan's own is 4 mm" in reason_of(Path(outputs.result))
+    if not torch.cuda.is_available():
+        with pytest.raises(UsageError, match="--device cuda"):
+            Reconstruct(scan=str(scan), device="cuda", keep_going=True).run(cwd=tmp_path / "b")
+
+
+def test_further_scans_are_converted_beside_the_first(tmp_path: Path) -> None:
+    first, second = (small_head(tmp_path / f"{name}.nii.gz", thick=True) for name in ("first", "second"))
+    (tmp_path / "out").mkdir()
+    contents = [{"SliceThickness": 7.0}, {"SliceThickness": 6.0}]
+    files = {"scan": str(first), "further_scans": [str(second)]}
+    step = Convert(**files, metadata=contents[0], further_metadata=contents[1:])
+    outputs = step.run(cwd=tmp_path / "out").outputs
+    further = Path(outputs.further_scans)
+    assert further.resolve() == second
+    for path, content in ((Path(outputs.scan), contents[0]), (further, contents[1])):
+        beside = json.loads(path.with_name(path.name.replace(".nii.gz", ".json")).read_text())
+        assert beside["BrgmMedAcquisition"]["Thickness"]["S"] == content["SliceThickness"]
+    truncated(second)
+    (tmp_path / "again").mkdir()
+    outputs = Convert(**files, keep_going=True).run(cwd=tmp_path / "again").outputs
+    assert is_refusal(outputs.scan)
+    assert is_refusal(outputs.further_scans)
 
 
 def test_a_node_runs_once_until_what_it_is_given_changes(tmp_path: Path) -> None:
