@@ -105,7 +105,7 @@ def progress(label: str, total: int, every: float = 10.0) -> Iterator[Callable[[
 
         count = "{task.completed} of {task.total}"
         columns = ("{task.description}", BarColumn(), count, TimeRemainingColumn(), "{task.fields[note]}")
-        with Progress(*columns, console=Console(stderr=True)) as bar:
+        with Progress(*columns, console=Console(file=sys.stderr)) as bar:  # also while sys.stderr is a step's log
             task = bar.add_task(label, total=total, note="")
             yield lambda note: bar.update(task, advance=1, note=note if details else "")
         return

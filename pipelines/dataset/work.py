@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from brgm_med.pipelines.console import say
+from brgm_med.pipelines.console import LOG, progress, say
 from brgm_med.pipelines.dataset.remembered import inputs_of, is_done, outputs_of, prior_of, remember
 from brgm_med.pipelines.dataset.scan import Scan
 from brgm_med.pipelines.dataset.settings import Settings
@@ -35,17 +36,18 @@ def work_on_each(
 ) -> list[str]:
     """Work on those scans whose records do not say that nothing is to be done; returns names of what crashed.
 
-    A job has one scan, or, to train, all of a subject. With `stop`, none is begun after one has crashed.
+    A job has one scan, or, to train, all of a subject. With `stop`, none is begun after one has crashed. Progress is in
+    jobs; where details are wanted, every node has a line too.
     """
     groups: dict[str, list[Scan]] = {}
     for scan in scans:
         name = scan.group if settings.task == "train" else scan.destination
         groups.setdefault(node_name(name), []).append(scan)
-    prior, pending = prior_of(settings), dict[str, "Job"]()
+    prior, pending, details = prior_of(settings), dict[str, "Job"](), LOG.isEnabledFor(logging.DEBUG)
     for name, members in groups.items():
         inputs, record = inputs_of(members, settings, prior, out), record_of(work, name)
         if not is_done(record, inputs, outputs_of(members, out)):
-            pending[name] = partial(work_on, members, settings, out, work, record, inputs, stop)
+            pending[name] = partial(work_on, members, settings, out, work, record, inputs, stop, details)
     if not pending:
         return []
     say_identical([scan.path for scan in scans if not is_nifti(scan.path)])
@@ -54,14 +56,33 @@ def work_on_each(
     steps = ("preprocess",) if settings.task == "train" else ("reconstruct", "report")
     mem_gb = max(engines.MEM_GB[step] for step in steps)
     size: dict[str, Any] = {"n_procs": settings.threads, "mem_gb": mem_gb}
-    return jobs.run(pending, work, chosen, **size, stop_on_first_crash=stop, report=say)
+    label = "preparing subjects" if settings.task == "train" else "reconstructing scans"
+    with progress(label, len(pending)) as advance:
+
+        def ended(line: str) -> None:
+            if line.endswith("crashed"):
+                say(line)
+            advance(line)
+
+        return jobs.run(pending, work, chosen, **size, stop_on_first_crash=stop, report=ended)
 
 
 def work_on(
-    scans: Sequence[Scan], settings: Settings, out: Path, work: Path, record: Path, inputs: str, stop: bool
+    scans: Sequence[Scan],
+    settings: Settings,
+    out: Path,
+    work: Path,
+    record: Path,
+    inputs: str,
+    stop: bool,
+    details: bool = False,
 ) -> list[str]:
-    """A job: the graph of `scans` in this process, and the `record` of its end; returns names of nodes that crashed."""
-    crashed = engines.run(graph(scans, settings, out), work, ("Linear", {}), stop_on_first_crash=stop, report=say)
+    """A job: the graph of `scans` in this process, and the `record` of its end; returns names of nodes that crashed.
+
+    With `details`, every node that has ended is told.
+    """
+    report = say if details else None
+    crashed = engines.run(graph(scans, settings, out), work, ("Linear", {}), stop_on_first_crash=stop, report=report)
     if not crashed:
         remember(record, inputs, outputs_of(scans, out))
     return crashed

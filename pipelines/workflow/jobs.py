@@ -58,13 +58,15 @@ def run(
     """Run `jobs`, by name, on an engine, with the private folder `work`; returns the names of nodes, or of jobs in
     other processes, that crashed.
 
-    `n_procs`, `mem_gb`: threads and memory of a job. `report` is called with a line for every job that another process
-    has ended. With `stop_on_first_crash` no job is begun after one.
+    `n_procs`, `mem_gb`: threads and memory of a job. `report` is called with a line for every job that has ended. With
+    `stop_on_first_crash` no job is begun after one.
     """
     crashed: list[str] = []
     if chosen[0] == "Linear":
-        for job in jobs.values():
-            crashed += job()
+        for name, job in jobs.items():
+            nodes = job()
+            report(f"{name}: {'crashed' if nodes else 'done'}")
+            crashed += nodes
             if crashed and stop_on_first_crash:
                 break
         return crashed

@@ -50,7 +50,7 @@ def session(number: int) -> list[int]:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_workers_end_before_the_lock_is_free(tmp_path: Path, number: signal.Signals) -> None:
     root = bids_study(tmp_path / "bids", 4, bad=())
-    command = list(map(str, (COMMAND, "run", root, tmp_path / "out", "participant", "--nprocs", 2)))
+    command = list(map(str, (COMMAND, "run", root, tmp_path / "out", "participant", "--nprocs", 2, "--verbose")))
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
     assert child.stderr is not None
     assert any(b"convert" in line for line in iter(child.stderr.readline, b""))

