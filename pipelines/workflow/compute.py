@@ -13,6 +13,7 @@ from nipype.interfaces.base import Directory, File, InputMultiPath, OutputMultiP
 
 from brgm_med.errors import InputRefusedError, UsageError
 from brgm_med.pipelines.reconstruct.compute import device_of
+from brgm_med.pipelines.results.intervals import INTERVAL
 from brgm_med.pipelines.results.nifti import measured_beside
 from brgm_med.pipelines.results.publish import default_certificate
 from brgm_med.pipelines.steps import super_resolve
@@ -38,7 +39,7 @@ def positive_trait(desc: str) -> Any:
 
 
 def threads_trait(desc: str = "of torch") -> Any:
-    return traits.Int(1, usedefault=True, desc=desc)
+    return traits.Range(low=1, value=1, usedefault=True, desc=desc)
 
 
 def missing_files_trait() -> Any:
@@ -116,9 +117,11 @@ class Train(Step):
 
     class input_spec(InputSpec):
         slices = traits.List(File(exists=True), mandatory=True, desc="what Slice gives, of every head")
-        kimg = traits.Float(mandatory=True, desc="train until so many thousand slices have been shown")
+        kimg = traits.Range(
+            low=0.0, exclude_low=True, mandatory=True, desc="train until so many thousand slices have been shown"
+        )
         template = traits.Str(DEFAULT, usedefault=True, desc="the prior that Preprocess registered to")
-        held_out = traits.Int(desc="measure snapshots on so many last heads (default: a tenth)")
+        held_out = traits.Range(low=0, desc="measure snapshots on so many last heads (default: a tenth)")
         architecture = traits.Dict(desc="fields of training.state.Architecture that differ from the default")
         seed = traits.Int(0, usedefault=True, desc="of weights, draws and augmentation")
         threads = threads_trait()
@@ -134,7 +137,10 @@ class Train(Step):
         return {"prior": train_on_slices(slices, cwd / "trained-prior", **run, **data)}
 
 
-SR_ONLY = ("thickness", "profile", "gap", "slice_axis", "spacing", "noise", "same_world", "max_memory")
+SR_ONLY = (
+    *("thickness", "profile", "gap", "slice_axis", "even_odd", "noise", "same_world", "spacing", "max_memory", "dtype"),
+    *("level", "samples", "roi", "preset", "project", "perceptual", "lpips_weights"),
+)
 """Inputs of Reconstruct that `super_resolve` takes by these names, and `inpaint` does not."""
 
 
@@ -142,46 +148,78 @@ class Reconstruct(Step):
     """`steps.super_resolve` or `steps.inpaint`: the scan that most probably caused the one that is given."""
 
     class input_spec(ScanSpec):
-        scan = scan_trait("NIfTI or DICOM, a sidecar beside it is read", mandatory=True)
-        sidecar = File(exists=True, desc="that sidecar: an edge to connect, so that Nipype keeps the file")
-        further_scans = InputMultiPath(scan_trait("likewise"), desc="of the same head, in the same world (sr)")
-        thickness = positive_trait("of the slices of all scans, mm (sr; default: sidecar or header)")
-        profile = traits.Enum("box", "gaussian", "trapezoid", desc="of these slices (sr)")
-        gap = traits.Float(desc="between these slices, mm, negative where they overlap (sr)")
-        slice_axis = traits.Enum("R", "A", "S", desc="across these slices (sr; default: sidecar, or the coarsest)")
+        scan = scan_trait("the scan: NIfTI, or a folder or zip of DICOM; a JSON file beside it is read", mandatory=True)
+        sidecar = File(exists=True, desc="the JSON file beside the scan: an edge to connect, so that Nipype keeps it")
+        further_scans = InputMultiPath(scan_trait("likewise"), desc="further scans of the head, in one world (sr)")
+        series = traits.List(
+            traits.Str(), desc="UID or number of the DICOM series of each scan (default: the only one)"
+        )
+        allow_missing_files = missing_files_trait()
+        affine = traits.Enum("auto", "sform", "qform", usedefault=True, desc="affine of NIfTI to believe; auto: both")
+        thickness = traits.Either(
+            positive_trait("mm"),
+            traits.Enum("estimate"),
+            desc="slice thickness of all scans, mm; estimate: as each looks (sr; default: JSON file or header)",
+        )
+        profile = traits.Enum("box", "gaussian", "trapezoid", desc="slice profile of all scans (sr; default: box)")
+        gap = traits.Float(desc="gap between slices, mm, negative where they overlap (sr; default: by the thickness)")
+        slice_axis = traits.Enum("R", "A", "S", desc="axis across the slices (sr; default: JSON file, or the coarsest)")
+        even_odd = traits.Enum("correct", desc="bring every second slice to the level of the others (sr)")
+        noise = traits.Range(
+            low=0.0, desc="standard deviation of the noise, in the scan's units (sr; default: estimated)"
+        )
         same_world = traits.Bool(desc="the scans share a world though their frames of reference differ (sr)")
+        spacing = positive_trait(
+            "voxel size of the result, mm (sr; default: the finest of the scans and a prior in use)"
+        )
+        dtype = traits.Enum("float32", "source", desc="voxel type of the result (sr; default: float32)")
         max_memory = positive_trait("GB, above which the scan is refused (sr; default: most of what is free)")
-        spacing = positive_trait("of the result, mm (sr; default: the finest of the scans, and of a prior in use)")
-        noise = traits.Range(low=0.0, desc="standard deviation, in the scan's units (sr; default: estimated)")
-        task = traits.Enum("sr", "inpaint", usedefault=True, desc="a finer scan, or a hole filled")
-        mask = File(exists=True, desc="to inpaint: integers, what is not 0 is unknown")
-        name = traits.Str(desc="of the result, folders before it are left out (default: the scan's, and the task)")
+        level = traits.Range(low=1.0, high=99.0, desc="level of intervals, per cent: maps beside the result (sr)")
+        samples = traits.Range(low=0, desc="number of samples of the truth as it may be, with intervals (sr)")
+        roi = File(exists=True, desc="mask whose volume and mean intensity are stated with an interval (sr)")
+        preset = traits.Enum("default", "paper", desc="paper: its own search in a population prior (sr)")
+        project = traits.Bool(desc="False: a population prior's answer as it is, no measured value is kept (sr)")
+        perceptual = traits.Enum(
+            *("discriminator", "alex", "vgg", "none"), desc="perceptual term of a population prior's search (sr)"
+        )
+        lpips_weights = File(exists=True, desc="AlexNet or VGG16 weights of that term (sr; default: downloaded)")
+        task = traits.Enum("sr", "inpaint", usedefault=True, desc="sr: a finer scan; inpaint: a hole filled")
+        mask = File(exists=True, desc="mask of the hole: integers, what is not 0 is unknown (inpaint)")
+        name = traits.Str(desc="name of the result, without folders (default: the scan's, and the task)")
         prior = traits.Str(
             AUTO,
             usedefault=True,
-            desc="self: what the scan's own planes teach; name or folder: that population prior alone; auto: both, or, "
-            "to inpaint, the shipped population prior",
+            desc="self: what the scan's own planes teach; name or folder: that population prior alone; auto: both (sr) "
+            "or the shipped population prior (inpaint)",
         )
-        steps = traits.Range(low=1, desc="of the MAP search, and learning in proportion (default: the task's own)")
-        seed = traits.Int(0, usedefault=True, desc="of all random numbers")
-        threads = threads_trait("of torch; results repeat to the last bit for equal numbers of them")
-        device = traits.Enum("cpu", "cuda", usedefault=True, desc="where torch computes")
+        steps = traits.Range(low=1, desc="steps of the MAP search, and learning in proportion (default: the task's)")
+        seed = traits.Int(0, usedefault=True, desc="seed of all random numbers")
+        threads = threads_trait("threads of torch; results repeat to the last bit for equal numbers of them")
+        device = traits.Enum("cpu", "cuda", usedefault=True, desc="device on which torch computes")
 
     class output_spec(TraitedSpec):
-        result = File(exists=True, desc="NIfTI")
-        measured = File(exists=True, desc="NIfTI: the map of what was measured, NAME_measured beside the result")
-        certificate = File(exists=True, desc="JSON: what was done, and how exactly the result gives back the scan")
+        result = File(exists=True, desc="the result, NIfTI")
+        measured = File(exists=True, desc="map of what was measured, NIfTI, NAME_measured beside the result")
+        lower = File(exists=True, desc="lower bounds of the intervals, NIfTI (with level, samples or roi)")
+        upper = File(exists=True, desc="upper bounds of the intervals, NIfTI (likewise)")
+        std = File(exists=True, desc="standard deviation of the truth around the result, NIfTI (likewise)")
+        samples = OutputMultiPath(File(exists=True), desc="samples of the truth as it may be, NIfTI (with samples)")
+        certificate = File(
+            exists=True, desc="certificate, JSON: what was done, and how exactly the result gives back the scan"
+        )
 
     def work(self, cwd: Path) -> dict[str, Any]:
         scan, task, mask = Path(self.inputs.scan), self.inputs.task, self.arguments("mask").get("mask")
         name = self.arguments("name").get("name", "").rsplit("/", 1)[-1] or f"{stem(scan)}_{task}"
         out, options = cwd / f"{name}.nii.gz", self.arguments("steps", "seed", "threads", "device")
+        options |= self.arguments("affine", "allow_missing_files")
         prior, further = self.inputs.prior, self.inputs.further_scans
+        series = self.arguments("series").get("series", [])
         if task == "sr":
             scans = [scan, *(map(Path, further) if isdefined(further) else ())]
             device_of(self.inputs.device)
             try:
-                super_resolve(scans, out, prior=prior, **options, **self.arguments(*SR_ONLY))
+                super_resolve(scans, out, prior=prior, series=series or None, **options, **self.arguments(*SR_ONLY))
             except UsageError as error:  # of a study, an option that does not fit this scan
                 if not self.inputs.keep_going:
                     raise
@@ -193,8 +231,14 @@ class Reconstruct(Step):
         elif (known := population(prior)) is None:
             raise UsageError(f"{scan}: to inpaint it, a population prior is needed, not {prior}")
         else:
-            inpaint(scan, mask, out, prior=known, **options)
-        return {"result": out, "measured": measured_beside(out), "certificate": default_certificate(out)}
+            inpaint(scan, mask, out, prior=known, series=series[0] if series else None, **options)
+        maps = {name: out.with_name(f"{stem(out)}_{name}.nii.gz") for name in INTERVAL}
+        outputs: dict[str, Any] = {"result": out, "measured": measured_beside(out)}
+        outputs |= {name: path for name, path in maps.items() if path.is_file()}
+        if isdefined(self.inputs.samples) and self.inputs.samples:
+            numbers = range(1, self.inputs.samples + 1)
+            outputs["samples"] = [out.with_name(f"{stem(out)}_sample-{number}.nii.gz") for number in numbers]
+        return outputs | {"certificate": default_certificate(out)}
 
 
 class Evaluate(Step):

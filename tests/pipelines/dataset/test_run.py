@@ -198,6 +198,40 @@ def test_one_bad_scan_of_three(study: tuple[Path, dict[str, str]]) -> None:
 
 
 @pytest.mark.slow
+def test_stacks_of_a_session_are_one_derivative(tmp_path: Path) -> None:
+    """It has the axes of the first; another noise is another result; an option that does not fit is a refusal."""
+    root, out = bids_study(tmp_path / "bids", 1, bad=()), tmp_path / "out"
+    anat = root / "sub-01" / "anat"
+    (anat / "sub-01_T1w.nii.gz").rename(anat / "sub-01_acq-axial_T1w.nii.gz")
+    fine = nib.nifti1.load(small_head(tmp_path / "fine.nii.gz", seed=1))
+    values = fine.get_fdata()[: fine.shape[0] // 2 * 2]
+    affine = fine.affine @ np.diag([2, 1, 1, 1])
+    affine[:3, 3] += fine.affine[:3, 0] / 2
+    stack = nib.nifti1.Nifti1Image(((values[::2] + values[1::2]) / 2).astype(np.int16), affine)
+    nib.save(stack, anat / "sub-01_acq-sagittal_T1w.nii.gz")
+    join = ("--steps", 1, "--prior", "self", "--join", "acq-axial", "acq-sagittal")
+    images = []
+    for noise in (2, 5):
+        done = run(root, out, "participant", *join, "--noise", noise)
+        assert done.returncode == 0, done.stderr
+        (image,) = out.rglob("*_T1w.nii.gz")
+        content = json.loads(image.with_name(image.name.replace(".nii.gz", ".json")).read_text())
+        assert [entry["deviation"] for entry in content["BrgmMedCertificate"]["noise"]] == [noise, noise]
+        images.append(nib.nifti1.load(image).get_fdata())
+    assert image.name == "sub-01_acq-axial_res-4mm_desc-sr_T1w.nii.gz"
+    assert [source.rsplit("/", 1)[1] for source in content["Sources"]] == [
+        "sub-01_acq-axial_T1w.nii.gz",
+        "sub-01_acq-sagittal_T1w.nii.gz",
+    ]
+    assert images[0].shape == images[1].shape
+    assert not np.array_equal(*images)
+    validated(out)
+    done = run(root, out, "participant", *join, "--spacing", 9)
+    assert done.returncode == 1
+    assert "refused: --spacing 9: the scan's own is 4 mm" in done.stderr
+
+
+@pytest.mark.slow
 def test_several_processes_make_the_same(study: tuple[Path, dict[str, str]], tmp_path: Path) -> None:
     _, made = study
     bids_study(tmp_path / "bids")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -26,6 +27,7 @@ from brgm_med.pipelines import (
     init_brgm_wf,
     init_reconstruct_wf,
 )
+from brgm_med.pipelines.steps import super_resolve
 from brgm_med.pipelines.steps.compare import evaluate
 from brgm_med.pipelines.steps.convert import convert
 from brgm_med.pipelines.workflow import engines
@@ -120,6 +122,38 @@ def test_a_refused_scan_raises_or_goes_on_as_a_refusal(tmp_path: Path) -> None:
     )
     back.run(cwd=tmp_path)
     assert [p.name for p in (tmp_path / "out").rglob("*.json")] == ["sub-1_anat_sub-1_T1w_refused.json"]
+
+
+def test_intervals_and_samples_are_outputs(tmp_path: Path) -> None:
+    scan = small_head(tmp_path / "head.nii.gz", thick=True)
+    uncertain = {"thickness": 7.5, "samples": 2, "level": 80.0, "dtype": "float32"}
+    (tmp_path / "out").mkdir()
+    outputs = Reconstruct(scan=str(scan), prior="self", steps=1, **uncertain).run(cwd=tmp_path / "out").outputs
+    lower, upper, result, std = (
+        nib.nifti1.load(path).get_fdata() for path in (outputs.lower, outputs.upper, outputs.result, outputs.std)
+    )
+    assert np.all(lower <= result + 1e-3)
+    assert np.all(result <= upper + 1e-3)
+    assert std.min() >= 0 < std.max()
+    assert [Path(path).name for path in outputs.samples] == ["head_sr_sample-1.nii.gz", "head_sr_sample-2.nii.gz"]
+    content = json.loads(Path(outputs.certificate).read_text())
+    assert content["acquisition"]["Thickness"]["S"] == 7.5
+    with pytest.raises(InputRefusedError, match="does not tell its slice thickness"):
+        Reconstruct(scan=str(scan), thickness="estimate").run(cwd=tmp_path)
+    assert content["uncertainty"]["level"] == 80
+
+
+def test_reconstruct_has_every_option_of_super_resolve_but_files_and_dicom_output() -> None:
+    """And its help says of each input, in words, that it is."""
+    options = set(inspect.signature(super_resolve).parameters)
+    elsewhere = {"out", "force", "certificate", "like", "choices", "report"}
+    inputs = Reconstruct.input_spec().copyable_trait_names()
+    assert options - elsewhere <= set(inputs)
+    text = " ".join(Reconstruct.help(returnhelp=True).split())
+    for words in ("thickness: (a floating point number > 0.0 or 'estimate')", "level of intervals, per cent"):
+        assert words in text
+    for words in ("lower bounds of the intervals", "samples of the truth as it may be"):
+        assert words in text.partition("Outputs::")[2]
 
 
 def test_an_option_that_does_not_fit_a_scan_refuses_it_alone(tmp_path: Path) -> None:
@@ -222,6 +256,12 @@ def test_reconstruct_takes_what_super_resolve_takes(tmp_path: Path) -> None:
         {"spacing": -1.0},
         {"noise": -1.0},
         {"profile": "sinc"},
+        {"thickness": "thick"},
+        {"level": 100.0},
+        {"samples": -1},
+        {"threads": 0},
+        {"even_odd": "even"},
+        {"dtype": "int8"},
         {"slice_axis": "X"},
     ],
 )
