@@ -51,7 +51,7 @@ def sr(parser: argparse.ArgumentParser) -> Handler:
     entry.add_argument("--slice-axis", choices=("R", "A", "S"), help=text)
     text = "standard deviation of the scan's noise, in its units (default: auto, from the scan); 0 keeps every value"
     entry.add_argument("--noise", type=noise, metavar="auto|SD|0", help=text)
-    text = "bring every second slice to the level of the others where they are clearly brighter or darker"
+    text = "bring every second slice to the level of the others where they clearly differ (default: as they are)"
     entry.add_argument("--even-odd", choices=("correct",), help=text)
     text = "scans of several frames of reference lie in one world all the same"
     entry.add_argument("--same-world", action="store_true", help=text)

@@ -44,7 +44,7 @@ def run(parser: argparse.ArgumentParser) -> Handler:
     )
     missing_files_argument(parser)
     parser.add_argument("-w", "--work", type=Path, metavar="DIR", help="what is done already (default: OUT_DIR_work)")
-    parser.add_argument("--nprocs", type=positive_int, default=1, metavar="N", help="nodes side by side (default: 1)")
+    parser.add_argument("--nprocs", type=positive_int, default=1, metavar="N", help="scans side by side (default: 1)")
     parser.add_argument(
         "--mem-gb", type=positive_float, metavar="G", help="memory of all of them together (default: most)"
     )

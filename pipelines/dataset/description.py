@@ -12,7 +12,7 @@ from brgm_med.pipelines.dataset.bids import RAW
 from brgm_med.pipelines.results.certificate import STATEMENT
 
 VERSION = "1.10.0"
-IGNORED = ("*_measured.nii.gz", "*.html", "*.csv", "figures/", "logs/", "/prior/")
+IGNORED = ("*_measured.nii.gz", "*.html", "*.csv", "/study.tsv", "figures/", "logs/", "/prior/")
 """Files outside BIDS: maps, reports, logs, and a prior that was trained. Images are never ignored."""
 
 

@@ -46,9 +46,9 @@ def run(
     """Run `level` of the study at `root`, into `out`; `work` (default: OUT_work beside it) remembers what is done.
 
     participant: every scan is reconstructed, or, to train, registered and sliced. group: the table of the study
-    (study.html, study.csv), and, to train, the training, into `out`/prior. Each scan ends as a derivative, or as a note
-    in `out`/logs that says why there is none. Raises BrgmError (exit code 1) where a scan has none, once all others are
-    done; other errors as the exit codes say.
+    (study.html, .csv, .tsv), and, to train, the training, into `out`/prior. Each scan ends as a derivative, or as a
+    note in `out`/logs that says why there is none. Raises BrgmError (exit code 1) where a scan has none, once all
+    others are done; other errors as the exit codes say.
     """
     engines.limit_threads(settings.threads)
     root, out = root.resolve(), out.resolve()

@@ -28,6 +28,7 @@ from tests.small_heads import small_head, truncated
 from tests.studies import bids_study, hashes
 
 BIN = Path(sys.executable).parent
+STUDY = ("study.csv", "study.html", "study.tsv")
 
 
 def command(*arguments: object) -> list[str]:
@@ -137,7 +138,7 @@ def test_a_scan_that_is_refused_is_named_and_the_table_says_why(tmp_path: Path) 
         assert done.returncode == 1, done.stderr
         assert "half.nii.gz: refused: half.nii.gz:" in done.stderr
         assert "0 of 1 scans done" in done.stderr.splitlines()[-1]
-    assert sorted(hashes(out)) == ["logs/CITATION.md", "logs/half_sr_refused.json", "study.csv", "study.html"]
+    assert sorted(hashes(out)) == ["logs/CITATION.md", "logs/half_sr_refused.json", *STUDY]
     assert "half.nii.gz,refused,half.nii.gz:" in (out / "study.csv").read_text()
     assert str(tmp_path) not in "".join(p.read_text() for p in out.rglob("*") if p.is_file())
 
@@ -185,6 +186,7 @@ def test_one_bad_scan_of_three(study: tuple[Path, dict[str, str]]) -> None:
         page.unlink()
     run(folder / "bids", out, "participant", "--steps", 1, "--reports-only", "-w", folder / "elsewhere")
     (out / "study.csv").unlink()
+    (out / "study.tsv").unlink()
     assert hashes(out) == made
     shutil.copy(folder / "bids/sub-01/anat/sub-01_T1w.nii.gz", folder / "kept.nii.gz")
     small_head(folder / "bids/sub-02/anat/sub-02_T1w.nii.gz", seed=2, thick=True)  # mended: only that one is worked on
