@@ -97,5 +97,5 @@ def test_progress_is_counted_in_words(
 @pytest.mark.parametrize("shell", SHELLS)
 def test_completion_knows_every_option(shell: str) -> None:
     text = shtab.complete(parser(), shell=shell)
-    for word in ("--no-report", "--quiet", "report"):
+    for word in ("no-report", "quiet", "report"):
         assert word in text
