@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
         "damaged, 1 anything else.",
     )
     top.add_argument("--version", action="version", version=f"brgm-med {__version__}")
-    text = "write completion for bash to where bash-completion looks for it"
+    text = "write completion for a shell to where it looks for it (default: $SHELL)"
     top.add_argument("--install-completion", action=Install, help=text)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:

@@ -1,4 +1,4 @@
-"""Completion of `brgm-med` in bash: a static script, made of the parser."""
+"""Completion of `brgm-med` in bash, zsh and fish: scripts that shtab makes of the parser."""
 
 from __future__ import annotations
 
@@ -8,69 +8,60 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from brgm_med.errors import BrgmError, CannotWriteError
+from brgm_med.errors import BrgmError, CannotWriteError, UsageError
 
-HEAD = """# bash completion of brgm-med, written by brgm-med --install-completion
-_brgm_med() {
-    local word="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}" words=""
-    case "${COMP_WORDS[1]:-}:$before" in
-"""
-MIDDLE = """    esac
-    if [ -z "$words" ]; then
-        case "${COMP_WORDS[1]:-}" in
-"""
-TAIL = """        esac
-    fi
-    if [ "$COMP_CWORD" -eq 1 ]; then words="%s"; fi
-    COMPREPLY=($(compgen -W "$words" -- "$word"))
+SHELLS = ("bash", "zsh", "fish")
+AFTERWARDS = {
+    "bash": "it works in new shells that have bash-completion",
+    "zsh": "it works in new shells whose fpath has that folder before compinit: fpath=(FOLDER $fpath) in ~/.zshrc",
+    "fish": "it works in new shells",
 }
-complete -o default -F _brgm_med brgm-med
-"""
-
-
-def script(parser: argparse.ArgumentParser) -> str:
-    """The script: commands, their options, and the values of those that have choices; file names everywhere else."""
-    commands = next(a for a in parser._actions if isinstance(a, argparse._SubParsersAction))
-    values, options = "", ""
-    for name, command in commands.choices.items():
-        words = [o for action in command._actions for o in action.option_strings]
-        for action in command._actions:
-            if action.choices is None:
-                continue
-            choices = " ".join(str(c) for c in action.choices)
-            if not action.option_strings:
-                words += [str(c) for c in action.choices]
-            for option in action.option_strings:
-                values += f'        {name}:{option}) words="{choices}" ;;\n'
-        options += f'            {name}) words="{" ".join(words)}" ;;\n'
-    own = [o for action in parser._actions for o in action.option_strings]
-    return HEAD + values + MIDDLE + options + TAIL % " ".join([*commands.choices, *own])
 
 
 class Install(argparse.Action):
-    """An option that installs the completion of its own parser, and ends."""
+    """An option that installs the completion of its own parser for a shell (by default $SHELL), and ends."""
 
     def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
-        super().__init__(option_strings, dest, nargs=0, **options)
+        super().__init__(option_strings, dest, nargs="?", choices=SHELLS, **options)
 
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, _namespace: argparse.Namespace, shell: Any, *_: Any) -> None:
         try:
-            print(f"wrote {install(parser)}; it works in new shells that have bash-completion")
+            named = shell or Path(os.environ.get("SHELL", "bash")).name
+            path = install(parser, named)
         except BrgmError as error:
             parser.exit(error.exit_code, f"brgm-med: {error}\n")
+        print(f"wrote {path}; {AFTERWARDS[named]}")
         parser.exit()
 
 
-def install(parser: argparse.ArgumentParser) -> Path:
-    """Write the script to where bash-completion looks for a user's own, and return that. Raises CannotWriteError."""
+def install(parser: argparse.ArgumentParser, shell: str) -> Path:
+    """Write the script to where a shell looks for a user's own, and return that.
+
+    Raises UsageError for a shell of another name, and CannotWriteError.
+    """
+    if shell not in SHELLS:
+        raise UsageError(f"{shell}: there is completion for {', '.join(SHELLS)}; name one after --install-completion")
+    import shtab
+
     from brgm_med.files import replacing  # here, so that --help is quick
 
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    path = Path(data) / "bash-completion" / "completions" / "brgm-med"
+    path = place(shell)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise CannotWriteError(f"{path.parent}: cannot be made ({error.strerror}); set XDG_DATA_HOME") from error
+        variable = "XDG_CONFIG_HOME" if shell == "fish" else "XDG_DATA_HOME"
+        raise CannotWriteError(f"{path.parent}: cannot be made ({error.strerror}); set {variable}") from error
     with replacing(path, force=True) as temporary:
-        temporary.write_text(script(parser))
+        temporary.write_text(shtab.complete(parser, shell=shell))
     return path
+
+
+def place(shell: str) -> Path:
+    """The file of a user's own completion of brgm-med."""
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    config = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+    return {
+        "bash": data / "bash-completion" / "completions" / "brgm-med",
+        "zsh": data / "zsh" / "site-functions" / "_brgm-med",
+        "fish": config / "fish" / "completions" / "brgm-med.fish",
+    }[shell]

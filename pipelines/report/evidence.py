@@ -87,11 +87,12 @@ def gather(
 
     Raises InputRefusedError where one cannot be read, or is not the one that the certificate names by its SHA-256.
     """
-    form = at(certificate, "source", "affine")
-    scan_image, scan_grid, record = read(scan, form if form in ("sform", "qform") else "auto", series)
+    chosen = at(certificate, "source", "affine")
+    form = chosen if chosen in ("sform", "qform") else "auto"
+    scan_image, scan_grid, record = read(scan, form, series)
     same(scan, record["sha256"], certificate, "source")
     # A result in NIfTI holds its one affine in both forms where the scan did.
-    after, grid, record = read(result, form if form in ("sform", "qform") else "auto")
+    after, grid, record = read(result, "auto" if result.is_dir() else form)
     same(result, record["sha256"], certificate, "result")
     missing: dict[str, str] = {}
 

@@ -32,6 +32,8 @@ RESTS_ON = (
     "errors on the scan's own planes, made thick and reconstructed; their factor on validation heads of three scanners"
 )
 
+NOT_CALIBRATED = "; not calibrated for several scans"
+
 Map = tuple[Quantity, NDArray[np.float32]]
 
 
@@ -69,7 +71,7 @@ def uncertainty_entry(result: Reconstruction, level: float, samples: int) -> Ent
     expected to be at least that (conformal risk control, Angelopoulos et al. 2024).
     """
     from brgm_med.pipelines.reconstruct.uncertainty import expected_psnr
-    from brgm_med.search import CASES, HEADS
+    from brgm_med.search import HEADS, VALIDATED
 
     uncertainty = result.uncertainty
     assert uncertainty is not None
@@ -78,8 +80,8 @@ def uncertainty_entry(result: Reconstruction, level: float, samples: int) -> Ent
     return {
         "level": level,
         "expected_coverage": level,
-        "least_coverage_of_exchangeable_heads": round(level * CASES / (CASES + 1), 1),
-        "rests_on": RESTS_ON,
+        "least_coverage_of_exchangeable_heads": round(level * VALIDATED / (VALIDATED + 1), 1),
+        "rests_on": RESTS_ON + (NOT_CALIBRATED if len(result.measurements) > 1 else ""),
         "pixels_compared": uncertainty.model.count,
         "factor_of_heads": HEADS,
         "mean_half_width": float(uncertainty.half_width(level / 100)[inferred].mean()),

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from brgm_med.errors import CannotWriteError, UsageError
+from brgm_med.errors import CannotWriteError, InputRefusedError, UsageError
 from brgm_med.files import check_apart, check_output, read_json, write_json
 from brgm_med.pipelines.console import say
 from brgm_med.pipelines.results.certificate import Certificate, Entry, Task
@@ -111,10 +111,14 @@ def publish(
 
 def old_maps(target: Destination, path: Path) -> list[Path]:
     """Further maps of the result that is replaced, which the new one has not, as the certificate at `path` lists them:
-    those whose content is still what it says."""
+    those whose content is still what it says. A file that is no certificate lists none."""
     if not (target.force and path.exists()):
         return []
-    records, maps = read_json(path).get("maps") or [], []
+    try:
+        records = read_json(path).get("maps") or []
+    except InputRefusedError:
+        return []
+    maps = []
     for record in records if isinstance(records, list) else []:
         name = record.get("file") if isinstance(record, dict) else None
         if not isinstance(name, str) or Path(name).name != name:

@@ -165,6 +165,10 @@ def super_resolve(
     }
     entries = super_resolved(files, {**parameters, **model, **computed_by(where, result.image)}, result)
     if uncertain:
+        if len(files) > 1:
+            say(
+                "warning: intervals are calibrated for one scan; of several, they are an estimate (docs/uncertainty.md)"
+            )
         there = None if region is None else region_entry(region, result, level, choices)
         entries = replace(entries, uncertainty=uncertainty_entry(result, level, samples), region=there)
     image, measured, grid = result.image[0].numpy(), result.measured[0].numpy(), result.grid

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import shtab
 
 from brgm_med.pipelines.cli import main, parser
-from brgm_med.pipelines.cli.completion import script
+from brgm_med.pipelines.cli.completion import SHELLS
 from brgm_med.pipelines.console import progress, speak
 from brgm_med.priors import DEFAULT
 from tests.small_heads import small_head
@@ -93,7 +94,8 @@ def test_progress_is_counted_in_words(
     assert len(said) == (3 if options.get("verbose") else len(lines))
 
 
-def test_completion_knows_every_option() -> None:
-    text = script(parser())
-    for word in ("--no-report", "--quiet", "report"):
+@pytest.mark.parametrize("shell", SHELLS)
+def test_completion_knows_every_option(shell: str) -> None:
+    text = shtab.complete(parser(), shell=shell)
+    for word in ("no-report", "quiet", "report"):
         assert word in text

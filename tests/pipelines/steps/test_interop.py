@@ -70,31 +70,61 @@ def test_a_linter_has_nothing_against_the_dockerfile() -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+def installed(shell: str, monkeypatch: pytest.MonkeyPatch, home: Path) -> int | str | None:
+    from brgm_med.pipelines.cli import main
+
+    for variable in ("XDG_DATA_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(variable, str(home))
+    with pytest.raises(SystemExit) as done:
+        main(["--install-completion", shell])
+    return done.value.code
+
+
 def completed(script: Path, *words: str) -> list[str]:
     """What bash offers for the last of `words`."""
     quoted = " ".join(f"'{w}'" for w in words)
-    code = f"source '{script}'; COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _brgm_med; echo ${{COMPREPLY[*]}}"
-    done = subprocess.run(["bash", "-u", "-c", code], capture_output=True, text=True, check=True)
+    code = f"source '{script}'; COMP_WORDS=({quoted}); COMP_CWORD={len(words) - 1}; _shtab_brgm_med"
+    code += ' brgm-med "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD - 1]}"; echo ${COMPREPLY[*]}'
+    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     return done.stdout.split()
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_bash_completes_commands_options_and_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from brgm_med.pipelines.cli import main
-
     (tmp_path / "file").touch()
-    for place, code in ((tmp_path, 0), (tmp_path / "file", 4)):
-        monkeypatch.setenv("XDG_DATA_HOME", str(place))
-        with pytest.raises(SystemExit) as done:
-            main(["--install-completion"])
-        assert done.value.code == code
+    assert installed("bash", monkeypatch, tmp_path) == 0
+    assert installed("bash", monkeypatch, tmp_path / "file") == 4
     script = tmp_path / "bash-completion" / "completions" / "brgm-med"
     assert completed(script, "brgm-med", "in") == ["inpaint"]
     assert completed(script, "brgm-med", "run", "--partic") == ["--participant-label"]
     assert completed(script, "brgm-med", "run", "--task", "") == ["sr", "inpaint", "train"]
-    assert completed(script, "brgm-med", "run", "in", "out", "gr") == ["group"]
-    assert completed(script, "brgm-med", "sr", "--in", "no-option") == []
+
+
+@pytest.mark.parametrize(
+    ("shell", "file"), [("zsh", "zsh/site-functions/_brgm-med"), ("fish", "fish/completions/brgm-med.fish")]
+)
+def test_other_shells_have_every_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: str, file: str
+) -> None:
+    assert installed(shell, monkeypatch, tmp_path) == 0
+    script = (tmp_path / file).read_text()
+    assert "brgm-med" in script
+    assert all(word in script for word in ("inpaint", "participant-label", "slice-thickness"))
+    if (program := shutil.which(shell)) is not None:
+        subprocess.run([program, "-n", tmp_path / file], check=True, capture_output=True)
+
+
+def test_a_shell_without_completion_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from brgm_med.pipelines.cli import main
+
+    monkeypatch.setenv("SHELL", "/bin/ksh")
+    with pytest.raises(SystemExit) as done:
+        main(["--install-completion"])
+    assert done.value.code == 2
+    assert "ksh: there is completion for bash, zsh, fish" in capsys.readouterr().err
 
 
 @pytest.mark.slow
