@@ -64,17 +64,18 @@ def entry(volume: Volume, view: Grid, low: float, high: float, budget: int | Non
 
     `start` and `step`: the first edge and the size of its voxels, in voxels of `view`. `low` and `high` are the values
     of the bytes 0 and 255. Without a `budget` it is lossless (PNG); within one, in characters of base64, it is JPEG, of
-    the best quality that fits, or the last of `QUALITIES`.
+    the best of `QUALITIES` that fits, and in larger blocks where none does.
     """
     picture, columns = tiled(bytes_of(volume.values, low, high))
     image = Image.fromarray(picture)
     if budget is None:
         uri = data_uri(image)
     else:
-        uris = (data_uri(image, quality) for quality in QUALITIES)
-        for uri in uris:
-            if len(uri) <= budget:
-                break
+        fitting = (uri for uri in (data_uri(image, quality) for quality in QUALITIES) if len(uri) <= budget)
+        if (first := next(fitting, None)) is None:
+            smaller = factors_within(volume.grid, volume.values.size // 2)
+            return entry(averaged(volume, smaller), view, low, high, budget)
+        uri = first
     shape, padded = list(volume.values.shape), [n + -n % TILE for n in volume.values.shape[:2]]
     start = (np.linalg.inv(view.affine) @ volume.grid.affine @ [-0.5, -0.5, -0.5, 1.0])[:3] + 0.5
     step = np.asarray(volume.grid.spacing) / view.spacing

@@ -21,7 +21,8 @@ from brgm_med.pipelines.console import shown
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-MAX_BYTES = 6_000_000
+MAX_BYTES = 9_000_000
+"""A guard: pictures have budgets that leave most pages below 6 MB."""
 ICON = re.compile(rb'<link rel="icon" href="(data:image/jpeg;base64,[A-Za-z0-9+/=]+)">')
 HEAD_BYTES = 50_000
 """The icon of a page lies within so many bytes from its start."""

@@ -31,7 +31,7 @@ def subject_report(
     title: str | None = None,
     force: bool = False,
 ) -> Path:
-    """Write the report of `result`, made of `scan`, as one HTML file of at most 6 MB that needs nothing else.
+    """Write the report of `result`, made of `scan`, as one HTML file of a few MB that needs nothing else.
 
     `scan` is the first of several. `certificate` (JSON) is the one written with the result. `measured` is the map of
     it, float [0, 1] on its grid, 1 where it was measured, by default the one beside it; `mask` the one that was

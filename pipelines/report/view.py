@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,10 +14,10 @@ from brgm_med.pipelines.report.images import Colour, Volume
 from brgm_med.pipelines.report.page import data_block
 from brgm_med.pipelines.report.sections import width_of
 
-IMAGE_BYTES = 1_900_000
+IMAGE_BYTES = 1_600_000
 """Of base64, for each of the two images."""
 
-MAP_BYTES = 350_000
+MAP_BYTES = 250_000
 MAP_MM = 1.5
 """Maps are shown in blocks of this size at least."""
 
@@ -66,14 +67,19 @@ def _packed(volume: Volume, reference: Volume, low: float, high: float, budget: 
 def view(evidence: Evidence, black: float, white: float) -> tuple[Markup, list[Layer]]:
     """The JSON that viewer.js reads, and its layers."""
     low, high = images.whole_range(evidence.scan, black, white)
-    factors = mosaic.factors_within(evidence.after.grid, mosaic.MOST_VOXELS)
-    before, after = (mosaic.averaged(volume, factors) for volume in (evidence.before, evidence.after))
+    voxels, pair = mosaic.MOST_VOXELS, (evidence.before, evidence.after)
+    packed: list[dict[str, Any]] = []
+    while not packed or packed[0]["shape"] != packed[1]["shape"]:  # both in blocks of one size
+        factors = mosaic.factors_within(evidence.after.grid, voxels)
+        before, after = (mosaic.averaged(volume, factors) for volume in pair)
+        packed = [mosaic.entry(volume, after.grid, low, high, IMAGE_BYTES) for volume in (before, after)]
+        voxels = min(math.prod(one["shape"]) for one in packed)
     drawn = layers(evidence, after)
     readings = []
     for name in ("lower", "upper"):
         if name in evidence.intervals:
-            packed = _packed(evidence.intervals[name], after, low, high, MAP_BYTES)
-            readings.append({"label": name, "unit": "", **packed})
+            values = _packed(evidence.intervals[name], after, low, high, MAP_BYTES)
+            readings.append({"label": name, "unit": "", **values})
     if evidence.inferred is not None:
         per_cent = Volume(100 * evidence.inferred.values, evidence.inferred.grid)
         readings.append({"label": "inferred", "unit": " %", **_packed(per_cent, after, 0.0, 100.0, MAP_BYTES)})
@@ -83,8 +89,8 @@ def view(evidence: Evidence, black: float, white: float) -> tuple[Markup, list[L
         "affine": np.asarray(after.grid.affine).round(5).tolist(),
         "focus": after.index(evidence.focus).tolist(),
         "window": [black, white],
-        "before": mosaic.entry(before, after.grid, low, high, IMAGE_BYTES),
-        "after": mosaic.entry(after, after.grid, low, high, IMAGE_BYTES),
+        "before": packed[0],
+        "after": packed[1],
         "layers": drawn,
         "readings": readings,
     }
