@@ -89,5 +89,17 @@ def test_the_table_states_mask_and_interpolator(tmp_path: Path, monkeypatch: pyt
     assert f"{int(referee.mask.sum())} voxels" in text
     assert "field of view less 6 x 6 x 6 mm at its edges" in text
     assert "n/a" in text
-    demo.draw(dict.fromkeys((demo.COARSE, demo.CUBIC, demo.OURS, demo.MAP), one.truth[0]), referee, tmp_path / "a.png")
+    names = (demo.COARSE, demo.CUBIC, demo.OURS, demo.MAP, demo.WIDTH)
+    demo.draw(dict.fromkeys(names, one.truth[0]), referee, tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_demo_says_how_much_of_the_truth_its_intervals_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    one = case()
+    demo = importlib.import_module("demo")
+    truth = demo.Volume(one.truth, one.grid)
+    wide, none = (demo.Volume(one.truth + change, one.grid) for change in (-1.0, 1.0))
+    assert "hold the truth of 100.0 %" in demo.coverage(truth, wide, none)
+    apart = demo.Volume(one.truth + 0.5, one.grid)
+    assert "hold the truth of 0.0 %" in demo.coverage(truth, apart, none)
