@@ -16,6 +16,9 @@ from brgm_med.transforms.geometry import Grid
 MOST_VOXELS = 13_000_000
 """Of a volume in a page; of a larger one, blocks are averaged."""
 
+FEWEST_VOXELS = 500_000
+"""Of a volume that is not made smaller still, whatever its budget."""
+
 TILE = 8
 """Pixels: JPEG's blocks, so that no block holds two slices."""
 
@@ -64,18 +67,20 @@ def entry(volume: Volume, view: Grid, low: float, high: float, budget: int | Non
 
     `start` and `step`: the first edge and the size of its voxels, in voxels of `view`. `low` and `high` are the values
     of the bytes 0 and 255. Without a `budget` it is lossless (PNG); within one, in characters of base64, it is JPEG, of
-    the best of `QUALITIES` that fits, and in larger blocks where none does.
+    the best of `QUALITIES` that fits, and in larger blocks where none does; a small one is of the last of them.
     """
     picture, columns = tiled(bytes_of(volume.values, low, high))
     image = Image.fromarray(picture)
     if budget is None:
         uri = data_uri(image)
     else:
-        fitting = (uri for uri in (data_uri(image, quality) for quality in QUALITIES) if len(uri) <= budget)
-        if (first := next(fitting, None)) is None:
-            smaller = factors_within(volume.grid, volume.values.size // 2)
-            return entry(averaged(volume, smaller), view, low, high, budget)
-        uri = first
+        for uri in (data_uri(image, quality) for quality in QUALITIES):
+            if len(uri) <= budget:
+                break
+        else:
+            if volume.values.size > FEWEST_VOXELS:
+                smaller = factors_within(volume.grid, volume.values.size // 2)
+                return entry(averaged(volume, smaller), view, low, high, budget)
     shape, padded = list(volume.values.shape), [n + -n % TILE for n in volume.values.shape[:2]]
     start = (np.linalg.inv(view.affine) @ volume.grid.affine @ [-0.5, -0.5, -0.5, 1.0])[:3] + 0.5
     step = np.asarray(volume.grid.spacing) / view.spacing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -67,13 +66,15 @@ def _packed(volume: Volume, reference: Volume, low: float, high: float, budget: 
 def view(evidence: Evidence, black: float, white: float) -> tuple[Markup, list[Layer]]:
     """The JSON that viewer.js reads, and its layers."""
     low, high = images.whole_range(evidence.scan, black, white)
-    voxels, pair = mosaic.MOST_VOXELS, (evidence.before, evidence.after)
-    packed: list[dict[str, Any]] = []
-    while not packed or packed[0]["shape"] != packed[1]["shape"]:  # both in blocks of one size
+    voxels = mosaic.MOST_VOXELS
+    while True:
         factors = mosaic.factors_within(evidence.after.grid, voxels)
-        before, after = (mosaic.averaged(volume, factors) for volume in pair)
-        packed = [mosaic.entry(volume, after.grid, low, high, IMAGE_BYTES) for volume in (before, after)]
-        voxels = min(math.prod(one["shape"]) for one in packed)
+        pair = [mosaic.averaged(volume, factors) for volume in (evidence.before, evidence.after)]
+        after = pair[1]
+        packed = [mosaic.entry(volume, after.grid, low, high, IMAGE_BYTES) for volume in pair]
+        if all(one["shape"] == list(volume.values.shape) for one, volume in zip(packed, pair, strict=True)):
+            break  # else one did not fit: both are shown in blocks of one size
+        voxels = pair[1].values.size // 2
     drawn = layers(evidence, after)
     readings = []
     for name in ("lower", "upper"):

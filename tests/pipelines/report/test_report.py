@@ -378,6 +378,16 @@ def test_a_jpeg_fits_its_budget_or_is_of_the_least_quality() -> None:
     assert sizes[1] == len(mosaic.entry(Volume(noise, grid), grid, 0, 1, 1)["uri"])
 
 
+def test_a_large_noisy_volume_is_shown_in_larger_blocks_in_its_place() -> None:
+    grid = Grid((100, 100, 100), np.eye(4))
+    noise = Volume(np.random.default_rng(0).random((100, 100, 100)).astype(np.float32), grid)
+    packed = mosaic.entry(noise, grid, 0, 1, 400_000)
+    assert len(packed["uri"]) <= 400_000
+    assert np.prod(packed["shape"]) <= 500_000
+    assert [round(n * s) for n, s in zip(packed["shape"], packed["step"], strict=True)] == [100, 100, 100]
+    assert packed["start"] == [0, 0, 0]
+
+
 def test_scripts_cannot_end_their_element() -> None:
     with pytest.raises(Exception, match="end of its own element"):
         document("t", "", ["'</ScRipt>'"])
