@@ -90,7 +90,7 @@ def started(state: TrainState, snapshot: Path, stacks: list[Tensor]) -> None:
     pairs = neighbours(len(stacks[0]))
     position = torch.linspace(-1, 1, len(stacks[0]))[torch.from_numpy(pairs)]
     c_dim, w_dim = ARCHITECTURE.c_dim, ARCHITECTURE.w_dim
-    latents, maps = encode(state, stacks, pairs.tolist())
+    latents, maps = encode(state.average_encoder, stacks, pairs.tolist())
     statistics = wplus_statistics(latents, maps, position, c_dim, w_dim - c_dim)
     total = float((latents - statistics.mean(position_code(position, c_dim))).square().sum(-1).mean())
     part = float(statistics.deviation.square().sum()) / total

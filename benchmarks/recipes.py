@@ -42,7 +42,7 @@ from brgm_med.posterior import Posterior, Whitened
 from brgm_med.priors.bundle import DEFAULT, SHIPPED
 from brgm_med.search import VOLUME
 from brgm_med.solvers import fit_lbfgs
-from brgm_med.training.export import encode, neighbours, wplus_statistics
+from brgm_med.training.export import head_statistics
 from brgm_med.training.loop import Recipe, train_iteration
 from brgm_med.training.measure import mean_ws, measure, spread
 from brgm_med.training.state import Architecture, TrainState
@@ -89,10 +89,8 @@ def whitened(state: TrainState, recipe: Recipe, stacks: Sequence[Tensor], positi
     """
     g = state.average
     if recipe.reconstructed > 0:
-        chosen = neighbours(len(stacks[0]))
-        position = torch.linspace(-1, 1, len(stacks[0]))[torch.from_numpy(chosen)]
         heads = [stacks[h] for h in torch.linspace(0, len(stacks) - 1, min(ENCODED, len(stacks))).long().tolist()]
-        statistics = wplus_statistics(*encode(state, heads, chosen.tolist()), position, g.c_dim, RANK)
+        statistics = head_statistics(state.average_encoder, heads, g.c_dim, RANK)
         mean, basis, deviation = (
             statistics.mean(position_code(positions, g.c_dim)),
             statistics.basis,

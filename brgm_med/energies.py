@@ -6,6 +6,7 @@ Images are in [-1, 1] (air to bright; fat may exceed 1). Equation numbers are th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -155,3 +156,8 @@ class GaussMarkov:
         rho = self.correlation
         innovation = (ws[1:, 0] - rho * ws[:-1, 0]) / (1 - rho.square()).sqrt()
         return self.weight * torch.cat([ws[:1, 0], innovation]).square().sum(1)
+
+
+def summary(terms: Mapping[str, Tensor]) -> str:
+    """Mean energies by the names of their terms, for the log."""
+    return "  ".join(f"{name} {float(value.mean()):.1f}" for name, value in terms.items())

@@ -56,8 +56,7 @@ def whitened_generator(
     if index is not None:
         whitened = prior.whitened(device)
         return dataclasses.replace(whitened, mean=whitened.mean[list(index)])
-    if prior.generator.c_dim:
-        raise PriorError(f"{prior.folder}: is conditional, and a picture does not say on what; take another prior")
+    check_unconditional(prior)
     if prior.encoded:
         return prior.whitened(device)
     layers = WhitenedLayers.of_mapped(prior.generator)
@@ -73,13 +72,19 @@ def independent_posterior(
     return Posterior(generator, corruption, measured, (Pixel(0.5 / deviation**2),), (normal,), noise="none")
 
 
+def check_unconditional(prior: PriorBundle) -> None:
+    """Raise PriorError for a conditional prior of pictures: nothing says what to condition on."""
+    if prior.generator.c_dim:
+        raise PriorError(f"{prior.folder}: is conditional, and a picture does not say on what; take another prior")
+
+
 def mapped_statistics(prior: PriorBundle, index: Sequence[int] | None, count: int) -> WStatistics:
     """Mean [N, 1, w_dim] and deviation [N, 1, 1] of mapped w: of slices at positions `index`, or of `count` pictures.
 
     Raises PriorError for a conditional prior of pictures.
     """
-    if index is None and prior.generator.c_dim:
-        raise PriorError(f"{prior.folder}: is conditional, and a picture does not say on what; take another prior")
+    if index is None:
+        check_unconditional(prior)
     if index is None or not prior.generator.c_dim:
         one = prior.w_statistics()
         each = [one] * (count if index is None else len(index))
@@ -98,12 +103,11 @@ def paper_posterior(
     corruption: nn.Module,
     measured: Tensor,
     features: PerceptualFeatures | None,
-    count: int | None = None,
 ) -> tuple[Posterior, Tensor]:
     """The paper's posterior (Eq. 5, see `brgm_posterior`) without noise inputs, and where its search starts: the mean
-    of mapped w in every layer. Of `count` images, by default as many as were `measured`."""
+    of mapped w in every layer. Of slices at positions `index`, or of as many pictures as were `measured` (None)."""
     generator = prior.generator.to(measured.device)
-    statistics = mapped_statistics(prior, index, len(measured) if count is None else count)
+    statistics = mapped_statistics(prior, index, len(measured))
     moved = WStatistics(statistics.mean.to(measured.device), statistics.deviation.to(measured.device))
     posterior = brgm_posterior(generator, corruption, measured, moved, features, GREY_VALUES)
     return dataclasses.replace(posterior, noise="none"), moved.mean.expand(-1, generator.num_ws, -1)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from brgm_med.energies import GaussMarkov, Prior
 from brgm_med.posterior import Posterior
+from brgm_med.priors.bundle import gauss_markov
 
 
 @dataclass(frozen=True)
@@ -39,9 +40,5 @@ def perturbed(posterior: Posterior, noise: Tensor, offset: Tensor) -> Posterior:
 
 def chain(prior: GaussMarkov, count: int, random: torch.Generator) -> Tensor:
     """A draw from a `GaussMarkov` prior: coordinates [count, 1, R] of neighbouring slices."""
-    rho = prior.correlation.cpu()
-    innovations = torch.randn(count, len(rho), generator=random) * (0.5 / prior.weight) ** 0.5
-    rows = [innovations[0]]
-    for innovation in innovations[1:]:
-        rows.append(rho * rows[-1] + (1 - rho.square()).sqrt() * innovation)
-    return torch.stack(rows)[:, None].to(prior.correlation)
+    unit = gauss_markov(prior.correlation.cpu(), count, random)
+    return ((0.5 / prior.weight) ** 0.5 * unit)[:, None].to(prior.correlation)

@@ -126,5 +126,7 @@ def progress(label: str, total: int, every: float = 10.0) -> Iterator[Callable[[
 @contextmanager
 def search_progress(steps: int) -> Iterator[Callable[[int, dict[str, Tensor]], None]]:
     """Progress of a MAP search of so many steps: yields the solver's `callback`, which tells the mean energies."""
+    from brgm_med.energies import summary  # torch is loaded where there is a search
+
     with progress("searching the most probable image", steps) as advance:
-        yield lambda _step, terms: advance("  ".join(f"{k} {float(v.mean()):.1f}" for k, v in terms.items()))
+        yield lambda _step, terms: advance(summary(terms))

@@ -251,16 +251,9 @@ class PriorBundle:
         """The prior over all latent inputs of its box's slices, or of a picture: W+ and, where learned, noise maps."""
         import torch
 
-        from brgm_med.networks.condition import position_code
-        from brgm_med.posterior import Whitened
-
         statistics, generator = self.statistics.to(torch.device(device)), self.generator.to(device)
         positions = self.positions() if self.volumetric else torch.zeros(1)
-        mean = statistics.mean(position_code(positions.to(device), generator.c_dim))
-        shapes = generator.noise_shapes if len(statistics.map_correlation) else {}
-        pairs = zip(statistics.map_correlation, shapes.values(), strict=True)
-        correlation = [statistics.correlation, *(c.expand(h * w) for c, (h, w) in pairs)]
-        return Whitened(generator, mean, statistics.basis, statistics.deviation, torch.cat(correlation), shapes)
+        return whiten(generator, statistics, positions.to(device))
 
     def sample(self, seed: int = 0) -> Tensor:
         """A head drawn from the prior over all latent inputs: normalised slices [Y, C, H, W], air -1, from the back."""
@@ -270,6 +263,20 @@ class PriorBundle:
         coordinates = gauss_markov(whitened.correlation, self.grid_shape[1], torch.Generator().manual_seed(seed))
         with torch.no_grad():
             return whitened.synthesis(coordinates[:, None])
+
+
+def whiten(generator: StyleGAN2, statistics: WPlusStatistics, positions: Tensor) -> Whitened:
+    """A generator in coordinates that are N(0, 1) by `statistics` of its latent inputs, at `positions` [N]."""
+    import torch
+
+    from brgm_med.networks.condition import position_code
+    from brgm_med.posterior import Whitened
+
+    mean = statistics.mean(position_code(positions, generator.c_dim))
+    shapes = generator.noise_shapes if len(statistics.map_correlation) else {}
+    pairs = zip(statistics.map_correlation, shapes.values(), strict=True)
+    correlation = [statistics.correlation, *(c.expand(h * w) for c, (h, w) in pairs)]
+    return Whitened(generator, mean, statistics.basis, statistics.deviation, torch.cat(correlation), shapes)
 
 
 def gauss_markov(correlation: Tensor, count: int, generator: torch.Generator) -> Tensor:

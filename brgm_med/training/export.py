@@ -35,13 +35,6 @@ def neighbours(positions: int) -> np.ndarray:
 
 
 def encode(
-    state: TrainState, stacks: Sequence[Tensor], chosen: Sequence[int] | None = None
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """`encode_with` the averaged encoder of a training state."""
-    return encode_with(state.average_encoder, stacks, chosen)
-
-
-def encode_with(
     encoder: Encoder, stacks: Sequence[Tensor], chosen: Sequence[int] | None = None
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """W+ [heads, positions, K] and noise maps [heads, positions, h, w] for the slices `chosen` (None: all) of `stacks`,
@@ -84,6 +77,13 @@ def wplus_statistics(
     return WPlusStatistics(
         coefficients.float(), basis.float().contiguous(), deviation.float(), correlation.float(), map_correlation
     )
+
+
+def head_statistics(encoder: Encoder, stacks: Sequence[Tensor], c_dim: int, rank: int) -> WPlusStatistics:
+    """`wplus_statistics` of encoded heads, of which item h of `stacks` holds the slices [Y, C, H, W]."""
+    pairs = neighbours(len(stacks[0]))
+    position = torch.linspace(-1, 1, len(stacks[0]))[torch.from_numpy(pairs)]
+    return wplus_statistics(*encode(encoder, stacks, pairs.tolist()), position, c_dim, rank)
 
 
 def principal(rest: Tensor, rank: int) -> tuple[Tensor, Tensor]:
@@ -213,13 +213,15 @@ def export_bundle(
     are `UNFINISHED`. Raises ValueError for fewer than two pictures.
     """
     if space is None:
-        latents, maps = encode(state, stacks)
+        latents, maps = encode(state.average_encoder, stacks)
         statistics = picture_statistics(latents[:, 0], len(maps), rank)
         config, form = networks_config(architecture), data_format(state.average, "pixels, -1 to 1", "n/a")
     else:
         pairs = neighbours(len(stacks[0]))
         position = torch.linspace(-1, 1, len(stacks[0]))[torch.from_numpy(pairs)]
-        statistics = wplus_statistics(*encode(state, stacks, pairs.tolist()), position, architecture.c_dim, rank)
+        statistics = wplus_statistics(
+            *encode(state.average_encoder, stacks, pairs.tolist()), position, architecture.c_dim, rank
+        )
         config = inference_config(architecture)
         form = data_format(state.average, "coronal slice, air -1, brain 0", "MR")
     with new_bundle(out) as folder:

@@ -44,7 +44,7 @@ def invert(
     parts = []
     for first in range(0, len(images), batch):
         rows = slice(first, first + batch)
-        f = nn.Identity() if seen is None else _Seen(seen, slice(first, min(first + batch, len(images))))
+        f = nn.Identity() if seen is None else Seen(seen, slice(first, min(first + batch, len(images))))
         posterior = Posterior(generator, f, images[rows], (Pixel(1.0),), (), noise="none")
         parts.append(fit_lbfgs(posterior, start[rows], steps=steps))
     return Estimate(
@@ -52,8 +52,10 @@ def invert(
     )
 
 
-class _Seen(nn.Module):
-    def __init__(self, seen: Callable[[Tensor, slice], Tensor], rows: slice) -> None:
+class Seen(nn.Module):
+    """The acquisition f of the sources of the slices `rows`, see `sources.Drawn.seen`."""
+
+    def __init__(self, seen: Callable[[Tensor, slice], Tensor], rows: slice = slice(None)) -> None:
         super().__init__()
         self.seen, self.rows = seen, rows
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from brgm_med.energies import GaussMarkov
+from brgm_med.energies import GaussMarkov, summary
 from brgm_med.errors import InputRefusedError
 from brgm_med.perceptual import PerceptualFeatures
 from brgm_med.pipelines.reconstruct.measurement import PosedScan, PriorWeight, Registration, Scan
@@ -107,21 +108,14 @@ def most_probable(
     if search.energy == "paper":
         posterior, start = stack_paper(registration, prior, box, torch.device(device), features)
         with phases(f"searching the most probable head of {prior.name}, as published", search.iterations) as advance:
-
-            def published(_iteration: int, terms: dict[str, Tensor]) -> None:
-                advance(energies(terms))
-
-            estimate = solve(posterior, start, search, None, published)
+            estimate = solve(posterior, start, search, None, partial(said, advance))
         return Searched(registration, estimate.image.cpu(), box, (), estimate.ws)
     whitened = prior.whitened(device)
     coordinates = torch.zeros(box.shape[1], 1, whitened.w_dim, device=device)
     ends = [*(n for n in search.refined_after if n < search.iterations), search.iterations]
     fits: tuple[Refined, ...] = ()
     with phases(f"searching the most probable head of {prior.name}", search.iterations) as advance:
-
-        def progress(_iteration: int, terms: dict[str, Tensor]) -> None:
-            advance(energies(terms))
-
+        progress = partial(said, advance)
         for first, last in zip([0, *ends], ends, strict=False):
             posterior = stack_posterior(registration, prior, box, search, torch.device(device), features)
             estimate = solve(posterior, coordinates, search.limited_to(last - first), whitened.curvature, progress)
@@ -130,6 +124,11 @@ def most_probable(
                 fits = tuple(fit(posed, stack, box, search.misfit) for posed in registration.scans)
                 registration = registration.refined(fits)
     return Searched(registration, stack, box, fits, coordinates)
+
+
+def said(advance: Callable[[str], object], _iteration: int, terms: dict[str, Tensor]) -> None:
+    """Progress of a search, as a solver calls it."""
+    advance(summary(terms))
 
 
 def sampled(
@@ -146,11 +145,6 @@ def sampled(
     moved = perturbed(posterior, noise.to(device), offset)
     estimate = solve(moved, searched.coordinates, search.limited_to(SAMPLING), whitened.curvature)
     return dataclasses.replace(searched, stack=estimate.image.cpu(), coordinates=estimate.ws)
-
-
-def energies(terms: dict[str, Tensor]) -> str:
-    """The energies of what was tried, for the log."""
-    return "  ".join(f"{name} {float(value.mean()):.1f}" for name, value in terms.items())
 
 
 def fit(posed: PosedScan, stack: Tensor, box: Grid, misfit: float) -> Refined:
