@@ -400,7 +400,7 @@ def test_directions_that_never_vary_keep_a_floor() -> None:
 
 def test_encoded_slices_and_exported_statistics(trained: TrainState, exported: Path) -> None:
     stacks = tiny.stacks()
-    latents, maps = encode(trained, stacks)
+    latents, maps = encode(trained.average_encoder, stacks)
     assert latents.shape == (3, 5, 6 * 5)
     assert maps["b6"].shape == (3, 5, 6, 6)
     one = torch.as_tensor(stacks[2][3])[None].float()
@@ -409,7 +409,7 @@ def test_encoded_slices_and_exported_statistics(trained: TrainState, exported: P
     torch.testing.assert_close(maps["b6"][2, 3], found["b6"][0, 0])
     kept = neighbours(5)
     assert kept.tolist() == [0, 1, 1, 2, 2, 3, 3, 4]
-    some, some_maps = encode(trained, stacks, kept.tolist())
+    some, some_maps = encode(trained.average_encoder, stacks, kept.tolist())
     torch.testing.assert_close(some, latents[:, torch.from_numpy(kept)])
     expected = wplus_statistics(some, some_maps, torch.linspace(-1, 1, 5)[kept], 4, 6)
     held = bundle.load(str(exported)).statistics
