@@ -323,13 +323,19 @@ def test_six_real_heads_one_of_them_truncated(data_dir: Path, tmp_path: Path) ->
     assert hashes(tmp_path / "out") == made
 
 
+def dicom_study(folder: Path) -> int:
+    """A head in thick slices as the only series of `folder`/in; the number of its slices."""
+    head = nib.load(small_head(folder / "head.nii.gz", thick=True))
+    assert isinstance(head, nib.Nifti1Image)
+    (folder / "in").mkdir()
+    voxels = np.asarray(head.dataobj).astype(np.uint16)
+    mr_series(folder / "in" / "study", voxels, RAS_LPS @ head.affine, SliceThickness=8, SpacingBetweenSlices=8)
+    return int(voxels.shape[2])
+
+
 @pytest.mark.slow
 def test_dicom_in_dicom_out_and_the_same_again(tmp_path: Path) -> None:
-    head = nib.load(small_head(tmp_path / "head.nii.gz", thick=True))
-    assert isinstance(head, nib.Nifti1Image)
-    (tmp_path / "in").mkdir()
-    voxels = np.asarray(head.dataobj).astype(np.uint16)
-    mr_series(tmp_path / "in" / "study", voxels, RAS_LPS @ head.affine, SliceThickness=8, SpacingBetweenSlices=8)
+    dicom_study(tmp_path)
     made = []
     for out in ("one", "two"):
         done = run(tmp_path / "in", tmp_path / out, "participant", "--layout", "plain", "--steps", 1)
@@ -349,12 +355,8 @@ def test_dicom_in_dicom_out_and_the_same_again(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_dicom_with_an_empty_file_is_read_where_that_is_allowed(tmp_path: Path) -> None:
     """By every step of the study: the derived series too."""
-    head = nib.load(small_head(tmp_path / "head.nii.gz", thick=True))
-    assert isinstance(head, nib.Nifti1Image)
-    (tmp_path / "in").mkdir()
-    voxels = np.asarray(head.dataobj).astype(np.uint16)
-    mr_series(tmp_path / "in" / "study", voxels, RAS_LPS @ head.affine, SliceThickness=8, SpacingBetweenSlices=8)
-    (tmp_path / "in" / "study" / f"IM{voxels.shape[2] - 1:03d}").write_bytes(b"")
+    slices = dicom_study(tmp_path)
+    (tmp_path / "in" / "study" / f"IM{slices - 1:03d}").write_bytes(b"")
     arguments = (tmp_path / "in", tmp_path / "out", "participant", "--layout", "plain", "--steps", 1)
     done = run(*arguments)
     assert done.returncode == 1
