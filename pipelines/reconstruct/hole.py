@@ -119,6 +119,17 @@ def finest_of(prior: PriorBundle, grid: Grid) -> float | None:
     return FINER * prior.spacing if min(grid.spacing) < prior.spacing * (1 - SAME) else None
 
 
+def check_integers(mask: NDArray[np.generic]) -> None:
+    """Raise InputRefusedError for a mask of values that are no integers."""
+    if not np.isfinite(mask).all() or not np.array_equal(mask, np.rint(mask)):
+        raise InputRefusedError("its values are not all integers; give a mask of 0 and 1")
+
+
+def alike(mask_grid: Grid, grid: Grid) -> bool:
+    """True where a mask has the voxels of an image."""
+    return mask_grid.shape == grid.shape and np.allclose(mask_grid.affine, grid.affine, rtol=0, atol=1e-3)
+
+
 def hole_on(mask: NDArray[np.generic], mask_grid: Grid, grid: Grid, known: bool = False) -> tuple[Tensor, bool]:
     """The unknown voxels [X, Y, Z] bool of a scan on `grid`, and whether `mask` had to be resampled.
 
@@ -126,12 +137,11 @@ def hole_on(mask: NDArray[np.generic], mask_grid: Grid, grid: Grid, known: bool 
     lies outside the mask image counts as known. Raises InputRefusedError for values that are no integers, for a mask
     that covers nothing or all of the scan, and for one of which less than `INSIDE` lies inside the scan.
     """
-    if not np.isfinite(mask).all() or not np.array_equal(mask, np.rint(mask)):
-        raise InputRefusedError("its values are not all integers; give a mask of 0 and 1")
+    check_integers(mask)
     unknown = (mask == 0) if known else (mask != 0)
     if not unknown.any():
         raise InputRefusedError("it marks no voxel as unknown; did you mean the other sense (--mask-known)?")
-    same = mask_grid.shape == grid.shape and np.allclose(mask_grid.affine, grid.affine, rtol=0, atol=1e-3)
+    same = alike(mask_grid, grid)
     if not same:
         inside = float(_within(_indices(np.argwhere(unknown), mask_grid, grid), grid.shape).mean())
         if inside < INSIDE:

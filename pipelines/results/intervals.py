@@ -103,12 +103,15 @@ class Region:
 def read_region(path: Path) -> Region:
     """The region that a mask marks: what is not 0. Raises InputRefusedError for a mask that cannot be read, is not of
     integers, or marks nothing."""
+    from brgm_med.pipelines.reconstruct.hole import check_integers
     from brgm_med.transforms.formats import read_mask
     from brgm_med.transforms.geometry import Grid
 
     header, stored = read_mask(path)
-    if not np.isfinite(stored).all() or not np.array_equal(stored, np.rint(stored)):
-        raise InputRefusedError(f"{path}: its values are not all integers; give a mask of 0 and 1")
+    try:
+        check_integers(stored)
+    except InputRefusedError as error:
+        raise InputRefusedError(f"{path}: {error}") from error
     if not stored.any():
         raise InputRefusedError(f"{path}: it marks no voxel; give a mask that is not 0 in the region")
     return Region(path, stored != 0, Grid((header.shape[0], header.shape[1], header.shape[2]), header.affine))
@@ -121,6 +124,7 @@ def region_entry(region: Region, result: Reconstruction, level: float, choices: 
     """
     import torch
 
+    from brgm_med.pipelines.reconstruct.hole import alike
     from brgm_med.pipelines.reconstruct.region import mean_in
     from brgm_med.pipelines.reconstruct.surroundings import nearest
 
@@ -132,8 +136,6 @@ def region_entry(region: Region, result: Reconstruction, level: float, choices: 
     half = float(torch.special.ndtri(torch.tensor(0.5 + level / 200, dtype=torch.float64))) * deviation
     interval = f"with {level:g} % from {mean - half:.5g} to {mean + half:.5g}"
     say(f"{called(region.path, choices)}: {volume:.4g} ml, mean {mean:.5g}, {interval}")
-    resampled = region.grid.shape != result.grid.shape or not np.allclose(
-        region.grid.affine, result.grid.affine, rtol=0, atol=1e-3
-    )
+    resampled = not alike(region.grid, result.grid)
     entry = {**file_record(region.path), "resampled": resampled, "level": level, "volume_ml": volume}
     return entry | {"mean": mean, "mean_interval": [mean - half, mean + half]}
